@@ -1,0 +1,303 @@
+from edgewright_contract.v1 import agent_pb2 as _agent_pb2
+from edgewright_contract.v1 import telemetry_pb2 as _telemetry_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class PlanRequest(_message.Message):
+    __slots__ = ("manifest", "file", "folder")
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    manifest: str
+    file: str
+    folder: str
+    def __init__(self, manifest: _Optional[str] = ..., file: _Optional[str] = ..., folder: _Optional[str] = ...) -> None: ...
+
+class PlannedBuild(_message.Message):
+    __slots__ = ("build_key", "model", "profiles", "runtime", "quantization", "cached", "estimated_bytes")
+    BUILD_KEY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROFILES_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    build_key: str
+    model: str
+    profiles: _containers.RepeatedScalarFieldContainer[str]
+    runtime: str
+    quantization: str
+    cached: bool
+    estimated_bytes: int
+    def __init__(self, build_key: _Optional[str] = ..., model: _Optional[str] = ..., profiles: _Optional[_Iterable[str]] = ..., runtime: _Optional[str] = ..., quantization: _Optional[str] = ..., cached: _Optional[bool] = ..., estimated_bytes: _Optional[int] = ...) -> None: ...
+
+class PlannedChange(_message.Message):
+    __slots__ = ("device", "model", "profile", "from_release", "to_release", "kind", "note")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[PlannedChange.Kind]
+        KIND_NONE: _ClassVar[PlannedChange.Kind]
+        KIND_INSTALL: _ClassVar[PlannedChange.Kind]
+        KIND_UPDATE: _ClassVar[PlannedChange.Kind]
+        KIND_REMOVE: _ClassVar[PlannedChange.Kind]
+        KIND_HELD: _ClassVar[PlannedChange.Kind]
+        KIND_UNENROLLED: _ClassVar[PlannedChange.Kind]
+    KIND_UNSPECIFIED: PlannedChange.Kind
+    KIND_NONE: PlannedChange.Kind
+    KIND_INSTALL: PlannedChange.Kind
+    KIND_UPDATE: PlannedChange.Kind
+    KIND_REMOVE: PlannedChange.Kind
+    KIND_HELD: PlannedChange.Kind
+    KIND_UNENROLLED: PlannedChange.Kind
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    FROM_RELEASE_FIELD_NUMBER: _ClassVar[int]
+    TO_RELEASE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    model: str
+    profile: str
+    from_release: str
+    to_release: str
+    kind: PlannedChange.Kind
+    note: str
+    def __init__(self, device: _Optional[str] = ..., model: _Optional[str] = ..., profile: _Optional[str] = ..., from_release: _Optional[str] = ..., to_release: _Optional[str] = ..., kind: _Optional[_Union[PlannedChange.Kind, str]] = ..., note: _Optional[str] = ...) -> None: ...
+
+class Misfit(_message.Message):
+    __slots__ = ("device", "what", "needed_bytes", "available_bytes", "message")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    NEEDED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    what: str
+    needed_bytes: int
+    available_bytes: int
+    message: str
+    def __init__(self, device: _Optional[str] = ..., what: _Optional[str] = ..., needed_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+
+class PlanResponse(_message.Message):
+    __slots__ = ("builds", "changes", "misfits", "warnings")
+    BUILDS_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    MISFITS_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    builds: _containers.RepeatedCompositeFieldContainer[PlannedBuild]
+    changes: _containers.RepeatedCompositeFieldContainer[PlannedChange]
+    misfits: _containers.RepeatedCompositeFieldContainer[Misfit]
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, builds: _Optional[_Iterable[_Union[PlannedBuild, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PlannedChange, _Mapping]]] = ..., misfits: _Optional[_Iterable[_Union[Misfit, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ApplyRequest(_message.Message):
+    __slots__ = ("manifest", "file", "folder", "again", "build_only")
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_FIELD_NUMBER: _ClassVar[int]
+    BUILD_ONLY_FIELD_NUMBER: _ClassVar[int]
+    manifest: str
+    file: str
+    folder: str
+    again: bool
+    build_only: bool
+    def __init__(self, manifest: _Optional[str] = ..., file: _Optional[str] = ..., folder: _Optional[str] = ..., again: _Optional[bool] = ..., build_only: _Optional[bool] = ...) -> None: ...
+
+class RollbackRequest(_message.Message):
+    __slots__ = ("release", "devices")
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    release: str
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, release: _Optional[str] = ..., devices: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class BuildProgress(_message.Message):
+    __slots__ = ("build_key", "model", "runtime", "quantization", "stage", "fraction", "detail", "artifact", "artifact_bytes")
+    BUILD_KEY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    FRACTION_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    build_key: str
+    model: str
+    runtime: str
+    quantization: str
+    stage: str
+    fraction: float
+    detail: str
+    artifact: str
+    artifact_bytes: int
+    def __init__(self, build_key: _Optional[str] = ..., model: _Optional[str] = ..., runtime: _Optional[str] = ..., quantization: _Optional[str] = ..., stage: _Optional[str] = ..., fraction: _Optional[float] = ..., detail: _Optional[str] = ..., artifact: _Optional[str] = ..., artifact_bytes: _Optional[int] = ...) -> None: ...
+
+class DeviceProgress(_message.Message):
+    __slots__ = ("device", "state", "status")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    state: str
+    status: _agent_pb2.DeviceStatus
+    def __init__(self, device: _Optional[str] = ..., state: _Optional[str] = ..., status: _Optional[_Union[_agent_pb2.DeviceStatus, _Mapping]] = ...) -> None: ...
+
+class RolloutProgress(_message.Message):
+    __slots__ = ("rollout", "state", "wave", "waves", "reason")
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    WAVE_FIELD_NUMBER: _ClassVar[int]
+    WAVES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    rollout: str
+    state: str
+    wave: int
+    waves: int
+    reason: str
+    def __init__(self, rollout: _Optional[str] = ..., state: _Optional[str] = ..., wave: _Optional[int] = ..., waves: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ApplyResult(_message.Message):
+    __slots__ = ("succeeded", "summary", "devices_succeeded", "devices_failed", "builds_made", "builds_cached")
+    SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FAILED_FIELD_NUMBER: _ClassVar[int]
+    BUILDS_MADE_FIELD_NUMBER: _ClassVar[int]
+    BUILDS_CACHED_FIELD_NUMBER: _ClassVar[int]
+    succeeded: bool
+    summary: str
+    devices_succeeded: int
+    devices_failed: int
+    builds_made: int
+    builds_cached: int
+    def __init__(self, succeeded: _Optional[bool] = ..., summary: _Optional[str] = ..., devices_succeeded: _Optional[int] = ..., devices_failed: _Optional[int] = ..., builds_made: _Optional[int] = ..., builds_cached: _Optional[int] = ...) -> None: ...
+
+class ApplyEvent(_message.Message):
+    __slots__ = ("build", "rollout", "device", "message", "result", "plan")
+    BUILD_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    build: BuildProgress
+    rollout: RolloutProgress
+    device: DeviceProgress
+    message: str
+    result: ApplyResult
+    plan: PlanResponse
+    def __init__(self, build: _Optional[_Union[BuildProgress, _Mapping]] = ..., rollout: _Optional[_Union[RolloutProgress, _Mapping]] = ..., device: _Optional[_Union[DeviceProgress, _Mapping]] = ..., message: _Optional[str] = ..., result: _Optional[_Union[ApplyResult, _Mapping]] = ..., plan: _Optional[_Union[PlanResponse, _Mapping]] = ...) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ("devices", "limit")
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    limit: int
+    def __init__(self, devices: _Optional[_Iterable[str]] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class DeviceView(_message.Message):
+    __slots__ = ("device", "enrolled", "online", "seen_s_ago", "desired_generation", "desired_release", "model", "profile", "status", "inventory", "telemetry", "rollout_state")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    ENROLLED_FIELD_NUMBER: _ClassVar[int]
+    ONLINE_FIELD_NUMBER: _ClassVar[int]
+    SEEN_S_AGO_FIELD_NUMBER: _ClassVar[int]
+    DESIRED_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    DESIRED_RELEASE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    INVENTORY_FIELD_NUMBER: _ClassVar[int]
+    TELEMETRY_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_STATE_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    enrolled: bool
+    online: bool
+    seen_s_ago: float
+    desired_generation: int
+    desired_release: str
+    model: str
+    profile: str
+    status: _agent_pb2.DeviceStatus
+    inventory: _agent_pb2.Inventory
+    telemetry: _telemetry_pb2.Telemetry
+    rollout_state: str
+    def __init__(self, device: _Optional[str] = ..., enrolled: _Optional[bool] = ..., online: _Optional[bool] = ..., seen_s_ago: _Optional[float] = ..., desired_generation: _Optional[int] = ..., desired_release: _Optional[str] = ..., model: _Optional[str] = ..., profile: _Optional[str] = ..., status: _Optional[_Union[_agent_pb2.DeviceStatus, _Mapping]] = ..., inventory: _Optional[_Union[_agent_pb2.Inventory, _Mapping]] = ..., telemetry: _Optional[_Union[_telemetry_pb2.Telemetry, _Mapping]] = ..., rollout_state: _Optional[str] = ...) -> None: ...
+
+class RolloutView(_message.Message):
+    __slots__ = ("rollout", "state", "reason", "wave", "waves", "devices_by_state")
+    class DevicesByStateEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    WAVE_FIELD_NUMBER: _ClassVar[int]
+    WAVES_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_BY_STATE_FIELD_NUMBER: _ClassVar[int]
+    rollout: str
+    state: str
+    reason: str
+    wave: int
+    waves: int
+    devices_by_state: _containers.ScalarMap[str, int]
+    def __init__(self, rollout: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., wave: _Optional[int] = ..., waves: _Optional[int] = ..., devices_by_state: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class StatusResponse(_message.Message):
+    __slots__ = ("fleet", "controller_version", "devices", "rollouts", "broker_connected", "telemetry_stored")
+    FLEET_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
+    BROKER_CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    TELEMETRY_STORED_FIELD_NUMBER: _ClassVar[int]
+    fleet: str
+    controller_version: str
+    devices: _containers.RepeatedCompositeFieldContainer[DeviceView]
+    rollouts: _containers.RepeatedCompositeFieldContainer[RolloutView]
+    broker_connected: bool
+    telemetry_stored: int
+    def __init__(self, fleet: _Optional[str] = ..., controller_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceView, _Mapping]]] = ..., rollouts: _Optional[_Iterable[_Union[RolloutView, _Mapping]]] = ..., broker_connected: _Optional[bool] = ..., telemetry_stored: _Optional[int] = ...) -> None: ...
+
+class TailRequest(_message.Message):
+    __slots__ = ("devices",)
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, devices: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class TailEvent(_message.Message):
+    __slots__ = ("envelope", "received_unix_ms")
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    envelope: _telemetry_pb2.Envelope
+    received_unix_ms: int
+    def __init__(self, envelope: _Optional[_Union[_telemetry_pb2.Envelope, _Mapping]] = ..., received_unix_ms: _Optional[int] = ...) -> None: ...
+
+class CreateEnrolmentRequest(_message.Message):
+    __slots__ = ("device", "valid_s")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    VALID_S_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    valid_s: int
+    def __init__(self, device: _Optional[str] = ..., valid_s: _Optional[int] = ...) -> None: ...
+
+class CreateEnrolmentResponse(_message.Message):
+    __slots__ = ("token", "expires_unix_ms")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    expires_unix_ms: int
+    def __init__(self, token: _Optional[str] = ..., expires_unix_ms: _Optional[int] = ...) -> None: ...
