@@ -1,0 +1,185 @@
+"""The controller's settings: one frozen value from `controller.toml` and flags, flags first.
+
+state = "/var/lib/edgewright"
+fleet = "plant-7"                  # bound at the first start
+names = ["edgewright.example"]     # what devices call this host; localhost is always among them
+
+[listen]
+grpc = "0.0.0.0:7443"              # mutual TLS: devices and operators
+enrolment = "0.0.0.0:7444"         # TLS: devices without a certificate
+mqtt = "0.0.0.0:7883"
+
+[toolchains]                       # an interpreter for each, when not the controller's own
+mlx = "/opt/mlx/bin/python"
+
+[broker]
+mode = "managed"                   # "external" with address = "host:port", or "off"
+mosquitto = "/opt/bin/mosquitto"
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+import tomli
+from edgewright_contract import names
+from edgewright_contract.release import RUNTIMES
+
+DEFAULT_GRPC: Final = "127.0.0.1:7443"
+DEFAULT_ENROLMENT: Final = "127.0.0.1:7444"
+DEFAULT_MQTT: Final = "127.0.0.1:7883"
+DEFAULT_FLEET: Final = "fleet"
+MAX_FILE_BYTES: Final = 1 << 20
+
+_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "": ("state", "fleet", "names", "listen", "toolchains", "broker"),
+    "listen": ("grpc", "enrolment", "mqtt"),
+    "toolchains": RUNTIMES,
+    "broker": ("mode", "address", "mosquitto"),
+}
+
+
+class SettingsError(ValueError):
+    """A setting is wrong; the message names the file or flag, the key, and what would be right."""
+
+
+class BrokerMode(Enum):
+    """Where the MQTT broker comes from."""
+
+    MANAGED = "managed"
+    EXTERNAL = "external"
+    OFF = "off"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A host and a port; port 0 means: whichever is free."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything `run.serve` needs to know. `fleet` is None when not given: the state folder knows it."""
+
+    state: Path
+    fleet: str | None = None
+    names: tuple[str, ...] = ()
+    grpc: Address = field(default_factory=lambda: parse_address(DEFAULT_GRPC, "listen.grpc"))
+    enrolment: Address = field(default_factory=lambda: parse_address(DEFAULT_ENROLMENT, "listen.enrolment"))
+    mqtt: Address = field(default_factory=lambda: parse_address(DEFAULT_MQTT, "listen.mqtt"))
+    interpreters: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(RUNTIMES, sys.executable))
+    broker: BrokerMode = BrokerMode.MANAGED
+    broker_address: Address | None = None
+    mosquitto: Path | None = None
+
+
+def parse_address(text: str, key: str) -> Address:
+    """`host:port`, IPv6 in brackets. Raises SettingsError that names `key`."""
+    host, separator, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not separator or not host or not port.isdecimal() or int(port) > 65535:
+        raise SettingsError(f"{key}: {text!r} is not host:port, for example 127.0.0.1:7443")
+    return Address(host, int(port))
+
+
+def load(file: Path | None, flags: Mapping[str, str | None], default_state: Path) -> Settings:
+    """Settings from `file` (if any), overridden by `flags` whose value is not None.
+
+    Flags are named as keys of the file: "state", "fleet", "listen.grpc", "broker.mode". Raises SettingsError.
+    """
+    document = _read(file) if file else {}
+    where = str(file) if file else "flags"
+    for key, value in flags.items():
+        if value is not None:
+            table, _, leaf = key.rpartition(".")
+            (document.setdefault(table, {}) if table else document)[leaf] = value
+    try:
+        return _settings(document, default_state)
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error}") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise SettingsError(f"{file}: larger than {MAX_FILE_BYTES} bytes; that is no configuration")
+        document: dict[str, Any] = tomli.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{file}: {error.strerror}") from error
+    except ValueError as error:
+        if isinstance(error, SettingsError):
+            raise
+        raise SettingsError(f"{file}: not TOML: {error}") from error
+    return document
+
+
+def _settings(document: dict[str, Any], default_state: Path) -> Settings:
+    _known("", document)
+    listen, toolchains, broker = (_table(document, key) for key in ("listen", "toolchains", "broker"))
+    fleet = _text(document, "fleet", "") or None
+    if fleet is not None and not names.is_id(fleet):
+        raise SettingsError(f"fleet: {fleet!r}; a fleet's name has lower-case letters, digits and hyphens")
+    own_names = document.get("names", [])
+    if not isinstance(own_names, list) or not all(isinstance(name, str) and name for name in own_names):
+        raise SettingsError("names: must be a list of host names or addresses")
+    mode = _text(broker, "mode", BrokerMode.MANAGED.value, "broker.")
+    if mode not in [known.value for known in BrokerMode]:
+        raise SettingsError(f"broker.mode: {mode!r}; there are {', '.join(known.value for known in BrokerMode)}")
+    address = _text(broker, "address", "", "broker.")
+    if (mode == BrokerMode.EXTERNAL.value) != bool(address):
+        raise SettingsError('broker.address: goes with mode = "external", and only with it')
+    mosquitto = _text(broker, "mosquitto", "", "broker.")
+    return Settings(
+        state=Path(_text(document, "state", str(default_state))).expanduser().absolute(),
+        fleet=fleet,
+        names=tuple(own_names),
+        grpc=parse_address(_text(listen, "grpc", DEFAULT_GRPC, "listen."), "listen.grpc"),
+        enrolment=parse_address(_text(listen, "enrolment", DEFAULT_ENROLMENT, "listen."), "listen.enrolment"),
+        mqtt=parse_address(_text(listen, "mqtt", DEFAULT_MQTT, "listen."), "listen.mqtt"),
+        interpreters={runtime: _interpreter(toolchains, runtime) for runtime in RUNTIMES},
+        broker=BrokerMode(mode),
+        broker_address=parse_address(address, "broker.address") if address else None,
+        mosquitto=Path(mosquitto).expanduser() if mosquitto else None,
+    )
+
+
+def _interpreter(toolchains: Mapping[str, Any], runtime: str) -> str:
+    path = os.path.expanduser(_text(toolchains, runtime, sys.executable, "toolchains."))
+    if not os.access(path, os.X_OK):
+        raise SettingsError(f"toolchains.{runtime}: {path} cannot be executed; name a Python interpreter")
+    return path
+
+
+def _table(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    table = document.get(key, {})
+    if not isinstance(table, dict):
+        raise SettingsError(f"{key}: must be a table, [{key}]")
+    _known(key, table)
+    return table
+
+
+def _known(table: str, document: Mapping[str, Any]) -> None:
+    for key in document:
+        if key not in _KEYS[table]:
+            near = difflib.get_close_matches(key, _KEYS[table], 1)
+            advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_KEYS[table])}"
+            raise SettingsError(f"{table + '.' if table else ''}{key}: unknown key; {advice}")
+
+
+def _text(document: Mapping[str, Any], key: str, default: str, prefix: str = "") -> str:
+    value = document.get(key, default)
+    if not isinstance(value, str):
+        raise SettingsError(f"{prefix}{key}: {value!r} must be text")
+    return value

@@ -1,0 +1,156 @@
+"""Who may call what. Every method stands in one table; what is not there is refused.
+
+Devices are named by their certificate alone: no request carries a device id that a device could
+choose, so "a device acts only for itself" holds by construction. gRPC's own check of the certificate
+happens once a connection; this one happens at every call, because connections outlive certificates.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any, Final, NoReturn
+
+import grpc
+from grpc.aio import ServerInterceptor
+
+from edgewright_controller.pki import Peer, PeerError, peer
+
+_PREFIX: Final = "/edgewright_contract.v1"
+
+# grpc is not typed; these names say what the values are.
+Context = Any
+Handler = Any
+
+
+class Role(Enum):
+    """Who is at the other end."""
+
+    ANYONE = "anyone"  # no certificate: only to enrol
+    DEVICE = "device"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+_DEVICES: Final = frozenset({Role.DEVICE})
+_OPERATORS: Final = frozenset({Role.OPERATOR, Role.ADMIN})
+
+METHODS: Final[Mapping[str, frozenset[Role]]] = {
+    f"{_PREFIX}.Agent/CheckIn": _DEVICES,
+    f"{_PREFIX}.Agent/FetchObject": _DEVICES,
+    f"{_PREFIX}.Agent/FetchBlocks": _DEVICES,
+    f"{_PREFIX}.Operator/Plan": _OPERATORS,
+    f"{_PREFIX}.Operator/Apply": _OPERATORS,
+    f"{_PREFIX}.Operator/Rollback": _OPERATORS,
+    f"{_PREFIX}.Operator/Status": _OPERATORS,
+    f"{_PREFIX}.Operator/Tail": _OPERATORS,
+    # Whoever adds a device extends the fleet's trust; that is for administrators.
+    f"{_PREFIX}.Operator/CreateEnrolment": frozenset({Role.ADMIN}),
+    f"{_PREFIX}.Enrolment/Enrol": frozenset({Role.ANYONE}),
+}
+
+
+class Denied(Exception):
+    """This caller may not do this; the message says who may, and is safe to send."""
+
+
+def role_of(caller: Peer | None) -> Role | None:
+    """The role of a caller, None for a certificate that is good for nothing here (another service's)."""
+    if caller is None:
+        return Role.ANYONE
+    if caller.kind == "device":
+        return Role.DEVICE
+    if caller.kind == "operator":
+        return Role.ADMIN if caller.role == "admin" else Role.OPERATOR
+    return None
+
+
+def check(method: str, caller: Peer | None, now: datetime) -> None:
+    """Raise Denied unless `caller` (None: without a certificate) may call `method`, "/package.Service/Method"."""
+    allowed = METHODS.get(method)
+    if allowed is None:
+        raise Denied(f"{method} is open to nobody")
+    if caller is not None and caller.not_after <= now:
+        raise Denied(f"the certificate of {caller.id} expired at {caller.not_after:%Y-%m-%d %H:%M} UTC; enrol again")
+    if role_of(caller) not in allowed:
+        who = "a caller without a certificate" if caller is None else f"{caller.kind} {caller.id}"
+        raise Denied(f"{who} may not call {method}; it is for {' and '.join(sorted(role.value for role in allowed))}")
+
+
+class Gate(ServerInterceptor):  # type: ignore[misc]  # grpc has no types: its classes are Any
+    """Checks every call of all four kinds before its handler sees it."""
+
+    def __init__(self, fleet: str, clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc)) -> None:
+        self._clock = clock
+        # Parsing a certificate costs more than the rest of a check-in; a fleet's certificates repeat.
+        self._parse = functools.lru_cache(maxsize=4096)(lambda pem: peer(pem, fleet))
+
+    def peer(self, context: Context) -> Peer | None:
+        """Who calls, None without a certificate. Raises Denied for a certificate of another making."""
+        pems = context.auth_context().get("x509_pem_cert")
+        if not pems:
+            return None
+        try:
+            return self._parse(bytes(pems[0]))
+        except PeerError as error:
+            raise Denied(f"the certificate is not of this fleet: {error}") from error
+
+    def device(self, context: Context) -> str:
+        """The id of the calling device, for handlers that only devices reach."""
+        caller = self.peer(context)
+        if caller is None or caller.kind != "device":
+            raise Denied("only a device may call this")
+        return caller.id
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[Any], Awaitable[Handler]],
+        handler_call_details: Any,
+    ) -> Handler:
+        """The handler, wrapped in the check. The certificate is known only when the call's context is."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        return _wrapped(handler, functools.partial(self._admit, handler_call_details.method))
+
+    async def _admit(self, method: str, context: Context) -> None:
+        try:
+            check(method, self.peer(context), self._clock())
+        except Denied as error:
+            await refuse(context, grpc.StatusCode.PERMISSION_DENIED, str(error))
+
+
+async def refuse(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
+    """End the call with this status."""
+    await context.abort(code, message)
+    raise AssertionError("abort always raises")
+
+
+def _wrapped(handler: Handler, admit: Callable[[Context], Awaitable[None]]) -> Handler:
+    inner: Any = (handler.stream_stream or handler.stream_unary) if handler.request_streaming else None
+    inner = inner or handler.unary_stream or handler.unary_unary
+
+    async def answer_once(request: Any, context: Context) -> Any:
+        await admit(context)
+        return await inner(request, context)
+
+    async def answer_many(request: Any, context: Context) -> AsyncIterator[Any]:
+        await admit(context)
+        async for message in inner(request, context):
+            yield message
+
+    make: dict[tuple[bool, bool], Any] = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    wrap = make[(bool(handler.request_streaming), bool(handler.response_streaming))]
+    behaviour = answer_many if handler.response_streaming else answer_once
+    return wrap(
+        behaviour,
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )

@@ -1,0 +1,132 @@
+"""Sending artifacts: small documents by digest, and blocks of a bundle by index.
+
+The controller never holds more than one block (1 MiB) of a stream in memory, reads files off the event
+loop, and trusts the device to check what it gets: a flipped byte in the store is caught there, where a
+flipped byte on the wire would be too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO, Final, Protocol
+
+from edgewright_contract import block_index, bundle, digest
+from edgewright_contract.block_index import Block, BlockIndex
+from edgewright_contract.v1 import agent_pb2
+
+PART_BYTES: Final = 256 << 10
+MAX_CALL_BYTES: Final = 256 << 20
+MAX_STREAMS: Final = 64
+MAX_RANGES: Final = 10_000
+
+
+class ArtifactReader(Protocol):
+    """What sending needs of the artifact store."""
+
+    def open_object(self, sha256: str) -> BinaryIO:
+        """A bundle or block index document. Raises KeyError or OSError when it is not here."""
+
+    def read_block(self, bundle: str, block: Block) -> bytes:
+        """The bytes of one block as they stand on the disk."""
+
+
+class NotHere(LookupError):
+    """This controller does not hold what was asked for."""
+
+
+class TooMany(Exception):
+    """All streams are taken; the caller should come back later."""
+
+
+class BadRange(ValueError):
+    """The request is not one that a device of ours would make."""
+
+
+class Blocks:
+    """Streams documents and blocks out of an artifact store, at most `max_streams` at once."""
+
+    def __init__(self, store: ArtifactReader, max_streams: int = MAX_STREAMS) -> None:
+        self._store = store
+        self._free = max_streams
+        self._index = functools.lru_cache(maxsize=16)(self._read_index)
+
+    async def object(self, sha256: str) -> AsyncIterator[bytes]:
+        """The document named by its sha256, in parts. Raises NotHere, TooMany, BadRange."""
+        if not digest.is_sha256(sha256):
+            raise BadRange(f"{sha256[:80]!r} is not a sha256")
+        with self._stream():
+            file = await asyncio.to_thread(self._open, sha256)
+            try:
+                while part := await asyncio.to_thread(file.read, PART_BYTES):
+                    yield part
+            finally:
+                file.close()
+
+    async def blocks(self, request: agent_pb2.FetchBlocksRequest) -> AsyncIterator[agent_pb2.BlockPart]:
+        """The blocks asked for, in order, whole blocks only; it may stop early, after `max_bytes`.
+
+        At least one block comes, so that a caller always gets on. Raises NotHere, TooMany, BadRange.
+        """
+        if request.accepted and agent_pb2.ENCODING_RAW not in request.accepted:
+            raise BadRange("this controller sends raw blocks; list ENCODING_RAW among the accepted")
+        if not (digest.is_sha256(request.bundle) and digest.is_sha256(request.block_index)):
+            raise BadRange("bundle and block_index must be sha256 digests")
+        with self._stream():
+            index = await asyncio.to_thread(self._index, request.bundle, request.block_index)
+            numbers = _numbers(request.ranges, len(index.blocks))
+            left = min(request.max_bytes or MAX_CALL_BYTES, MAX_CALL_BYTES)
+            first = True
+            for number in numbers:
+                block = index.blocks[number]
+                if block.size > left and not first:
+                    return
+                first, left = False, left - block.size
+                data = await asyncio.to_thread(self._read, index.bundle, block)
+                for start in range(0, len(data), PART_BYTES):
+                    yield agent_pb2.BlockPart(
+                        index=number, encoding=agent_pb2.ENCODING_RAW, data=data[start : start + PART_BYTES]
+                    )
+
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        if self._free == 0:
+            raise TooMany("every download slot of this controller is taken; try again in a few seconds")
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+    def _open(self, sha256: str) -> BinaryIO:
+        try:
+            return self._store.open_object(sha256)
+        except (LookupError, OSError) as error:
+            raise NotHere(f"no document {sha256} here") from error
+
+    def _read(self, bundle_digest: str, block: Block) -> bytes:
+        try:
+            return self._store.read_block(bundle_digest, block)
+        except (LookupError, OSError) as error:
+            raise NotHere(f"{block.path} of artifact {bundle_digest} cannot be read here: {error}") from error
+
+    def _read_index(self, bundle_digest: str, index_digest: str) -> BlockIndex:
+        with self._open(bundle_digest) as file:
+            parsed = bundle.parse(file.read(bundle.MAX_BUNDLE_BYTES + 1))
+        with self._open(index_digest) as file:
+            data = file.read(block_index.MAX_INDEX_BYTES + 1)
+        try:
+            return block_index.parse(data, parsed)
+        except block_index.BlockIndexError as error:
+            raise BadRange(f"{index_digest} is not an index of artifact {bundle_digest}: {error}") from error
+
+
+def _numbers(ranges: Sequence[agent_pb2.BlockRange], count: int) -> Iterator[int]:
+    if not ranges or len(ranges) > MAX_RANGES:
+        raise BadRange(f"{len(ranges)} ranges; a request has from 1 to {MAX_RANGES}")
+    for asked in ranges:
+        if asked.count == 0 or asked.first + asked.count > count:
+            raise BadRange(f"blocks {asked.first} to {asked.first + asked.count - 1}: the index has {count}")
+    return (number for asked in ranges for number in range(asked.first, asked.first + asked.count))
