@@ -88,7 +88,9 @@ def from_json(document: Any) -> Release:
         if value.pop("edgewright_release") != FORMAT:
             raise ReleaseError(f"release format is not {FORMAT}; update the agent")
         probes = tuple(Probe(**_typed(Probe, probe)) for probe in value.pop("probes"))
-        options = dict(value.pop("options"))
+        options = value.pop("options")
+        if not isinstance(options, dict):
+            raise ReleaseError(f"options: {options!r} is not a table")
         release = Release(**_typed(Release, value), options=options, probes=probes)
     except ReleaseError:
         raise

@@ -1,0 +1,113 @@
+"""Releases and targets: one digest for one meaning, and strict about what a stranger signed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from edgewright_contract import release, targets
+from edgewright_contract.release import Probe, Release, ReleaseError
+from edgewright_contract.targets import ImageTarget, TargetError
+
+RELEASE = Release(
+    model="smollm2",
+    profile="jetson",
+    runtime="gguf",
+    artifact="a" * 64,
+    accelerator="cuda",
+    memory_bytes=1 << 30,
+    options={"context": 2048, "flash_attention": True},
+    probes=(Probe("capital", "What is the capital of France?", expect="Paris"),),
+)
+TARGET = ImageTarget("model", "smollm2", "gguf-cuda", "gguf", "a" * 64, 120, "b" * 64, 4000)
+
+
+def test_a_release_survives_its_document() -> None:
+    again = release.from_json(RELEASE.to_json())
+    assert again == RELEASE
+    assert again.digest == RELEASE.digest
+    assert RELEASE.hw_class == "gguf-cuda"
+
+
+def test_every_part_of_a_release_is_in_its_digest() -> None:
+    others = [
+        replace(RELEASE, model="other"),
+        replace(RELEASE, profile="other"),
+        replace(RELEASE, artifact="c" * 64),
+        replace(RELEASE, accelerator="cpu"),
+        replace(RELEASE, options={"context": 1024, "flash_attention": True}),
+        replace(RELEASE, probes=()),
+        replace(RELEASE, engine="d" * 64),
+        replace(RELEASE, memory_bytes=1),
+    ]
+    assert len({r.digest for r in [RELEASE, *others]}) == len(others) + 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"runtime": "pickle"},
+        {"artifact": "../../x"},
+        {"model": "../../x"},
+        {"memory_bytes": "1"},
+        {"memory_bytes": -1},
+        {"memory_bytes": True},
+        {"options": {"context": 1.5}},
+        {"options": {"nested": {}}},
+        {"options": []},
+        {"probes": [{"name": "p", "prompt": ""}]},
+        {"probes": [{"name": "p", "prompt": "x", "expect": "a", "expect_regex": "b"}]},
+        {"probes": [{"name": "p", "prompt": "x", "expect_regex": "("}]},
+        {"probes": [{"name": "p", "prompt": "x", "timeout_s": 0}]},
+        {"probes": [{"name": "p", "prompt": "x", "surprise": 1}]},
+        {"probes": [{"name": "p", "prompt": "x"}] * 33},
+        {"engine": "latest"},
+        {"edgewright_release": 2},
+        {"surprise": 1},
+    ],
+)
+def test_a_document_that_is_not_a_release_is_refused(change: dict[str, Any]) -> None:
+    document = RELEASE.to_json()
+    assert release.from_json(document)
+    with pytest.raises(ReleaseError):
+        release.from_json(document | change)
+
+
+@pytest.mark.parametrize("document", [None, 1, [], {}, {"edgewright_release": 1}])
+def test_rubbish_is_not_a_release(document: Any) -> None:
+    with pytest.raises(ReleaseError):
+        release.from_json(document)
+
+
+def test_a_target_survives_its_metadata() -> None:
+    parsed = targets.parse(TARGET.path, 120, {"sha256": "a" * 64}, TARGET.custom)
+    assert parsed == TARGET
+
+
+def test_unknown_custom_keys_are_left_alone() -> None:
+    custom = TARGET.custom | {"provenance": "c" * 64}
+    assert targets.parse(TARGET.path, 120, {"sha256": "a" * 64}, custom) == TARGET
+
+
+@pytest.mark.parametrize(
+    ("path", "hashes", "custom"),
+    [
+        ("models/smollm2/gguf-cuda/" + "b" * 64 + ".bundle", {}, {}),
+        ("models/other/../gguf-cuda/" + "a" * 64 + ".bundle", {}, {}),
+        ("engines/smollm2/gguf-cuda/" + "a" * 64 + ".bundle", {}, {}),
+        ("models/smollm2/gguf-cpu/" + "a" * 64 + ".bundle", {}, {}),
+        (TARGET.path, {"sha256": "b" * 64}, {}),
+        (TARGET.path, {"sha256": "zz"}, {}),
+        (TARGET.path, {}, {"kind": "agent"}),
+        (TARGET.path, {}, {"hw_class": "gguf-cpu"}),
+        (TARGET.path, {}, {"block_index": {"sha256": "b" * 64}}),
+        (TARGET.path, {}, {"block_index": {"sha256": "b" * 64, "length": -1}}),
+        (TARGET.path, {}, {"release_epoch": "0"}),
+    ],
+)
+def test_contradicting_target_information_is_refused(path: str, hashes: dict[str, str], custom: dict[str, Any]) -> None:
+    assert targets.parse(TARGET.path, 120, {"sha256": "a" * 64}, TARGET.custom)
+    with pytest.raises(TargetError):
+        targets.parse(path, 120, {"sha256": "a" * 64} | hashes, TARGET.custom | custom)
