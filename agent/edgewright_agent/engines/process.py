@@ -1,0 +1,275 @@
+"""One engine as a child process: started, watched, asked, stopped.
+
+The agent never loads a model itself. A child that aborts, leaks or hangs is replaced, and its end is the only
+dependable way to get its memory back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import aiohttp
+
+from edgewright_agent.engines import catalogue
+from edgewright_agent.engines.child_log import ChildLog
+from edgewright_agent.engines.environment import engine_environment
+from edgewright_contract import engine as contract
+
+STOP_GRACE_S: Final = 5.0
+_LISTEN_S: Final = 60.0  # an interpreter that imports a large runtime from a slow card
+_ASK_S: Final = 10.0
+_POLL_S: Final = 0.1  # while loading only; a ready engine is never polled
+_MAX_REPLY: Final = 1 << 20
+
+T = TypeVar("T")
+
+
+class EngineFailed(Exception):
+    """The engine did not start, died, hung or broke the contract. `last_lines` are the end of its log."""
+
+    def __init__(self, reason: str, last_lines: tuple[str, ...] = ()) -> None:
+        self.reason = reason
+        self.last_lines = last_lines
+        super().__init__(f"{reason}; it last said: {last_lines[-1]}" if last_lines else reason)
+
+
+class EngineProcess:
+    """A running child and the two ways to talk to it. Made by `start`; must be stopped with `stop`."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: contract.EngineSpec,
+        process: asyncio.subprocess.Process,
+        log: ChildLog,
+        secret: str,
+    ) -> None:
+        self.name = name
+        self.spec = spec
+        self.log = log
+        self.started_at = time.monotonic()
+        self._process = process
+        self._stopping = False
+        self._url = ""
+        self._openai_url = ""
+        self._session = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {secret}"},
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_ASK_S),
+            auto_decompress=False,
+        )
+        self._pump = asyncio.ensure_future(self._read_log())
+
+    @classmethod
+    async def start(
+        cls,
+        spec: contract.EngineSpec,
+        settings: catalogue.EngineSettings,
+        log: Path,
+        *,
+        deadline_s: float = _LISTEN_S,
+        capability: str = "",
+    ) -> EngineProcess:
+        """A child that listens; it is still loading. Raises EngineMissing, EngineFailed."""
+        engine = await asyncio.to_thread(catalogue.find, spec.runtime, settings, capability)
+        secret = secrets.token_urlsafe(32)
+        threads = spec.options.get("threads", settings.threads)
+        options = {"threads": settings.threads, **spec.options}
+        command = catalogue.command(engine, settings, _with_options(spec, options))
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=engine_environment(os.environ, secret, int(threads)),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EngineFailed(f"engine {engine.name} did not start: {error}") from error
+        self = cls(engine.name, spec, process, ChildLog(log), secret)
+        try:
+            await self._listen(deadline_s)
+        except BaseException:
+            await self.stop(0)
+            raise
+        return self
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the child has not ended."""
+        return self._process.returncode is None
+
+    @property
+    def openai_url(self) -> str:
+        """`http://127.0.0.1:PORT/v1`, for `session`."""
+        return self._openai_url
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The HTTP client that bears the child's secret."""
+        return self._session
+
+    @property
+    def model(self) -> str:
+        """The name under which the child serves."""
+        return self.spec.model
+
+    async def wait_ready(self, deadline_s: float) -> None:
+        """Return once the engine has generated a token. Raises EngineFailed, also after `deadline_s` seconds."""
+        await self._before_exit(self._poll_ready(), deadline_s, "was not ready")
+
+    async def answers(self, deadline_s: float) -> None:
+        """Have one token generated now. Raises EngineFailed: the engine hangs, or is gone."""
+        status, document = await self._before_exit(
+            self._get("/engine/ready?token=now", deadline_s), deadline_s, "generated no token"
+        )
+        if status != 200:
+            raise self._failed(f"engine {self.name} generated no token: {_error_of(document)}")
+
+    async def info(self) -> contract.EngineInfo:
+        """What runs and on what, as the runtime says. Raises EngineFailed."""
+        return contract.info(await self._ask("/engine/info"))
+
+    async def memory(self) -> contract.EngineMemory:
+        """The memory that the child holds. Raises EngineFailed."""
+        return contract.memory(await self._ask("/engine/memory"))
+
+    async def wait(self) -> int:
+        """The child's exit code, once it has ended; negative: killed by that signal."""
+        return await self._process.wait()
+
+    async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+        """End the child and whatever it started: politely, after `grace_s` seconds by force. Safe to call twice."""
+        self._stopping = True
+        if self._process.stdin is not None:
+            self._process.stdin.close()  # this alone ends a well-behaved child
+        if self.running and grace_s > 0:
+            self._signal(signal.SIGTERM)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._process.wait(), grace_s)
+        self._kill()  # the group: the child may be gone and have left a process of its own
+        await self._process.wait()
+        await self._session.close()
+        # A grandchild that left the group could hold the pipe open for ever.
+        _, unfinished = await asyncio.wait({self._pump}, timeout=1.0)
+        for task in unfinished:
+            task.cancel()
+
+    def exit_reason(self) -> str:
+        """How the child ended, for a person."""
+        code = self._process.returncode
+        if code is None:
+            return f"engine {self.name} is running"
+        if code < 0:
+            with suppress(ValueError):
+                return f"engine {self.name} died of {signal.Signals(-code).name}"
+        return f"engine {self.name} ended with exit code {code}"
+
+    async def _listen(self, deadline_s: float) -> None:
+        assert self._process.stdout is not None
+        line = await self._before_exit(self._process.stdout.readline(), deadline_s, "did not listen")
+        if not line:
+            await asyncio.wait_for(self._process.wait(), deadline_s)
+            raise self._failed(self.exit_reason())
+        try:
+            ports = contract.listening(json.loads(line))
+        except ValueError as error:
+            raise self._failed(f"engine {self.name} began with {line[:80]!r}: {error}") from error
+        self._url = f"http://127.0.0.1:{ports.port}"
+        self._openai_url = f"http://127.0.0.1:{ports.openai_port}/v1"
+
+    async def _poll_ready(self) -> None:
+        while True:
+            with suppress(aiohttp.ClientError):  # the exit, if it is one, is noticed by _before_exit
+                status, document = await self._get("/engine/ready", _ASK_S)
+                if status == 200:
+                    return
+                if isinstance(document, dict) and document.get("state") == "failed":
+                    raise self._failed(f"engine {self.name} cannot serve: {_error_of(document)}")
+            await asyncio.sleep(_POLL_S)
+
+    async def _ask(self, path: str) -> Any:
+        status, document = await self._before_exit(self._get(path, _ASK_S), _ASK_S, f"did not answer {path}")
+        if status != 200:
+            raise self._failed(f"engine {self.name}: {path} answered {status}: {_error_of(document)}")
+        return document
+
+    async def _get(self, path: str, deadline_s: float) -> tuple[int, Any]:
+        timeout = aiohttp.ClientTimeout(total=deadline_s)
+        async with self._session.get(self._url + path, timeout=timeout, allow_redirects=False) as response:
+            body = await response.content.read(_MAX_REPLY)
+            try:
+                return response.status, json.loads(body)
+            except ValueError as error:
+                raise self._failed(f"engine {self.name}: {path} answered {body[:80]!r}") from error
+
+    async def _before_exit(self, asked: Awaitable[T], deadline_s: float, failing: str) -> T:
+        """The answer, unless the child ends or the deadline passes first. Raises EngineFailed."""
+        answer = asyncio.ensure_future(asked)
+        ended = asyncio.ensure_future(self._process.wait())
+        try:
+            await asyncio.wait({answer, ended}, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            if ended.done():
+                raise self._failed(self.exit_reason())
+            raise self._failed(f"engine {self.name} {failing} within {deadline_s:g} s")
+        except (aiohttp.ClientError, asyncio.TimeoutError, contract.EngineReplyError) as error:
+            # A connection that breaks is mostly the first sign of the child's end.
+            await asyncio.wait({ended}, timeout=0.5)
+            reason = self.exit_reason() if ended.done() else f"engine {self.name} {failing}: {error!r}"
+            raise self._failed(reason) from error
+        finally:
+            for task in (answer, ended):
+                task.cancel()
+            await asyncio.gather(answer, ended, return_exceptions=True)
+
+    def _failed(self, reason: str) -> EngineFailed:
+        return EngineFailed(reason, self.log.last_lines())
+
+    async def _read_log(self) -> None:
+        assert self._process.stderr is not None
+        while data := await self._process.stderr.read(1 << 14):
+            self.log.write(data)
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            if sys.platform == "win32":
+                self._process.send_signal(number)
+            else:
+                os.killpg(self._process.pid, number)
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            if sys.platform == "win32":
+                self._process.kill()
+            else:
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _with_options(spec: contract.EngineSpec, options: dict[str, Any]) -> contract.EngineSpec:
+    return contract.EngineSpec(spec.runtime, spec.artifact, spec.model, spec.accelerator, options)
+
+
+def _error_of(document: Any) -> str:
+    error = document.get("error") if isinstance(document, dict) else None
+    return str(error if error is not None else document)[:500]
+
+
+Starter = Callable[[contract.EngineSpec], Awaitable[EngineProcess]]
