@@ -1,0 +1,28 @@
+"""Checkpoint folder → MLX folder, by mlx-lm.
+
+Request: {"source": folder, "out": folder that does not exist, "arguments": keyword arguments of mlx_lm.convert}.
+The source's config.json is already the cured one (see compile/mlx_config.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from stage import Say, run
+
+
+def convert(request: dict[str, Any], say: Say) -> dict[str, Any]:
+    say(0.0, "loading for MLX")
+    import mlx_lm
+
+    say(0.2, "converting")
+    mlx_lm.convert(request["source"], mlx_path=request["out"], trust_remote_code=False, **request["arguments"])
+    # A model card that names nobody's model; the artifact's provenance is signed elsewhere.
+    Path(request["out"], "README.md").unlink(missing_ok=True)
+    return {}
+
+
+if __name__ == "__main__":
+    sys.exit(run(convert))
