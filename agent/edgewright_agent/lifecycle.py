@@ -1,0 +1,338 @@
+"""How a device moves from one release to the next: one table of (step, event), nothing else.
+
+Everything that affects a transition is in this file, and nothing in it touches the world: `advance` takes a
+state, an event and the time, and returns the next state and the acts to perform. The executor (`update.py`)
+saves the state, then acts, then comes back with an event. A pair that is not in the table is a fault of
+the executor and raises.
+
+    IDLE → PLANNING → DOWNLOADING → VERIFYING → STARTING → PROVING → PROBING → SWITCHING → DRAINING → IDLE
+               any of these failing, or a newer generation: REVERTING → IDLE, the old version serving all the while
+
+What holds for every state: it has a deadline or it is IDLE; a newer generation cancels it, or waits for the few
+seconds of a switch, a drain or a reversal. So every update ends.
+
+A release that failed here by its own fault is held: the same digest is not tried again until the hold is
+released. A failure by circumstance (no disk, no network) is not held; the device tries again, more and more
+rarely, for as long as the controller goes on wanting that generation.
+
+`now` is monotonic seconds. It means nothing after a restart, so `restore` sets every deadline anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from edgewright_agent.lifecycle_state import (
+    CIRCUMSTANCES,
+    Act,
+    ActiveBroken,
+    Assigned,
+    Done,
+    Event,
+    Failed,
+    Fault,
+    Goal,
+    HoldReleased,
+    Lifecycle,
+    Outcome,
+    Progressed,
+    Refused,
+    Step,
+    Tick,
+)
+
+Next = tuple[Lifecycle, tuple[Act, ...]]
+
+STALL_S: Final = 900.0
+MAX_ATTEMPTS: Final = 3
+MAX_RESUMES: Final = 50
+MAX_HELD: Final = 64
+MAX_REASON: Final = 2000
+_FIRST_RETRY_S: Final = 60.0
+_LAST_RETRY_S: Final = 6 * 3600.0
+
+DEADLINES_S: Final[Mapping[Step, float]] = {
+    Step.PLANNING: 300.0,
+    Step.DOWNLOADING: 24 * 3600.0,  # and STALL_S without progress
+    Step.VERIFYING: 3600.0,
+    Step.STARTING: 900.0,
+    Step.PROVING: 120.0,
+    Step.PROBING: 60.0,  # on top of the probes' own timeouts
+    Step.SWITCHING: 60.0,
+    Step.DRAINING: 180.0,
+    Step.REVERTING: 180.0,
+}
+
+_ACTS: Final[Mapping[Step, Act]] = {
+    Step.PLANNING: Act.PLAN,
+    Step.DOWNLOADING: Act.DOWNLOAD,
+    Step.VERIFYING: Act.VERIFY,
+    Step.STARTING: Act.START,
+    Step.PROVING: Act.PROVE,
+    Step.PROBING: Act.PROBE,
+    Step.SWITCHING: Act.SWITCH,
+    Step.DRAINING: Act.DRAIN,
+    Step.REVERTING: Act.REVERT,
+}
+
+_WORKING: Final = (Step.PLANNING, Step.DOWNLOADING, Step.VERIFYING, Step.STARTING, Step.PROVING, Step.PROBING)
+_AFTER: Final = dict(zip(_WORKING, (*_WORKING[1:], Step.SWITCHING), strict=True))
+
+
+class ImpossibleEvent(Exception):
+    """The executor brought an event that cannot happen in this step: a fault of ours, never the network's."""
+
+
+def advance(state: Lifecycle, event: Event, now: float) -> Next:
+    """The next state, to be saved first, and the acts to perform then. Raises ImpossibleEvent."""
+    transition = TABLE.get((state.step, type(event)))
+    if transition is None:
+        raise ImpossibleEvent(f"{type(event).__name__} in step {state.step.name}")
+    return _numbered(state, transition(state, event, now))
+
+
+def restore(saved: Lifecycle, now: float) -> Next:
+    """Where to go on after a restart of the agent. The active version is started by the caller, before this."""
+    return _numbered(saved, _resumed(saved, now))
+
+
+def wakes_at(state: Lifecycle) -> float:
+    """When the next Tick is due; infinity when none is."""
+    return min(state.deadline, state.stalls_at)
+
+
+def _numbered(before: Lifecycle, following: Next) -> Next:
+    after, acts = following
+    return (before, acts) if after == before else (replace(after, sequence=before.sequence + 1), acts)
+
+
+def _enter(state: Lifecycle, step: Step, now: float) -> Next:
+    allowed = DEADLINES_S[step] + (state.probing_s if step is Step.PROBING else 0.0)
+    stalls_at = now + STALL_S if step is Step.DOWNLOADING else math.inf
+    return replace(state, step=step, deadline=now + allowed, stalls_at=stalls_at), (_ACTS[step],)
+
+
+def _rest(state: Lifecycle) -> Lifecycle:
+    return replace(state, step=Step.IDLE, deadline=math.inf, stalls_at=math.inf, probing_s=0.0, falling_back=False)
+
+
+def _stay(state: Lifecycle, event: Event, now: float) -> Next:
+    return state, ()
+
+
+def _consider(state: Lifecycle, event: Event, now: float) -> Next:
+    assert isinstance(event, Assigned)
+    goal = event.goal
+    if goal.generation < state.generation:
+        return state, ()
+    if goal.generation == state.generation:
+        return _consider_again(state, goal, now)
+    fresh = replace(
+        state,
+        generation=goal.generation,
+        release=goal.release,
+        outcome=Outcome.IN_PROGRESS,
+        fault=Fault.NONE,
+        reason="",
+        attempts=0,
+        resumes=0,
+        failures=0,
+        retry_at=math.inf,
+    )
+    if goal.release in state.held:
+        reason = f"release {goal.release[:12]} failed on this device before; release the hold to try it again"
+        return replace(fresh, outcome=Outcome.HELD, reason=reason), ()
+    if goal.release == state.active:
+        return replace(fresh, outcome=Outcome.SUCCEEDED), ()
+    return _begin(fresh, goal, now)
+
+
+def _consider_again(state: Lifecycle, goal: Goal, now: float) -> Next:
+    """The generation is known; only a failure may be worth another try, and a refusal of metadata is over."""
+    ended_badly = state.outcome in (Outcome.FAILED, Outcome.HELD)
+    if ended_badly and goal.release == state.release not in state.held and now >= state.retry_at:
+        return _begin(replace(state, outcome=Outcome.IN_PROGRESS, fault=Fault.NONE, reason=""), goal, now)
+    if state.fault in (Fault.METADATA_REFUSED, Fault.METADATA_STALE):
+        return replace(state, fault=Fault.NONE, reason=""), ()
+    return state, ()
+
+
+def _begin(state: Lifecycle, goal: Goal, now: float) -> Next:
+    state = replace(state, probing_s=goal.probing_s, retry_at=math.inf)
+    return _enter(state, Step.PLANNING if goal.release else Step.SWITCHING, now)
+
+
+def _note(state: Lifecycle, event: Event, now: float) -> Next:
+    """Say that metadata was refused, unless the status still has to explain how the last update failed."""
+    assert isinstance(event, Refused)
+    if state.outcome in (Outcome.FAILED, Outcome.HELD):
+        return state, ()
+    return replace(state, fault=event.fault, reason=event.reason[:MAX_REASON]), ()
+
+
+def _supersede(state: Lifecycle, event: Event, now: float) -> Next:
+    assert isinstance(event, Assigned)
+    if event.goal.generation <= state.generation:
+        return state, ()
+    if event.goal.release == state.release:
+        return replace(state, generation=event.goal.generation), ()
+    reason = f"generation {event.goal.generation} took the place of generation {state.generation}"
+    reverting, acts = _fail(replace(state, pending=event.goal), Fault.CANCELLED, reason, now)
+    return reverting, (Act.CANCEL, *acts)
+
+
+def _queue(state: Lifecycle, event: Event, now: float) -> Next:
+    assert isinstance(event, Assigned)
+    newest = max(state.generation, state.pending.generation if state.pending else 0)
+    return (replace(state, pending=event.goal), ()) if event.goal.generation > newest else (state, ())
+
+
+def _done(state: Lifecycle, event: Event, now: float) -> Next:
+    return _enter(state, _AFTER[state.step], now)
+
+
+def _switched(state: Lifecycle, event: Event, now: float) -> Next:
+    """From here on the new version answers; what it took the place of stays on the disk."""
+    previous = state.previous if state.release == state.active else state.active
+    return _enter(replace(state, active=state.release, previous=previous), Step.DRAINING, now)
+
+
+def _failed(state: Lifecycle, event: Event, now: float) -> Next:
+    assert isinstance(event, Failed)
+    return _fail(state, event.fault, event.reason, now)
+
+
+def _fail(state: Lifecycle, fault: Fault, reason: str, now: float) -> Next:
+    return _enter(replace(state, fault=fault, reason=reason[:MAX_REASON]), Step.REVERTING, now)
+
+
+def _progressed(state: Lifecycle, event: Event, now: float) -> Next:
+    return replace(state, stalls_at=now + STALL_S, resumes=0), ()
+
+
+def _look_at_the_clock(state: Lifecycle, event: Event, now: float) -> Next:
+    if now < wakes_at(state):
+        return state, ()
+    if state.step is Step.DOWNLOADING:
+        reverting, acts = _fail(state, Fault.DOWNLOAD_FAILED, f"no new block for {STALL_S:.0f} s", now)
+    elif state.step is Step.PLANNING:
+        reverting, acts = _fail(state, Fault.DOWNLOAD_FAILED, "the plan did not come about in its time", now)
+    else:
+        reverting, acts = _fail(state, Fault.DEADLINE, f"{state.step.name.lower()} did not end in its time", now)
+    return reverting, (Act.CANCEL, *acts)
+
+
+def _finish(state: Lifecycle, event: Event, now: float) -> Next:
+    """The new version serves, whatever became of the old engine."""
+    return _go_on(replace(_rest(state), outcome=Outcome.SUCCEEDED, fault=Fault.NONE, reason=""), now)
+
+
+def _finish_late(state: Lifecycle, event: Event, now: float) -> Next:
+    if now < state.deadline:
+        return state, ()
+    resting, acts = _finish(state, event, now)
+    return resting, (Act.CANCEL, *acts)
+
+
+def _reverted(state: Lifecycle, event: Event, now: float) -> Next:
+    """The device is back where it was, or on the previous version after a fall-back."""
+    ended = replace(_rest(state), outcome=Outcome.FAILED)
+    if state.falling_back and isinstance(event, Done):
+        ended = replace(ended, active=state.previous, previous="")
+    if state.fault in CIRCUMSTANCES:
+        wait = min(_FIRST_RETRY_S * 2.0 ** min(state.failures, 10), _LAST_RETRY_S)
+        ended = replace(ended, failures=state.failures + 1, retry_at=now + wait)
+    elif state.fault is not Fault.CANCELLED and state.release:
+        others = tuple(release for release in state.held if release != state.release)
+        ended = replace(ended, held=(*others, state.release)[-MAX_HELD:])
+    return _go_on(ended, now)
+
+
+def _reverted_late(state: Lifecycle, event: Event, now: float) -> Next:
+    if now < state.deadline:
+        return state, ()
+    resting, acts = _reverted(state, event, now)
+    return resting, (Act.CANCEL, *acts)
+
+
+def _go_on(state: Lifecycle, now: float) -> Next:
+    """At rest: start with the goal that had to wait, if there is one."""
+    if state.pending is None:
+        return state, ()
+    return _consider(replace(state, pending=None), Assigned(state.pending), now)
+
+
+def _release_hold(state: Lifecycle, event: Event, now: float) -> Next:
+    assert isinstance(event, HoldReleased)
+    if event.release not in state.held:
+        return state, ()
+    held = tuple(release for release in state.held if release != event.release)
+    retry_at = now if state.release == event.release else state.retry_at
+    return replace(state, held=held, retry_at=retry_at), ()
+
+
+def _fall_back(state: Lifecycle, event: Event, now: float) -> Next:
+    assert isinstance(event, ActiveBroken)
+    broken = replace(state, release=state.active, fault=event.fault, reason=event.reason[:MAX_REASON])
+    if not state.active:
+        return state, ()
+    if not state.previous:
+        # Nothing to return to. Going through the whole update again repairs damaged files.
+        wait = min(_FIRST_RETRY_S * 2.0 ** min(state.failures, 10), _LAST_RETRY_S)
+        return replace(broken, outcome=Outcome.FAILED, failures=state.failures + 1, retry_at=now + wait), ()
+    reverting, _ = _enter(replace(broken, falling_back=True), Step.REVERTING, now)
+    return reverting, (Act.FALL_BACK,)
+
+
+def _resumed(saved: Lifecycle, now: float) -> Next:
+    if saved.step is Step.IDLE:
+        return replace(saved, retry_at=now if math.isfinite(saved.retry_at) else math.inf), ()
+    if saved.step is Step.DRAINING:
+        return _finish(saved, Done(), now)  # the old engine went with the agent
+    if saved.step is Step.REVERTING:
+        reverting, acts = _enter(saved, Step.REVERTING, now)
+        return reverting, (Act.FALL_BACK,) if saved.falling_back else acts
+    fetching = saved.step in (Step.PLANNING, Step.DOWNLOADING)
+    counted = replace(
+        saved, attempts=saved.attempts + (0 if fetching else 1), resumes=saved.resumes + (1 if fetching else 0)
+    )
+    if counted.attempts >= MAX_ATTEMPTS or counted.resumes >= MAX_RESUMES:
+        times = counted.resumes if fetching else counted.attempts
+        return _fail(counted, Fault.INTERNAL, f"the agent stopped {times} times while {saved.step.name.lower()}", now)
+    if not saved.release:
+        return _enter(counted, Step.SWITCHING, now)
+    return _enter(counted, Step.PLANNING if fetching else Step.VERIFYING, now)
+
+
+_Transition = Callable[[Lifecycle, Event, float], Next]
+
+TABLE: Final[Mapping[tuple[Step, type[Event]], _Transition]] = {
+    (Step.IDLE, Assigned): _consider,
+    (Step.IDLE, Refused): _note,
+    (Step.IDLE, ActiveBroken): _fall_back,
+    **{(step, Assigned): _supersede for step in _WORKING},
+    **{(step, Done): _done for step in _WORKING},
+    **{(step, Failed): _failed for step in _WORKING},
+    **{(step, Tick): _look_at_the_clock for step in _WORKING},
+    (Step.DOWNLOADING, Progressed): _progressed,
+    (Step.SWITCHING, Assigned): _queue,
+    (Step.SWITCHING, Done): _switched,
+    (Step.SWITCHING, Failed): _failed,
+    (Step.SWITCHING, Tick): _look_at_the_clock,
+    (Step.DRAINING, Assigned): _queue,
+    (Step.DRAINING, Done): _finish,
+    (Step.DRAINING, Failed): _finish,
+    (Step.DRAINING, Tick): _finish_late,
+    (Step.REVERTING, Assigned): _queue,
+    (Step.REVERTING, Done): _reverted,
+    (Step.REVERTING, Failed): _reverted,
+    (Step.REVERTING, Tick): _reverted_late,
+    # What may come at any time and waits for nothing.
+    **{(step, HoldReleased): _release_hold for step in Step},
+    **{(step, Refused): _stay for step in Step if step is not Step.IDLE},
+    **{(step, ActiveBroken): _stay for step in Step if step is not Step.IDLE},
+    (Step.IDLE, Tick): _stay,
+}

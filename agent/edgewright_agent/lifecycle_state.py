@@ -1,0 +1,167 @@
+"""The words of a device's life: steps, outcomes, faults, the state that is saved, what can happen, what to do.
+
+Values only; `lifecycle.py` says how they follow each other.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+
+class Step(Enum):
+    """Where the device stands. The numbers are the wire's (`agent.proto`)."""
+
+    IDLE = 1
+    PLANNING = 2
+    DOWNLOADING = 3
+    VERIFYING = 4
+    STARTING = 5
+    PROVING = 6
+    PROBING = 7
+    SWITCHING = 8
+    DRAINING = 9
+    REVERTING = 10
+
+
+class Outcome(Enum):
+    """How the update to a generation ended. The numbers are the wire's."""
+
+    NONE = 0
+    IN_PROGRESS = 1
+    SUCCEEDED = 2
+    FAILED = 3
+    HELD = 4
+
+
+class Fault(Enum):
+    """The closed set of reasons. The numbers are the wire's ErrorCode."""
+
+    NONE = 0
+    METADATA_REFUSED = 1
+    METADATA_STALE = 2
+    DISK_FULL = 3
+    MEMORY_SHORT = 4
+    DOWNLOAD_FAILED = 5
+    ARTIFACT_CORRUPT = 6
+    ARTIFACT_UNSAFE = 7
+    ENGINE_MISSING = 8
+    ENGINE_FAILED = 9
+    ACCELERATOR_WRONG = 10
+    PROBE_FAILED = 11
+    DEADLINE = 12
+    CANCELLED = 13
+    INTERNAL = 14
+
+
+# The device's circumstances, not the release: worth another try later, never a hold.
+CIRCUMSTANCES: Final = frozenset({Fault.DISK_FULL, Fault.MEMORY_SHORT, Fault.DOWNLOAD_FAILED, Fault.ENGINE_MISSING})
+
+
+class Act(Enum):
+    """What the executor does next. Each ends with Done or Failed, CANCEL at once."""
+
+    PLAN = "plan"
+    DOWNLOAD = "download"
+    VERIFY = "verify"
+    START = "start"
+    PROVE = "prove"
+    PROBE = "probe"
+    SWITCH = "switch"
+    DRAIN = "drain"
+    REVERT = "revert"  # discard the candidate; the active engine was never touched
+    FALL_BACK = "fall back"  # the active version is broken: start the previous one in its place
+    CANCEL = "cancel"  # stop the act that runs, and wait until it has stopped
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the signed metadata wants. An empty release: serve nothing. `probing_s`: what its probes may take."""
+
+    generation: int
+    release: str
+    probing_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """All that a device must remember. `generation` and `release` are what the outcome speaks of; `active` is
+    what answers requests, `previous` what a local rollback returns to. All releases are digests, "" is none."""
+
+    step: Step = Step.IDLE
+    generation: int = 0
+    release: str = ""
+    outcome: Outcome = Outcome.NONE
+    fault: Fault = Fault.NONE
+    reason: str = ""
+    active: str = ""
+    previous: str = ""
+    held: tuple[str, ...] = ()
+    pending: Goal | None = None
+    falling_back: bool = False
+    probing_s: float = 0.0
+    attempts: int = 0  # restarts of the agent while this goal was being verified, started or switched to
+    resumes: int = 0  # restarts of the agent while nothing new had come in
+    failures: int = 0  # by circumstance, in a row, for this goal
+    stalls_at: float = math.inf
+    deadline: float = math.inf
+    retry_at: float = math.inf
+    sequence: int = 0
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """The signed metadata names this goal."""
+
+    goal: Goal
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The metadata could not be trusted, or is too old. Nothing changes but what the status says."""
+
+    fault: Fault
+    reason: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """The act that was asked for succeeded."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The act that was asked for failed."""
+
+    fault: Fault
+    reason: str
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """New bytes are safely on the disk."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time passed."""
+
+
+@dataclass(frozen=True)
+class HoldReleased:
+    """The operator lets this release be tried again."""
+
+    release: str
+
+
+@dataclass(frozen=True)
+class ActiveBroken:
+    """The active version cannot serve, although nothing was being changed."""
+
+    fault: Fault
+    reason: str
+
+
+Event = Assigned | Refused | Done | Failed | Progressed | Tick | HoldReleased | ActiveBroken

@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgewright_agent import lifecycle
+from edgewright_agent.lifecycle_state import (
+    Act,
+    ActiveBroken,
+    Assigned,
+    Done,
+    Event,
+    Failed,
+    Fault,
+    Goal,
+    HoldReleased,
+    Lifecycle,
+    Outcome,
+    Progressed,
+    Refused,
+    Step,
+    Tick,
+)
+from edgewright_contract.v1 import agent_pb2
+
+OLD, NEW, OTHER = "a" * 64, "b" * 64, "c" * 64
+SERVING = Lifecycle(generation=1, release=OLD, outcome=Outcome.SUCCEEDED, active=OLD)
+WORK = (Step.PLANNING, Step.DOWNLOADING, Step.VERIFYING, Step.STARTING, Step.PROVING, Step.PROBING)
+
+
+def after(state: Lifecycle, *events: Event, now: float = 0.0) -> Lifecycle:
+    for event in events:
+        state, _ = lifecycle.advance(state, event, now)
+    return state
+
+
+def at(step: Step, state: Lifecycle = SERVING) -> Lifecycle:
+    """`state` on its way to NEW, standing at `step`."""
+    state = after(state, Assigned(Goal(2, NEW)))
+    while state.step is not step:
+        state = after(state, Done())
+    return state
+
+
+def test_the_words_are_the_wires() -> None:
+    for step in Step:
+        assert agent_pb2.Step.Value(f"STEP_{step.name}") == step.value
+    for outcome in Outcome:
+        name = "UNSPECIFIED" if outcome is Outcome.NONE else outcome.name
+        assert agent_pb2.Outcome.Value(f"OUTCOME_{name}") == outcome.value
+    for fault in Fault:
+        name = "UNSPECIFIED" if fault is Fault.NONE else fault.name
+        assert agent_pb2.ErrorCode.Value(f"ERROR_CODE_{name}") == fault.value
+
+
+def test_an_update_goes_through_every_step_and_ends_serving_the_new_version() -> None:
+    state, acts = lifecycle.advance(SERVING, Assigned(Goal(2, NEW)), 0.0)
+    done = list(acts)
+    while state.step is not Step.IDLE:
+        assert state.outcome is Outcome.IN_PROGRESS
+        state, acts = lifecycle.advance(state, Done(), 0.0)
+        done += acts
+    assert done == [Act.PLAN, Act.DOWNLOAD, Act.VERIFY, Act.START, Act.PROVE, Act.PROBE, Act.SWITCH, Act.DRAIN]
+    assert (state.outcome, state.active, state.previous) == (Outcome.SUCCEEDED, NEW, OLD)
+    assert lifecycle.wakes_at(state) == math.inf
+
+
+def test_the_sequence_rises_with_each_change_and_only_then() -> None:
+    state = after(SERVING, Assigned(Goal(2, NEW)))
+    assert state.sequence == SERVING.sequence + 1
+    assert after(state, Tick()).sequence == state.sequence
+    assert after(state, Done()).sequence == state.sequence + 1
+
+
+@pytest.mark.parametrize("step", WORK)
+def test_a_fault_of_the_release_reverts_and_holds_it(step: Step) -> None:
+    state, acts = lifecycle.advance(at(step), Failed(Fault.ENGINE_FAILED, "it aborted"), 0.0)
+    assert (state.step, acts, state.active) == (Step.REVERTING, (Act.REVERT,), OLD)
+    state = after(state, Done())
+    assert (state.step, state.outcome, state.active) == (Step.IDLE, Outcome.FAILED, OLD)
+    assert (state.fault, state.reason, state.held) == (Fault.ENGINE_FAILED, "it aborted", (NEW,))
+    again = after(state, Assigned(Goal(2, NEW)), now=1e9)
+    assert again == state
+    held = after(state, Assigned(Goal(3, NEW)))
+    assert (held.step, held.outcome, held.active) == (Step.IDLE, Outcome.HELD, OLD)
+    other = after(held, Assigned(Goal(4, OTHER)))
+    assert other.step is Step.PLANNING
+
+
+def test_a_released_hold_lets_the_same_generation_try_again() -> None:
+    failed = after(at(Step.PROBING), Failed(Fault.PROBE_FAILED, "wrong"), Done())
+    assert after(failed, Assigned(Goal(2, NEW))).step is Step.IDLE
+    assert after(failed, HoldReleased(NEW), Assigned(Goal(2, NEW))).step is Step.PLANNING
+    held = after(failed, Assigned(Goal(3, NEW)), HoldReleased(NEW), Assigned(Goal(3, NEW)))
+    assert (held.step, held.held) == (Step.PLANNING, ())
+
+
+def test_a_failure_by_circumstance_is_not_held_and_tried_again_later() -> None:
+    state = at(Step.PLANNING)
+    waits = []
+    now = 0.0
+    for _ in range(4):
+        state = after(state, Failed(Fault.DISK_FULL, "needs 9, has 1"), Done(), now=now)
+        assert (state.outcome, state.held) == (Outcome.FAILED, ())
+        waits.append(state.retry_at - now)
+        assert after(state, Assigned(Goal(2, NEW)), now=state.retry_at - 1).step is Step.IDLE
+        now = state.retry_at
+        state = after(state, Assigned(Goal(2, NEW)), now=now)
+        assert state.step is Step.PLANNING
+    assert waits == [60, 120, 240, 480]
+
+
+@pytest.mark.parametrize("step", WORK)
+def test_a_newer_generation_cancels_and_takes_over(step: Step) -> None:
+    state, acts = lifecycle.advance(at(step), Assigned(Goal(3, OTHER)), 0.0)
+    assert acts == (Act.CANCEL, Act.REVERT)
+    state, acts = lifecycle.advance(state, Done(), 0.0)
+    assert (state.step, state.generation, state.release, acts) == (Step.PLANNING, 3, OTHER, (Act.PLAN,))
+    assert NEW not in state.held
+
+
+@pytest.mark.parametrize("step", [Step.SWITCHING, Step.DRAINING, Step.REVERTING])
+def test_a_newer_generation_waits_for_a_switch_a_drain_or_a_reversal(step: Step) -> None:
+    before = at(step) if step is not Step.REVERTING else after(at(Step.STARTING), Failed(Fault.ENGINE_FAILED, "x"))
+    state, acts = lifecycle.advance(before, Assigned(Goal(3, OTHER)), 0.0)
+    assert (state.step, acts) == (step, ())
+    state = after(state, Assigned(Goal(4, "")))  # the newest of those that wait is what counts
+    while state.generation == 2:
+        state = after(state, Done())
+    assert (state.generation, state.step) == (4, Step.SWITCHING)
+
+
+@pytest.mark.parametrize("step", WORK)
+def test_the_same_release_under_a_newer_generation_goes_on(step: Step) -> None:
+    state, acts = lifecycle.advance(at(step), Assigned(Goal(3, NEW)), 0.0)
+    assert (state.step, state.generation, acts) == (step, 3, ())
+
+
+def test_an_older_generation_changes_nothing() -> None:
+    for step in (*WORK, Step.SWITCHING, Step.DRAINING):
+        assert after(at(step), Assigned(Goal(1, OTHER))) == at(step)
+    assert after(SERVING, Assigned(Goal(0, OTHER))) == SERVING
+
+
+def test_what_serves_already_needs_no_act() -> None:
+    state, acts = lifecycle.advance(SERVING, Assigned(Goal(2, OLD)), 0.0)
+    assert (state.step, state.outcome, state.generation, acts) == (Step.IDLE, Outcome.SUCCEEDED, 2, ())
+
+
+def test_serving_nothing_is_a_switch_and_a_drain() -> None:
+    state, acts = lifecycle.advance(SERVING, Assigned(Goal(2, "")), 0.0)
+    assert acts == (Act.SWITCH,)
+    state = after(state, Done(), Done())
+    assert (state.step, state.outcome, state.active, state.previous) == (Step.IDLE, Outcome.SUCCEEDED, "", OLD)
+
+
+@pytest.mark.parametrize("step", [*WORK, Step.SWITCHING])
+def test_silence_is_a_failure(step: Step) -> None:
+    state = at(step)
+    due = lifecycle.wakes_at(state)
+    assert after(state, Tick(), now=due - 0.1) == state
+    late, acts = lifecycle.advance(state, Tick(), due)
+    assert (late.step, acts) == (Step.REVERTING, (Act.CANCEL, Act.REVERT))
+    assert after(late, Tick(), now=lifecycle.wakes_at(late)).step is Step.IDLE
+
+
+def test_a_download_that_makes_progress_is_not_a_stall() -> None:
+    state = at(Step.DOWNLOADING)
+    state = after(state, Progressed(), now=lifecycle.STALL_S - 1)
+    assert after(state, Tick(), now=lifecycle.STALL_S + 1).step is Step.DOWNLOADING
+    stalled = after(state, Tick(), Done(), now=2 * lifecycle.STALL_S)
+    assert (stalled.fault, stalled.held) == (Fault.DOWNLOAD_FAILED, ())
+
+
+def test_a_drain_that_does_not_end_is_still_a_success() -> None:
+    state = at(Step.DRAINING)
+    late, acts = lifecycle.advance(state, Tick(), lifecycle.wakes_at(state))
+    assert (late.step, late.outcome, late.active, acts) == (Step.IDLE, Outcome.SUCCEEDED, NEW, (Act.CANCEL,))
+
+
+def test_probes_have_their_own_time() -> None:
+    state = after(SERVING, Assigned(Goal(2, NEW, probing_s=1000.0)), *([Done()] * 5))
+    assert state.step is Step.PROBING
+    assert lifecycle.wakes_at(state) == 1000.0 + lifecycle.DEADLINES_S[Step.PROBING]
+
+
+def test_a_broken_active_version_gives_way_to_the_previous_one_and_is_held() -> None:
+    serving = replace(SERVING, active=NEW, release=NEW, generation=2, previous=OLD)
+    state, acts = lifecycle.advance(serving, ActiveBroken(Fault.ARTIFACT_CORRUPT, "model.gguf"), 0.0)
+    assert acts == (Act.FALL_BACK,)
+    assert after(state, Failed(Fault.ENGINE_FAILED, "this one neither")).active == NEW
+    state = after(state, Done())
+    assert (state.active, state.previous, state.held, state.outcome) == (OLD, "", (NEW,), Outcome.FAILED)
+
+
+def test_a_broken_active_version_without_a_previous_one_is_installed_anew() -> None:
+    broken = after(SERVING, ActiveBroken(Fault.ARTIFACT_CORRUPT, "model.gguf"))
+    assert (broken.outcome, broken.held) == (Outcome.FAILED, ())
+    state = after(broken, Assigned(Goal(1, OLD)), now=broken.retry_at)
+    assert state.step is Step.PLANNING
+    state = after(state, *([Done()] * 8))
+    assert (state.outcome, state.active, state.previous) == (Outcome.SUCCEEDED, OLD, "")
+
+
+def test_refused_metadata_shows_in_the_status_until_it_is_good_again() -> None:
+    stale = after(SERVING, Refused(Fault.METADATA_STALE, "expired yesterday"))
+    assert (stale.fault, stale.outcome, stale.active) == (Fault.METADATA_STALE, Outcome.SUCCEEDED, OLD)
+    assert after(stale, Assigned(Goal(1, OLD))).fault is Fault.NONE
+    assert after(at(Step.STARTING), Refused(Fault.METADATA_STALE, "x")) == at(Step.STARTING)
+
+
+def test_a_pair_that_is_not_in_the_table_raises() -> None:
+    with pytest.raises(lifecycle.ImpossibleEvent, match="Done in step IDLE"):
+        lifecycle.advance(SERVING, Done(), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("step", "resumed"),
+    [
+        (Step.PLANNING, Step.PLANNING),
+        (Step.DOWNLOADING, Step.PLANNING),
+        (Step.VERIFYING, Step.VERIFYING),
+        (Step.STARTING, Step.VERIFYING),
+        (Step.PROBING, Step.VERIFYING),
+        (Step.SWITCHING, Step.VERIFYING),
+        (Step.DRAINING, Step.IDLE),
+    ],
+)
+def test_a_restart_resumes(step: Step, resumed: Step) -> None:
+    state, acts = lifecycle.restore(at(step), 1000.0)
+    assert state.step is resumed
+    assert len(acts) == (0 if resumed is Step.IDLE else 1)
+    assert state.active == (NEW if step is Step.DRAINING else OLD)
+
+
+def test_a_release_that_takes_the_agent_down_is_not_started_for_ever() -> None:
+    state = at(Step.STARTING)
+    for _ in range(lifecycle.MAX_ATTEMPTS - 1):
+        state, _ = lifecycle.restore(state, 0.0)
+        state = after(state, Done())
+        assert state.step is Step.STARTING
+    state, acts = lifecycle.restore(state, 0.0)
+    assert (state.step, acts) == (Step.REVERTING, (Act.REVERT,))
+    state = after(state, Done())
+    assert (state.outcome, state.held, state.active) == (Outcome.FAILED, (NEW,), OLD)
+
+
+def test_restarts_during_a_download_are_counted_only_while_nothing_comes_in() -> None:
+    state = at(Step.DOWNLOADING)
+    for _ in range(10 * lifecycle.MAX_RESUMES):
+        state, _ = lifecycle.restore(state, 0.0)
+        state = after(state, Done(), Progressed())
+    assert state.step is Step.DOWNLOADING
+    for _ in range(lifecycle.MAX_RESUMES):
+        state, _ = lifecycle.restore(state, 0.0)
+        state = after(state, Done()) if state.step is Step.PLANNING else state
+    assert state.step is Step.REVERTING
+
+
+_digests = st.sampled_from(["", OLD, NEW, OTHER])
+_events = st.one_of(
+    st.builds(Assigned, st.builds(Goal, st.integers(1, 8), _digests)),
+    st.builds(Refused, st.just(Fault.METADATA_STALE), st.just("old")),
+    st.just(Done()),
+    st.builds(Failed, st.sampled_from([fault for fault in Fault if fault is not Fault.NONE]), st.just("why")),
+    st.just(Progressed()),
+    st.just(Tick()),
+    st.builds(HoldReleased, _digests),
+    st.builds(ActiveBroken, st.just(Fault.ENGINE_FAILED), st.just("why")),
+)
+
+
+@given(st.lists(st.tuples(_events, st.floats(0, 2000), st.booleans()), max_size=60))
+def test_whatever_happens_every_update_ends(happenings: list[tuple[Event, float, bool]]) -> None:
+    state, now = SERVING, 0.0
+    for event, passed, restarted in happenings:
+        now += passed
+        if restarted:
+            state, _ = lifecycle.restore(state, now)
+        if (state.step, type(event)) in lifecycle.TABLE:
+            before = state
+            state, acts = lifecycle.advance(state, event, now)
+            started = [act for act in acts if act is not Act.CANCEL]
+            assert len(started) <= (state.step is not Step.IDLE)
+            if state.active != before.active:
+                assert before.step is Step.SWITCHING or before.falling_back
+        assert (state.step is Step.IDLE) == (lifecycle.wakes_at(state) == math.inf)
+    for _ in range(40):  # nothing more happens but time
+        if state.step is Step.IDLE:
+            break
+        now = lifecycle.wakes_at(state)
+        state, _ = lifecycle.advance(state, Tick(), now)
+    assert state.step is Step.IDLE
+    assert state.outcome is not Outcome.IN_PROGRESS
+    assert state.pending is None
