@@ -1,0 +1,112 @@
+"""The demo's fleet: one controller with its broker, three agents that enrol as real devices do."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edgewright_controller.client import Access, Fleet, read_access
+from edgewright_controller.demo.children import Child, Children, DemoError, accepts, free_port, run_once
+
+FLEET: Final = "demo"
+# Shorter than the defaults, so that a person sees telemetry before losing patience.
+TELEMETRY: Final = "5s"
+CHECK_IN: Final = "15s"
+
+
+@dataclass(frozen=True)
+class Device:
+    """One simulated device and where it answers."""
+
+    id: str
+    runtime: str
+    endpoint: str
+
+
+RUNTIMES: Final[Mapping[str, str]] = {"jetson-01": "gguf", "mac-01": "mlx", "npu-pc-01": "onnx"}
+
+
+class DemoFleet:
+    """Starts everything below `folder`. The controller's state stays between demos, so artifacts are cached; the
+    devices begin anew, because the demo shows how an empty device gets its model."""
+
+    def __init__(self, folder: Path, devices: Mapping[str, str] = RUNTIMES) -> None:
+        """`devices`: id → runtime."""
+        self.folder = folder
+        self._runtimes = devices
+        self.controller = folder / "controller"
+        self.children = Children(folder / "logs")
+        self.devices: Sequence[Device] = ()
+        self.access: Access
+
+    def start(self) -> None:
+        """Start the controller, enrol and start the three agents. Raises DemoError."""
+        shutil.rmtree(self.folder / "logs", ignore_errors=True)
+        client = self._start_controller()
+        with Fleet(client) as fleet:
+            for device in self._runtimes:
+                self._enrol(fleet, device)
+        agents = [(device, self._start_agent(device)) for device in self.devices]
+        for device, agent in agents:
+            port = int(device.endpoint.rsplit(":", 1)[1].partition("/")[0])
+            self.children.wait_for(agent, lambda port=port: accepts(port), "its endpoint")  # type: ignore[misc]  # mypy cannot type a lambda's default
+
+    def stop(self) -> None:
+        """End every process."""
+        self.children.stop()
+
+    def _start_controller(self) -> Access:
+        grpc, enrolment, mqtt = free_port(), free_port(), free_port()
+        access_file = self.controller / "operator" / "client.toml"
+        access_file.unlink(missing_ok=True)
+        controller = self.children.start(
+            "controller",
+            "edgewright_controller.cli",
+            "serve",
+            *("--state", str(self.controller), "--fleet", FLEET),
+            *("--listen", f"127.0.0.1:{grpc}", "--enrolment", f"127.0.0.1:{enrolment}", "--mqtt", f"127.0.0.1:{mqtt}"),
+        )
+        ready = lambda: access_file.exists() and accepts(grpc)  # noqa: E731 - one expression, used once
+        self.children.wait_for(controller, ready, "listening")
+        self.access = read_access(access_file)
+        return self.access
+
+    def _enrol(self, fleet: Fleet, device: str) -> None:
+        state = self.folder / device
+        shutil.rmtree(state, ignore_errors=True)
+        state.mkdir(parents=True)
+        port = free_port()
+        config = self.folder / f"{device}.toml"
+        config.write_text(
+            f'device = "{device}"\nstate = "{state}"\n\n'
+            f'[gateway]\nlisten = "127.0.0.1:{port}"\n\n'
+            f'[intervals]\ntelemetry = "{TELEMETRY}"\ncheck_in = "{CHECK_IN}"\n'
+        )
+        token = fleet.create_enrolment(device).token
+        run_once(device, "edgewright_agent.cli", "enroll", "--config", str(config), "--token", token)
+        self.devices = [*self.devices, Device(device, self._runtimes[device], f"http://127.0.0.1:{port}/v1")]
+
+    def _start_agent(self, device: Device) -> Child:
+        config = str(self.folder / f"{device.id}.toml")
+        return self.children.start(device.id, "edgewright_agent.cli", "run", "--config", config)
+
+    def wait_for_telemetry(self, fleet: Fleet, timeout_s: float) -> bool:
+        """Wait until a telemetry report of every device is stored; False at the deadline."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self.children.check()
+            if all(view.HasField("telemetry") and view.telemetry.requests for view in fleet.status().devices):
+                return True
+            time.sleep(0.5)  # paces the polling; the deadline ends it
+        return False
+
+    def log_of(self, name: str) -> Path:
+        """The log of the process of that name."""
+        log = self.folder / "logs" / f"{name}.log"
+        if not log.exists():
+            raise DemoError(f"{name}: no log at {log}")
+        return log
