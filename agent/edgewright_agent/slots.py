@@ -1,0 +1,136 @@
+"""Where artifacts stand on a device's disk.
+
+    STATE/artifacts/<bundle digest>/…        whole and verified, read-only
+    STATE/artifacts/<bundle digest>.bundle   its list of files
+    STATE/partial/<bundle digest>/           what is being fetched, kept over restarts
+
+Which of them is active, previous or staged is the lifecycle's to say; it names releases, and releases name
+artifacts. A folder gets its final name only when it is whole, and loses it before the first file is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+from edgewright_contract import digest, durable
+from edgewright_contract.bundle import MAX_BUNDLE_BYTES, Bundle, BundleError, from_folder, parse
+
+_TRASH: Final = ".removed-"
+
+
+class ArtifactDamaged(Exception):
+    """An artifact on this disk is not what was verified when it came. The text names the file."""
+
+
+class Slots:
+    """The folders `artifacts` and `partial` below the agent's state."""
+
+    def __init__(self, state: Path) -> None:
+        """Make the folders, and finish removals that a power cut interrupted. Raises OSError."""
+        self._artifacts, self._partial = state / "artifacts", state / "partial"
+        for folder in (self._artifacts, self._partial):
+            durable.make_folder(folder)
+            for leftover in folder.glob(f"{_TRASH}*"):
+                _remove_tree(leftover)
+
+    def artifact(self, bundle: str) -> Path:
+        """Where the whole artifact stands, or will."""
+        return self._artifacts / bundle
+
+    def partial(self, bundle: str) -> Path:
+        """Where the artifact is being fetched to."""
+        return self._partial / bundle
+
+    def document(self, bundle: str) -> Path:
+        """Where the artifact's bundle document stands."""
+        return self._artifacts / f"{bundle}.bundle"
+
+    def has(self, bundle: str) -> bool:
+        """Whether the artifact is here under its final name."""
+        return self.artifact(bundle).is_dir() and self.document(bundle).is_file()
+
+    def bundle(self, name: str) -> Bundle:
+        """The list of files of an artifact that is here. Raises ArtifactDamaged."""
+        document = self.document(name)
+        try:
+            if document.stat().st_size > MAX_BUNDLE_BYTES:
+                raise ArtifactDamaged(f"{document}: too large for a list of files")
+            data = document.read_bytes()
+            if digest.of_bytes(data) != name:
+                raise ArtifactDamaged(f"{document}: changed since it was verified")
+            return parse(data)
+        except (OSError, BundleError) as error:
+            raise ArtifactDamaged(f"{document}: {error}") from error
+
+    def verify(self, name: str) -> None:
+        """Hash every file again. Raises ArtifactDamaged, which names the first file that is not as it should be."""
+        wanted = {file.path: file for file in self.bundle(name).files}
+        folder = self.artifact(name)
+        try:
+            found = {file.path: file for file in from_folder(folder).files}
+        except (OSError, BundleError) as error:
+            raise ArtifactDamaged(f"{folder}: {error}") from error
+        for path in sorted(wanted.keys() | found.keys()):
+            if path not in found:
+                raise ArtifactDamaged(f"{folder / path}: missing")
+            if found[path] != wanted.get(path):
+                what = "changed since it was verified" if path in wanted else "does not belong to the artifact"
+                raise ArtifactDamaged(f"{folder / path}: {what}")
+
+    def adopt(self, name: str, document: bytes, files: Path) -> Path:
+        """Give the finished folder `files` its final name. It must be synced already. Raises OSError."""
+        durable.write(self.document(name), document)
+        if self.artifact(name).exists():
+            _discard(self.artifact(name))
+        os.replace(files, self.artifact(name))
+        durable.sync_folder(self._artifacts)
+        return self.artifact(name)
+
+    def remove(self, name: str) -> None:
+        """Remove an artifact, for example a damaged one. Raises OSError."""
+        if self.artifact(name).exists():
+            _discard(self.artifact(name))
+        self.document(name).unlink(missing_ok=True)
+        durable.sync_folder(self._artifacts)
+
+    def collect(self, keep: Collection[str]) -> list[str]:
+        """Remove every artifact and partial download whose bundle is not in `keep`; returns their names.
+
+        The caller names active, previous and staged in `keep`. Raises OSError.
+        """
+        removed = set()
+        for path in sorted(self._artifacts.iterdir()):
+            name = path.name[: -len(".bundle")] if path.name.endswith(".bundle") else path.name
+            if digest.is_sha256(name) and name not in keep:
+                self.remove(name)
+                removed.add(name)
+        for path in sorted(self._partial.iterdir()):
+            if path.name not in keep:
+                _discard(path)
+                removed.add(path.name)
+        return sorted(removed)
+
+
+def _discard(path: Path) -> None:
+    trash = path.with_name(f"{_TRASH}{path.name}")
+    if trash.exists():
+        _remove_tree(trash)
+    os.replace(path, trash)
+    durable.sync_folder(path.parent)
+    _remove_tree(trash)
+
+
+def _remove_tree(path: Path) -> None:
+    if not path.is_dir() or path.is_symlink():
+        path.unlink()
+        return
+    for place, _names, leaves in os.walk(path):
+        for leaf in leaves:
+            # Windows removes no read-only file, and verified files are read-only. A link's target is not ours.
+            if os.name == "nt" and not Path(place, leaf).is_symlink():
+                Path(place, leaf).chmod(0o644)
+    shutil.rmtree(path)
