@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 import grpc
 from grpc.aio import ServerInterceptor
 
-from edgewright_controller.pki import Peer, PeerError, peer
+from edgewright_controller.peers import Peer, PeerRefused, peer
 
 _PREFIX: Final = "/edgewright_contract.v1"
 
@@ -94,7 +94,7 @@ class Gate(ServerInterceptor):  # type: ignore[misc]  # grpc has no types: its c
             return None
         try:
             return self._parse(bytes(pems[0]))
-        except PeerError as error:
+        except PeerRefused as error:
             raise Denied(f"the certificate is not of this fleet: {error}") from error
 
     def device(self, context: Context) -> str:

@@ -114,12 +114,12 @@ class Blocks:
 
     def _read_index(self, bundle_digest: str, index_digest: str) -> BlockIndex:
         with self._open(bundle_digest) as file:
-            parsed = bundle.parse(file.read(bundle.MAX_BUNDLE_BYTES + 1))
+            document = file.read(bundle.MAX_BUNDLE_BYTES + 1)
         with self._open(index_digest) as file:
             data = file.read(block_index.MAX_INDEX_BYTES + 1)
         try:
-            return block_index.parse(data, parsed)
-        except block_index.BlockIndexError as error:
+            return block_index.parse(data, bundle.parse(document))
+        except (bundle.BundleError, block_index.BlockIndexError) as error:
             raise BadRange(f"{index_digest} is not an index of artifact {bundle_digest}: {error}") from error
 
 

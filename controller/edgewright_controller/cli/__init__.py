@@ -1,0 +1,56 @@
+"""The command `edgewright`: one file for each verb, nothing but flags, calls and printing.
+
+Exit codes: 0 done, 1 failed, 2 bad input. Errors are one line on standard error, without a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from typer.exceptions import TyperException
+
+from edgewright_controller.cli import apply, demo, devices, enroll, plan, rollback, schema, serve, status, tail
+from edgewright_controller.cli.ending import INTERRUPTED, Ending
+
+app = typer.Typer(
+    name="edgewright",
+    help="Compile, check, sign, roll out and serve language models on fleets of edge devices, from one manifest.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.command("plan")(plan.plan)
+app.command("apply")(apply.apply)
+app.command("status")(status.status)
+app.command("devices")(devices.devices)
+app.command("rollback")(rollback.rollback)
+app.command("tail")(tail.tail)
+app.command("schema")(schema.schema)
+app.command("demo")(demo.demo)
+app.add_typer(enroll.app, name="enroll")
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; its exit code. Messages go to standard error."""
+    try:
+        code = app(arguments, prog_name="edgewright", standalone_mode=False)
+    except Ending as ending:
+        return _say(str(ending), ending.code)
+    except TyperException as error:
+        return _say(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def _say(message: str, code: int) -> int:
+    for line in message.splitlines():
+        sys.stderr.write(f"edgewright: {line}\n")
+    return code

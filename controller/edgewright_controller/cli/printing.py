@@ -1,0 +1,180 @@
+"""The controller's answers as text and tables. Values in, printable things out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from edgewright_contract.v1 import agent_pb2, operator_pb2, telemetry_pb2
+
+_KINDS = {
+    operator_pb2.PlannedChange.KIND_NONE: ("=", "dim", "no change"),
+    operator_pb2.PlannedChange.KIND_INSTALL: ("+", "green", "install"),
+    operator_pb2.PlannedChange.KIND_UPDATE: ("~", "yellow", "update"),
+    operator_pb2.PlannedChange.KIND_REMOVE: ("-", "red", "remove"),
+    operator_pb2.PlannedChange.KIND_HELD: ("!", "red", "held: was rolled back; apply --again releases it"),
+    operator_pb2.PlannedChange.KIND_UNENROLLED: ("?", "magenta", "not enrolled; edgewright enroll create"),
+}
+
+
+def out() -> Console:
+    """Standard output; wide enough for a table when it is not a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def json_line(message: Message) -> None:
+    """One JSON document on one line, with the names of the protobuf fields; zeros are there too."""
+    document = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+def short(digest: str) -> str:
+    """The beginning of a digest, enough for a person."""
+    return digest[:12] or "–"
+
+
+def size(count: int) -> str:
+    """Bytes in a unit that fits."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} B"
+
+
+def ago(seconds: float) -> str:
+    """How long ago, "never" for a negative number."""
+    if seconds < 0:
+        return "never"
+    for unit, factor in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= factor:
+            return f"{seconds / factor:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def plan(answer: operator_pb2.PlanResponse) -> RenderableType:
+    """Builds, changes and misfits, in the manner of a difference."""
+    lines: list[RenderableType] = []
+    for build in answer.builds:
+        mark = Text("  = ", "dim") if build.cached else Text("  + ", "green")
+        what = f"{build.model} as {build.runtime} {build.quantization} for {', '.join(build.profiles)}"
+        extent = f"about {size(build.estimated_bytes)}" if build.estimated_bytes else "size not known yet"
+        lines.append(mark + Text(f"build {what}: {'cached' if build.cached else extent}"))
+    for change in answer.changes:
+        sign, style, words = _KINDS.get(change.kind, ("?", "", "unknown"))
+        text = f"{change.device}: {words}"
+        if change.kind not in (operator_pb2.PlannedChange.KIND_NONE, operator_pb2.PlannedChange.KIND_UNENROLLED):
+            after = short(change.to_release) if change.to_release else "known after the build"
+            text += f" {change.model} for {change.profile}: {short(change.from_release)} → {after}"
+        if change.note:
+            text += f" ({change.note})"
+        lines.append(Text(f"  {sign} ", style) + Text(text))
+    lines += [Text(f"  ✗ {misfit.message or misfit.device}", "bold red") for misfit in answer.misfits]
+    lines += [Text(f"  warning: {warning}", "yellow") for warning in answer.warnings]
+    made = sum(not build.cached for build in answer.builds)
+    quiet = (operator_pb2.PlannedChange.KIND_NONE, operator_pb2.PlannedChange.KIND_UNENROLLED)
+    changed = sum(change.kind not in quiet for change in answer.changes)
+    lines.append(Text(f"{made} to build, {len(answer.builds) - made} cached; {changed} devices change."))
+    return Group(*lines)
+
+
+def standing(view: agent_pb2.DeviceStatus) -> str:
+    """Where an update stands, in a word or two."""
+    step = agent_pb2.Step.Name(view.step).removeprefix("STEP_").lower()
+    outcome = agent_pb2.Outcome.Name(view.outcome).removeprefix("OUTCOME_").lower()
+    if view.step == agent_pb2.STEP_DOWNLOADING and view.total_bytes:
+        return f"downloading {100 * view.done_bytes // view.total_bytes} %"
+    if view.step not in (agent_pb2.STEP_UNSPECIFIED, agent_pb2.STEP_IDLE):
+        return step
+    return "–" if view.outcome == agent_pb2.OUTCOME_UNSPECIFIED else outcome
+
+
+def status(answer: operator_pb2.StatusResponse) -> RenderableType:
+    """One row a device, one line a rollout."""
+    table = Table(title=f"fleet {answer.fleet}", title_justify="left")
+    for column in ("device", "profile", "link", "serves", "should serve", "update", "runs on", "tokens/s", "why"):
+        table.add_column(column, overflow="fold")
+    for view in answer.devices:
+        status = view.status
+        link = Text("online", "green") if view.online else Text(ago(view.seen_s_ago), "red")
+        serves = f"{status.active_model} {short(status.active_release)}" if status.active_release else "nothing"
+        differs = view.desired_release != status.active_release
+        rate = view.telemetry.decode_tokens_per_s
+        table.add_row(
+            view.device,
+            view.profile or "–",
+            link if view.enrolled else Text("not enrolled", "magenta"),
+            serves,
+            Text(short(view.desired_release), "yellow" if differs else ""),
+            standing(status),
+            f"{status.accelerator} ({status.engine})" if status.engine else "–",
+            f"{rate:.1f}" if rate else "–",
+            status.reason,
+        )
+    lines: list[RenderableType] = [table]
+    for rollout in answer.rollouts:
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(rollout.devices_by_state.items()) if count)
+        line = f"rollout {rollout.rollout}: {rollout.state}, wave {rollout.wave} of {rollout.waves}; {counts}"
+        lines.append(Text(f"{line}. {rollout.reason}".rstrip()))
+    broker = "connected" if answer.broker_connected else "not connected; devices keep their reports until it is"
+    lines.append(Text(f"broker {broker}; {answer.telemetry_stored} reports stored"))
+    return Group(*lines)
+
+
+def devices(answer: operator_pb2.StatusResponse) -> RenderableType:
+    """What each device is, as it says itself."""
+    table = Table(title=f"fleet {answer.fleet}", title_justify="left")
+    for column in ("device", "seen", "system", "cores", "memory", "disk free", "accelerators", "runtimes", "agent"):
+        table.add_column(column, overflow="fold")
+    for view in answer.devices:
+        inventory = view.inventory
+        known = bool(inventory.os)
+        accelerators = ", ".join(f"{one.kind} {one.name}".strip() for one in inventory.accelerators)
+        table.add_row(
+            view.device,
+            ago(view.seen_s_ago) if view.enrolled else "not enrolled",
+            f"{inventory.os}, {inventory.cpu}" if known else "–",
+            str(inventory.cores) if known else "–",
+            size(inventory.memory_bytes) if known else "–",
+            size(inventory.disk_free_bytes) if known else "–",
+            accelerators or "–",
+            ", ".join(inventory.runtimes) or "–",
+            inventory.agent_version or "–",
+        )
+    return table
+
+
+def report(event: operator_pb2.TailEvent) -> Text:
+    """One report of a device, on one line."""
+    envelope = event.envelope
+    at = time.strftime("%H:%M:%S", time.localtime(event.received_unix_ms / 1000))
+    return Text(f"{at} {envelope.device_id} ", "bold") + Text(_body(envelope))
+
+
+def _body(envelope: telemetry_pb2.Envelope) -> str:
+    kind = envelope.WhichOneof("body")
+    if kind == "telemetry":
+        one = envelope.telemetry
+        rate = f", {one.decode_tokens_per_s:.1f} tokens/s" if one.decode_tokens_per_s else ""
+        return (
+            f"telemetry: {one.requests} requests, {one.errors} errors, {one.output_tokens} tokens{rate}, "
+            f"engine {size(one.engine_rss_bytes)}, cpu {one.cpu_percent:.0f} %"
+        )
+    if kind == "event":
+        name = telemetry_pb2.Event.Kind.Name(envelope.event.kind).removeprefix("KIND_").lower().replace("_", " ")
+        return f"event: {name}: {envelope.event.detail}"
+    if kind == "update":
+        update = envelope.update
+        return f"update to generation {update.generation}: {standing(update)}. {update.reason}".rstrip()
+    if kind == "birth":
+        return f"online: {envelope.birth.engine} on {envelope.birth.accelerator} at {envelope.birth.endpoint}"
+    if kind == "death":
+        return "offline, " + ("by itself" if envelope.death.graceful else "link lost")
+    return "an empty report"

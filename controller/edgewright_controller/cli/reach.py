@@ -1,0 +1,40 @@
+"""Which controller a command talks to: flag, then environment, then the file in the platform's usual place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import platformdirs
+import typer
+
+from edgewright_controller.cli.ending import client_errors
+
+if TYPE_CHECKING:
+    from edgewright_controller.client import Fleet
+
+ControllerFlag = Annotated[
+    str | None,
+    typer.Option("--controller", envvar="EDGEWRIGHT_CONTROLLER", help="host:port, instead of the file's address"),
+]
+ConfigFlag = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="EDGEWRIGHT_CONFIG", help="TOML file with address, certificate, key and ca"),
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="print JSON, for scripts")]
+
+
+def default_config() -> Path:
+    """The file that is read when neither flag nor environment names one."""
+    return Path(platformdirs.user_config_dir("edgewright", appauthor=False)) / "config.toml"
+
+
+@contextmanager
+def fleet(config: Path | None, controller: str | None) -> Iterator[Fleet]:
+    """A connection to the controller; whatever goes wrong with it inside the block becomes an Ending."""
+    from edgewright_controller.client import Fleet, read_access
+
+    with client_errors(), Fleet(read_access(config or default_config(), controller)) as connection:
+        yield connection

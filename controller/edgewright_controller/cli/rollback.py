@@ -1,0 +1,25 @@
+"""`edgewright rollback`: back to the release before, with a higher generation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgewright_controller.cli import reach
+
+
+def rollback(
+    devices: Annotated[list[str] | None, typer.Argument(help="devices; none: all")] = None,
+    release: Annotated[
+        str, typer.Option("--release", help="digest, or its beginning, of the release to leave; none: each current one")
+    ] = "",
+    config: reach.ConfigFlag = None,
+    controller: reach.ControllerFlag = None,
+    as_json: reach.JsonFlag = False,
+) -> int:
+    """Return devices to the release before. The one they leave is not released again without `apply --again`."""
+    from edgewright_controller.cli import following
+
+    with reach.fleet(config, controller) as fleet:
+        return following.follow(fleet.rollback(release, devices or []), as_json=as_json)

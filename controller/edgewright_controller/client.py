@@ -1,0 +1,186 @@
+"""The operator's side of the wire: a typed, synchronous client of one controller.
+
+Two errors, because a caller does two different things: start or find the controller
+(ControllerUnreachable), or change what it asked (Refused).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import grpc
+import tomli
+
+from edgewright_contract.v1 import operator_pb2, operator_pb2_grpc
+
+CONNECT_S: Final = 10.0
+CALL_S: Final = 60.0
+MAX_MESSAGE_BYTES: Final = 64 << 20
+_KEYS: Final = ("address", "certificate", "key", "ca")
+
+# What the network, not the controller, says.
+_UNREACHABLE: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+class ClientError(Exception):
+    """The controller could not be asked, or said no."""
+
+
+class ControllerUnreachable(ClientError):
+    """Nobody answered, or not with this fleet's certificate."""
+
+
+class Refused(ClientError):
+    """The controller answered, and refused; the message is the controller's. `bad_input` tells whether
+    what was sent is at fault (a manifest, an id) rather than the state of the fleet."""
+
+    def __init__(self, message: str, *, bad_input: bool) -> None:
+        super().__init__(message)
+        self.bad_input = bad_input
+
+
+class AccessError(ClientError):
+    """The file that says how to reach the controller, or one that it names, cannot be used."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to reach a controller: `host:port`, and three PEM files."""
+
+    address: str
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+def read_access(file: Path, address: str | None = None) -> Access:
+    """The access in a TOML file of keys address, certificate, key, ca; paths are relative to the file.
+
+    `address` overrides the file's. Raises AccessError.
+    """
+    try:
+        document: Mapping[str, Any] = tomli.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AccessError(
+            f"{file}: {error.strerror}; `edgewright serve` writes one to operator/client.toml in its state folder, "
+            "name it with --config or EDGEWRIGHT_CONFIG"
+        ) from error
+    except ValueError as error:
+        raise AccessError(f"{file}: not TOML: {error}") from error
+    for key in document:
+        if key not in _KEYS:
+            raise AccessError(f"{file}: {key}: unknown key; there are {', '.join(_KEYS)}")
+    for key in _KEYS:
+        if not isinstance(document.get(key), str):
+            raise AccessError(f"{file}: {key}: missing, or not text")
+    certificate, private, ca = (file.parent / Path(document[name]).expanduser() for name in _KEYS[1:])
+    return Access(address or document["address"], certificate, private, ca)
+
+
+class Fleet:
+    """A connection to one controller, as an operator. Use as a context manager, or `close` it."""
+
+    def __init__(self, access: Access) -> None:
+        """Reads the three files; connects at the first call. Raises AccessError."""
+        self._address = access.address
+        pems = []
+        for file in (access.ca, access.key, access.certificate):
+            try:
+                pems.append(file.read_bytes())
+            except OSError as error:
+                raise AccessError(f"{file}: {error.strerror}") from error
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.keepalive_time_ms", 30_000),
+            # A controller that is started in the next second should be found in the next second.
+            ("grpc.max_reconnect_backoff_ms", 2_000),
+        ]
+        self._channel = grpc.secure_channel(access.address, grpc.ssl_channel_credentials(*pems), options)
+        stub: Any = operator_pb2_grpc.OperatorStub  # generated code has no types
+        self._stub = stub(self._channel)
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the connection; streams end."""
+        self._channel.close()
+
+    def plan(self, manifest: str, file: str, folder: str) -> operator_pb2.PlanResponse:
+        """What `apply` would do."""
+        request = operator_pb2.PlanRequest(manifest=manifest, file=file, folder=folder)
+        response: operator_pb2.PlanResponse = self._once(self._stub.Plan, request)
+        return response
+
+    def apply(
+        self, manifest: str, file: str, folder: str, *, again: bool = False, build_only: bool = False
+    ) -> Iterator[operator_pb2.ApplyEvent]:
+        """Start the change and follow it; the last event holds a result. It goes on when the caller leaves."""
+        request = operator_pb2.ApplyRequest(
+            manifest=manifest, file=file, folder=folder, again=again, build_only=build_only
+        )
+        return self._many(self._stub.Apply, request)
+
+    def rollback(self, release: str = "", devices: Sequence[str] = ()) -> Iterator[operator_pb2.ApplyEvent]:
+        """Return devices to the release before, and follow it; the last event holds a result."""
+        return self._many(self._stub.Rollback, operator_pb2.RollbackRequest(release=release, devices=devices))
+
+    def status(self, devices: Sequence[str] = (), limit: int = 0) -> operator_pb2.StatusResponse:
+        """What the controller knows of the fleet."""
+        request = operator_pb2.StatusRequest(devices=devices, limit=limit)
+        response: operator_pb2.StatusResponse = self._once(self._stub.Status, request)
+        return response
+
+    def tail(self, devices: Sequence[str] = ()) -> Iterator[operator_pb2.TailEvent]:
+        """What devices report, as it comes in, until the caller stops."""
+        return self._many(self._stub.Tail, operator_pb2.TailRequest(devices=devices))
+
+    def create_enrolment(self, device: str, valid_s: int = 0) -> operator_pb2.CreateEnrolmentResponse:
+        """A token with which `device` can enrol once; `valid_s` 0 means 24 hours."""
+        request = operator_pb2.CreateEnrolmentRequest(device=device, valid_s=valid_s)
+        response: operator_pb2.CreateEnrolmentResponse = self._once(self._stub.CreateEnrolment, request)
+        return response
+
+    def _once(self, method: Any, request: Any) -> Any:
+        self._reach()
+        try:
+            return method(request, timeout=CALL_S)
+        except grpc.RpcError as error:
+            raise self._said(error) from error
+
+    def _many(self, method: Any, request: Any) -> Iterator[Any]:
+        self._reach()
+        call = method(request)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise self._said(error) from error
+        finally:
+            call.cancel()
+
+    def _reach(self) -> None:
+        """Wait for the connection, so that a stream without a deadline cannot wait for ever on nobody."""
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=CONNECT_S)
+        except grpc.FutureTimeoutError as error:
+            raise ControllerUnreachable(
+                f"no controller at {self._address}; start one with `edgewright serve`, "
+                "or name another with --controller"
+            ) from error
+
+    def _said(self, error: Any) -> ClientError:
+        code, details = error.code(), error.details() or ""
+        if code in _UNREACHABLE:
+            return ControllerUnreachable(f"the controller at {self._address} went away: {details or code.name}")
+        bad_input = code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+        return Refused(details or f"the controller answered {code.name}", bad_input=bad_input)
