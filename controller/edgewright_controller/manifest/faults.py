@@ -1,0 +1,138 @@
+"""From pydantic's findings to sentences that name the key and say what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from edgewright_controller.manifest.assignment import Fault, Path
+from edgewright_controller.manifest.errors import nearest, quoted, suggestion
+from edgewright_controller.manifest.schema import Manifest
+
+_WANTED: Final = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+}
+_BOUND: Final = {
+    "greater_than_equal": ("ge", "must be at least {}"),
+    "less_than_equal": ("le", "must be at most {}"),
+    "string_too_long": ("max_length", "is longer than {} characters"),
+    "string_too_short": ("min_length", "is empty"),
+    "too_short": ("min_length", "is empty; name at least {}"),
+}
+_ID_RULE: Final = "use a to z, 0 to 9 and -, starting with a letter or digit, at most 63 characters"
+
+
+def faults_of(errors: Sequence[ErrorDetails]) -> list[Fault]:
+    """One fault for each finding, without those that only follow from another."""
+    unknown = [error for error in errors if error["type"] == "extra_forbidden"]
+    meant = {(*_path(e)[:-1], nearest(str(_path(e)[-1]), _known_keys(_path(e)[:-1]))) for e in unknown}
+    # A misspelt key is also a missing one; once is enough.
+    kept = [e for e in errors if not (e["type"] == "missing" and _path(e) in meant)]
+    return [Fault(_shown(error), _message(error)) for error in kept]
+
+
+def _message(error: ErrorDetails) -> str:
+    kind, path, value = error["type"], _path(error), error["input"]
+    context: Mapping[str, Any] = error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"unknown key{suggestion(str(path[-1]), _known_keys(path[:-1]))}"
+    if kind in ("missing", "union_tag_not_found"):
+        choices = _choices((*path, "runtime") if kind == "union_tag_not_found" else path)
+        return "missing" + (f"; one of {', '.join(choices)}" if choices else "")
+    if kind == "union_tag_invalid":
+        return f"there is no runtime {quoted(value['runtime'])}{suggestion(str(value['runtime']), _runtimes())}"
+    if kind == "literal_error":
+        choices = _choices(path)
+        if not isinstance(value, str):
+            return f"must be one of {', '.join(choices)}, not {_named(value)}"
+        return f"there is no {path[-1]} {quoted(value)} here{suggestion(value, choices)}"
+    if kind == "string_pattern_mismatch":
+        rule = _ID_RULE if "63" in str(context.get("pattern")) else f"it must match {context.get('pattern')}"
+        return f"{quoted(value)} is not allowed as a name; {rule}"
+    if kind in _WANTED:
+        return f"must be {_WANTED[kind]}, not {_named(value)}"
+    if kind in _BOUND:
+        bound = context.get(_BOUND[kind][0])
+        return _BOUND[kind][1].format(f"{bound:,}" if isinstance(bound, int) else bound)
+    return error["msg"]
+
+
+def _named(value: object) -> str:
+    kinds = {
+        bool: "true or false",
+        str: "text",
+        int: "the number",
+        float: "the number",
+        dict: "a table",
+        list: "a list",
+    }
+    name = kinds.get(type(value), "")
+    if isinstance(value, dict | list):
+        return name
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{name} {quoted(value)}" if isinstance(value, str) else f"{name} {value}".strip()
+
+
+def _path(error: ErrorDetails) -> Path:
+    """Where the error stands, as the TOML has it: without pydantic's marks for keys and for the runtime chosen."""
+    raw = [part for part in error["loc"] if part != "[key]"]
+    if len(raw) > 2 and raw[0] == "profiles" and raw[2] in _runtimes():
+        del raw[2]
+    return tuple(raw)
+
+
+def _shown(error: ErrorDetails) -> Path:
+    return (*_path(error), "runtime") if error["type"].startswith("union_tag") else _path(error)
+
+
+def _runtimes() -> list[str]:
+    return ["gguf", "mlx", "onnx"]
+
+
+def _types_at(path: Path) -> list[Any]:
+    """Every type that the schema allows at `path`: several below a profile, whose class hangs on its runtime."""
+    kinds: list[Any] = [Manifest]
+    for part in path:
+        kinds = [inner for kind in kinds for inner in _below(kind, part)]
+    return kinds
+
+
+def _below(kind: Any, part: str | int) -> list[Any]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        by_key = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
+        return _plain(by_key[str(part)]) if part in by_key else []
+    if get_origin(kind) in (dict, tuple):
+        return _plain(get_args(kind)[1 if get_origin(kind) is dict else 0])
+    return []
+
+
+def _plain(kind: Any) -> list[Any]:
+    """A type without its annotations; a union as its members."""
+    if get_origin(kind) is Annotated:
+        return _plain(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return [plain for member in get_args(kind) if member is not NoneType for plain in _plain(member)]
+    return [kind]
+
+
+def _known_keys(path: Path) -> list[str]:
+    tables = [kind for kind in _types_at(path) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return sorted({field.alias or name for table in tables for name, field in table.model_fields.items()})
+
+
+def _choices(path: Path) -> list[str]:
+    literals = [kind for kind in _types_at(path) if get_origin(kind) is Literal]
+    return list(dict.fromkeys(str(choice) for literal in literals for choice in get_args(literal)))

@@ -1,0 +1,88 @@
+"""From TOML text to a manifest in which every name means something."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import tomli
+from pydantic import ValidationError
+
+from edgewright_controller.manifest.assignment import Fault, assign
+from edgewright_controller.manifest.errors import ManifestError, Problem, dotted
+from edgewright_controller.manifest.faults import faults_of
+from edgewright_controller.manifest.lines import line_of
+from edgewright_controller.manifest.schema import Manifest
+
+MAX_BYTES: Final = 4 << 20
+MAX_PROBLEMS: Final = 50
+
+
+def parse(text: str, *, file: str) -> Manifest:
+    """The manifest in `text`; `file` is its name for messages. Raises ManifestError with every problem found.
+
+    Sources are left as they are written; see `Manifest.resolve`.
+    """
+    document = _toml(text, file)
+    try:
+        manifest = Manifest.model_validate(document)
+    except ValidationError as error:
+        raise _refused(faults_of(error.errors(include_url=False)), text, file) from None
+    faults = assign(manifest).faults
+    if faults:
+        raise _refused(faults, text, file)
+    return manifest
+
+
+def load(path: Path) -> Manifest:
+    """The manifest in a file, with its sources resolved from the file's folder. Raises ManifestError."""
+    return parse(read_text(path), file=str(path)).resolve(path.absolute().parent)
+
+
+def read_text(path: Path) -> str:
+    """A manifest's text. Raises ManifestError when there is no such file, or it cannot be a manifest."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ManifestError([Problem(str(path), "", _TOO_LARGE)])
+        return data.decode()
+    except OSError as error:
+        raise ManifestError([Problem(str(path), "", f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ManifestError([Problem(str(path), "", f"is not UTF-8 text (byte {error.start:,})")]) from error
+
+
+_TOO_LARGE: Final = f"is larger than {MAX_BYTES:,} bytes; that is no manifest"
+
+
+def _toml(text: str, file: str) -> dict[str, Any]:
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise ManifestError([Problem(file, "", _TOO_LARGE)])
+    try:
+        return tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise ManifestError([_syntax(error, file)]) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested without end
+        raise ManifestError([Problem(file, "", f"is not TOML that can be read: {str(error)[:200]}")]) from None
+
+
+def _syntax(error: tomli.TOMLDecodeError, file: str) -> Problem:
+    said, line, column = error.msg, error.lineno, error.colno
+    written = error.doc.splitlines()[line - 1] if 0 < line <= len(error.doc.splitlines()) else ""
+    if said.startswith(("Cannot overwrite", "Duplicate", "Cannot declare")):
+        # tomli points behind the second one. The same table or key twice: for a device, two devices of one id.
+        header = re.match(r"\s*\[([^\[\]]+)\]", written)
+        key = header.group(1).strip() if header else written.partition("=")[0].strip()
+        what = "table" if header else "key"
+        return Problem(file, key, f"this {what} stands in the file twice; remove one", line)
+    return Problem(file, "", f"is not TOML: {said[0].lower()}{said[1:]}, column {column}", line)
+
+
+def _refused(faults: list[Fault] | tuple[Fault, ...], text: str, file: str) -> ManifestError:
+    # Finding a line reads the whole text once for each problem, hence the bound.
+    problems = [Problem(file, dotted(f.path), f.message, line_of(text, f.path)) for f in faults[:MAX_PROBLEMS]]
+    if len(faults) > MAX_PROBLEMS:
+        problems.append(Problem(file, "", f"has {len(faults) - MAX_PROBLEMS} further problems"))
+    return ManifestError(problems)

@@ -1,0 +1,231 @@
+"""Profiles: a kind of hardware and the recipe for it. One class for each runtime, so that what a runtime does
+not know is refused instead of ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from edgewright_contract import names
+from edgewright_controller.manifest.quantities import Bytes
+
+Id = Annotated[str, Field(pattern=f"^{names.ID_PATTERN}$")]
+LabelKey = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Labels = dict[LabelKey, Annotated[str, Field(max_length=128)]]
+Option = str | int | bool
+
+PREBUILT: Final = "prebuilt"
+_FLOATS: Final = ("F32", "F16", "BF16")
+
+
+class Table(BaseModel):
+    """A TOML table: closed, frozen, and no value is converted from another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class Match(Table):
+    """Chooses devices by their labels."""
+
+    labels: Annotated[Labels, Field(min_length=1)]
+    """A device is chosen when it has every one of these labels with this value."""
+
+    def chooses(self, labels: Mapping[str, str]) -> bool:
+        """Whether a device with these labels is meant."""
+        return all(labels.get(key) == value for key, value in self.labels.items())
+
+
+GgufQuantization = Literal[
+    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
+    "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "prebuilt",
+]  # fmt: skip
+TensorType = Literal["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0"]
+MlxQuantization = Literal["2bit", "3bit", "4bit", "5bit", "6bit", "8bit", "bf16", "fp16", "fp32", "prebuilt"]
+OnnxQuantization = Literal["int4", "int8", "fp16", "fp32", "prebuilt"]
+
+
+class GgufRecipe(Table):
+    """What llama.cpp's quantiser may be told besides the type."""
+
+    pure: bool = False
+    """Give every tensor the same type, without llama.cpp's mixture."""
+    output_tensor_type: TensorType | None = None
+    """Type of the output layer, in place of llama.cpp's choice."""
+    token_embedding_type: TensorType | None = None
+    """Type of the embedding, in place of llama.cpp's choice."""
+
+
+class MlxRecipe(Table):
+    """What mlx-lm's converter may be told besides the bits."""
+
+    group_size: Literal[32, 64, 128] = 64
+    """Weights that share one scale."""
+    mode: Literal["affine", "mxfp4", "mxfp8"] = "affine"
+    """How a group is coded. mxfp4 needs 4bit, mxfp8 needs 8bit, both need group_size = 32."""
+
+
+class OnnxRecipe(Table):
+    """What Olive's ModelBuilder may be told besides the precision."""
+
+    block_size: Literal[16, 32, 64, 128, 256] = 32
+    """Weights that share one scale; int4 only."""
+    tie_embeddings: bool = False
+    """Quantise the embedding too and share it with the output layer: a much smaller file, slightly less exact."""
+
+
+class _Options(Table):
+    context: Annotated[int, Field(ge=64, le=1 << 20)] = 2048
+    """Tokens of prompt and answer together, for one request."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """CPU threads; without it the engine's own choice."""
+
+
+class GgufOptions(_Options):
+    """How llama.cpp serves the model."""
+
+    parallel: Annotated[int, Field(ge=1, le=256)] = 1
+    """Requests answered at the same time. Each has its own context."""
+    gpu_layers: Annotated[int, Field(ge=-1, le=10_000)] | None = None
+    """Layers on the accelerator, -1 for all; without it all."""
+
+
+class MlxOptions(_Options):
+    """How mlx-lm serves the model."""
+
+    parallel: Annotated[int, Field(ge=1, le=256)] = 1
+    """Requests answered at the same time. Each has its own context."""
+
+
+class OnnxOptions(_Options):
+    """How onnxruntime-genai serves the model: one request at a time."""
+
+
+class _Profile(Table):
+    """What every profile has."""
+
+    memory_bytes: Bytes = Field(alias="memory")
+    """Memory of such a device that the model and its engine may use, old and new version together during a swap."""
+    disk_bytes: Bytes | None = Field(default=None, alias="disk")
+    """Disk of such a device that artifacts may use, all versions together. Without it, what the device has free."""
+    prebuilt: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """With quantization = "prebuilt": the folder or file to ship as it is, relative to the manifest."""
+    match: Match | None = None
+    """Devices that get this profile when neither they nor their group name one."""
+
+    quantization: str
+    recipe: Table
+    options: _Options
+
+    @model_validator(mode="after")
+    def _prebuilt_is_whole(self) -> _Profile:
+        if self.is_prebuilt and self.prebuilt is None:
+            raise _contradiction('quantization is "prebuilt", so `prebuilt` must name the folder or file')
+        if not self.is_prebuilt and self.prebuilt is not None:
+            raise _contradiction('`prebuilt` is named, so quantization must be "prebuilt"')
+        if self.is_prebuilt and self.recipe.model_fields_set:
+            raise _contradiction("a prebuilt artifact is shipped as it is; take `recipe` away")
+        return self
+
+    @property
+    def is_prebuilt(self) -> bool:
+        """Whether the artifact was made elsewhere."""
+        return self.quantization == PREBUILT
+
+    @property
+    def recipe_options(self) -> dict[str, Option]:
+        """The recipe with its defaults spelt out, so that a later default cannot change an old build key.
+        Empty for a prebuilt artifact."""
+        return {} if self.is_prebuilt else _plain(self.recipe)
+
+    @property
+    def runtime_options(self) -> dict[str, Option]:
+        """The options that go into a release, with their defaults; what is left to the engine is left out."""
+        return _plain(self.options)
+
+
+class GgufProfile(_Profile):
+    """llama.cpp."""
+
+    runtime: Literal["gguf"]
+    quantization: GgufQuantization
+    """llama.cpp's name of the type, or "prebuilt"."""
+    accelerator: Literal["cuda", "metal", "vulkan", "cpu"]
+    """What the device must really run the model on."""
+    recipe: GgufRecipe = GgufRecipe()
+    options: GgufOptions = GgufOptions()
+
+    @model_validator(mode="after")
+    def _cpu_has_no_gpu_layers(self) -> GgufProfile:
+        if self.accelerator == "cpu" and self.options.gpu_layers not in (None, 0):
+            raise _contradiction("options.gpu_layers cannot be used: the accelerator is cpu")
+        if self.quantization in _FLOATS and self.recipe.model_fields_set:
+            raise _contradiction(f"recipe cannot be used: {self.quantization} is not quantised")
+        return self
+
+    @property
+    def recipe_options(self) -> dict[str, Option]:
+        """Nothing for a float type, which llama.cpp does not mix."""
+        return {} if self.quantization in _FLOATS else super().recipe_options
+
+
+class MlxProfile(_Profile):
+    """mlx-lm."""
+
+    runtime: Literal["mlx"]
+    quantization: MlxQuantization
+    """Bits of a weight, or a float type, or "prebuilt"."""
+    accelerator: Literal["metal", "cpu"]
+    """What the device must really run the model on."""
+    recipe: MlxRecipe = MlxRecipe()
+    options: MlxOptions = MlxOptions()
+
+    @model_validator(mode="after")
+    def _mode_suits_bits(self) -> MlxProfile:
+        if not self.is_prebuilt and not self.quantization.endswith("bit") and self.recipe.model_fields_set:
+            raise _contradiction(f"recipe cannot be used: {self.quantization} is not quantised")
+        bits = {"mxfp4": "4bit", "mxfp8": "8bit"}.get(self.recipe.mode)
+        if bits and (self.quantization != bits or self.recipe.group_size != 32):
+            raise _contradiction(f'recipe.mode {self.recipe.mode} needs quantization = "{bits}" and group_size = 32')
+        return self
+
+    @property
+    def recipe_options(self) -> dict[str, Option]:
+        """Nothing for a float type, which has no groups."""
+        return super().recipe_options if self.quantization.endswith("bit") else {}
+
+
+class OnnxProfile(_Profile):
+    """onnxruntime-genai."""
+
+    runtime: Literal["onnx"]
+    quantization: OnnxQuantization
+    """Precision of the weights, or "prebuilt"."""
+    accelerator: Literal["qnn", "openvino", "dml", "cuda", "cpu"]
+    """What the device must really run the model on: onnxruntime's execution provider."""
+    recipe: OnnxRecipe = OnnxRecipe()
+    options: OnnxOptions = OnnxOptions()
+
+    @model_validator(mode="after")
+    def _blocks_are_for_int4(self) -> OnnxProfile:
+        if self.quantization not in ("int4", PREBUILT) and self.recipe.model_fields_set:
+            raise _contradiction(f"recipe is for int4; it cannot be used with {self.quantization}")
+        return self
+
+    @property
+    def recipe_options(self) -> dict[str, Option]:
+        """Nothing for a precision without blocks."""
+        return super().recipe_options if self.quantization == "int4" else {}
+
+
+Profile = Annotated[GgufProfile | MlxProfile | OnnxProfile, Field(discriminator="runtime")]
+
+
+def _plain(table: Table) -> dict[str, Any]:
+    return dict(sorted(table.model_dump(exclude_none=True).items()))
+
+
+def _contradiction(message: str) -> PydanticCustomError:
+    return PydanticCustomError("contradiction", "{text}", {"text": message})

@@ -1,0 +1,223 @@
+"""The manifest as values. Its docstrings are also what an editor shows, through `json_schema`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from edgewright_contract import release
+from edgewright_controller.manifest.assignment import Assignment, assign
+from edgewright_controller.manifest.errors import ManifestError, Problem, dotted
+from edgewright_controller.manifest.profiles import Id, Labels, Match, Profile, Table
+from edgewright_controller.manifest.quantities import FirstWave, Seconds, devices_of_share
+
+_SERVED_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
+
+
+class Fleet(Table):
+    """The fleet."""
+
+    name: Id
+    """Stands in every certificate. A controller serves one fleet, and refuses the manifest of another."""
+
+
+class Model(Table):
+    """A source checkpoint."""
+
+    source: Annotated[str, Field(min_length=1, max_length=4096)]
+    """A folder in Hugging Face's layout on the controller's machine, relative to the manifest."""
+    served_name: Annotated[str, Field(pattern=_SERVED_NAME)] | None = None
+    """The name that clients ask for. Without it, the model's id."""
+    release_epoch: Annotated[int, Field(ge=0, le=2**31)] = 0
+    """Raise it to forbid devices every release of a lower epoch for good, after a serious fault."""
+
+    @field_validator("source")
+    @classmethod
+    def _is_a_folder(cls, source: str) -> str:
+        return _local(source)
+
+
+class Group(Table):
+    """Devices that serve the same model."""
+
+    model: Id
+    """The model's id."""
+    devices: tuple[Id, ...] = Field(default=(), strict=False)
+    """The devices' ids."""
+    match: Match | None = None
+    """Devices that belong to the group by their labels."""
+    profile: Id | None = None
+    """The profile of all its devices. Without it, each device's own, or the one that matches its labels."""
+    probes: tuple[Id, ...] = Field(default=(), strict=False)
+    """Probes that a new version must pass on these devices before it takes traffic."""
+
+    @model_validator(mode="after")
+    def _has_members(self) -> Self:
+        if not self.devices and self.match is None:
+            raise PydanticCustomError("members", "has no devices; list some in `devices`, or choose some by `match`")
+        return self
+
+
+class Device(Table):
+    """One device. Its id is the one in its certificate."""
+
+    profile: Id | None = None
+    """Overrides its group's profile and every match."""
+    model: Id | None = None
+    """Overrides its group's model."""
+    labels: Labels = Field(default_factory=dict)
+    """Facts about the device that groups and profiles match."""
+    serve: bool = True
+    """false: the device keeps its place in the fleet, and what it serves is taken away."""
+
+
+class Probe(Table):
+    """A question that a new version must answer before it takes traffic. Decoding is greedy."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=release.MAX_PROMPT_BYTES)]
+    """What is asked."""
+    expect: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    """Text that the answer must contain. Without `expect` and `expect_regex` any answer that is not empty will do."""
+    expect_regex: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    """A Python regular expression that must be found in the answer."""
+    max_tokens: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Length of the answer."""
+    timeout_s: Seconds = Field(default=60, alias="timeout")
+    """Time for the answer, at most an hour."""
+    models: tuple[Id, ...] | None = Field(default=None, strict=False, min_length=1)
+    """Asked of every device that serves one of these models. Without it, only where a group names the probe."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _fits_a_release(cls, prompt: str) -> str:
+        if len(prompt.encode("utf-8", "surrogatepass")) > release.MAX_PROMPT_BYTES:
+            raise PydanticCustomError("prompt", f"is longer than {release.MAX_PROMPT_BYTES:,} bytes")
+        return prompt
+
+    @field_validator("expect_regex")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except (re.error, RecursionError, OverflowError) as error:
+            raise PydanticCustomError("regex", "{text}", {"text": f"is not a regular expression: {error}"}) from error
+        return pattern
+
+    @field_validator("timeout_s")
+    @classmethod
+    def _ends(cls, seconds: int) -> int:
+        if seconds > 3600:
+            raise PydanticCustomError("timeout", 'is longer than an hour ("1h")')
+        return seconds
+
+    @model_validator(mode="after")
+    def _one_expectation(self) -> Self:
+        if self.expect is not None and self.expect_regex is not None:
+            raise PydanticCustomError("expectations", "has both expect and expect_regex; keep one")
+        return self
+
+    def named(self, name: str) -> release.Probe:
+        """The probe as a release carries it."""
+        return release.Probe(
+            name, self.prompt, self.expect or "", self.expect_regex or "", self.max_tokens, self.timeout_s
+        )
+
+
+class Rollout(Table):
+    """How a release goes out: a first wave, then the rest."""
+
+    first_wave: FirstWave = 1
+    """Devices that get a release before all others: a number, or a share like "10%". "100%" is one wave for all."""
+    device_deadline_s: Seconds = Field(default=900, alias="device_deadline")
+    """Time for one device, from the offer to the answer. Silence beyond it is a failure."""
+    max_failures: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """With more failed devices than this the rollout stops; the devices that failed serve the old version."""
+
+    def first_wave_devices(self, total: int) -> int:
+        """Devices in the first wave when `total` change: at least one, at most all."""
+        return devices_of_share(self.first_wave, total)
+
+
+class Manifest(Table):
+    """An Edgewright fleet: what it serves, on what hardware, and how a change goes out."""
+
+    fleet: Fleet
+    """The fleet."""
+    models: dict[Id, Model] = Field(default_factory=dict)
+    """Source checkpoints, by id."""
+    profiles: dict[Id, Profile] = Field(default_factory=dict)
+    """Kinds of hardware and their recipes, by id."""
+    groups: dict[Id, Group] = Field(default_factory=dict)
+    """Devices that serve the same model, by id."""
+    devices: dict[Id, Device] = Field(default_factory=dict)
+    """Every device of the fleet, by id."""
+    probes: dict[Id, Probe] = Field(default_factory=dict)
+    """Questions for new versions, by id."""
+    rollout: Rollout = Rollout()
+    """How a change goes out."""
+
+    def assignments(self) -> Mapping[str, Assignment]:
+        """What each device shall serve, for those that shall serve something, in the order of their ids.
+
+        Raises ManifestError when the parts contradict each other; never for a manifest that came from `parse`.
+        """
+        found = assign(self)
+        if found.faults:
+            raise ManifestError([Problem("manifest", dotted(fault.path), fault.message) for fault in found.faults])
+        return found.assignments
+
+    @property
+    def retired(self) -> frozenset[str]:
+        """Devices from which everything served is to be taken away."""
+        return frozenset(name for name, device in self.devices.items() if not device.serve)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed but probably not meant: unused entries, groups without a device."""
+        return assign(self).warnings
+
+    def served_name(self, model: str) -> str:
+        """The name that clients ask for."""
+        return self.models[model].served_name or model
+
+    def release_probes(self, assignment: Assignment) -> tuple[release.Probe, ...]:
+        """The assignment's probes as its release carries them."""
+        return tuple(self.probes[name].named(name) for name in assignment.probes)
+
+    def resolve(self, folder: Path) -> Manifest:
+        """The same manifest with every source and prebuilt artifact as an absolute path. `folder` is the manifest's
+        own and absolute; nothing is looked up."""
+        models = {
+            name: model.model_copy(update={"source": _below(folder, model.source)})
+            for name, model in self.models.items()
+        }
+        profiles = {
+            name: profile.model_copy(update={"prebuilt": _below(folder, profile.prebuilt)})
+            if profile.prebuilt is not None
+            else profile
+            for name, profile in self.profiles.items()
+        }
+        return self.model_copy(update={"models": models, "profiles": profiles})
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a manifest, for editors that complete and check TOML."""
+    schema = Manifest.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Edgewright manifest"}
+
+
+def _local(source: str) -> str:
+    if "://" in source:
+        raise PydanticCustomError("source", "must be a folder; this version reads no other sources")
+    if source.startswith("~"):
+        raise PydanticCustomError("source", '"~" is not expanded; write the whole path, or one from the manifest')
+    return source
+
+
+def _below(folder: Path, path: str) -> str:
+    return os.path.normpath(folder / path)
