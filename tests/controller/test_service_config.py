@@ -1,0 +1,60 @@
+"""The controller's settings: what a file and flags say, and clear words when they are wrong."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgewright_controller.config import Address, BrokerMode, SettingsError, load
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "controller.toml"
+    file.write_text(text)
+    return file
+
+
+def test_defaults_listen_on_the_loopback_alone(tmp_path: Path) -> None:
+    settings = load(None, {}, tmp_path / "state")
+    assert {settings.grpc.host, settings.enrolment.host, settings.mqtt.host} == {"127.0.0.1"}
+    assert settings.state == tmp_path / "state"
+    assert settings.broker is BrokerMode.MANAGED
+    assert set(settings.interpreters.values()) == {sys.executable}
+
+
+def test_flags_override_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path, 'fleet = "plant-7"\n[listen]\ngrpc = "127.0.0.1:1"\nmqtt = "[::1]:2"\n')
+    settings = load(file, {"listen.grpc": "127.0.0.1:3", "fleet": None}, tmp_path)
+    assert settings.fleet == "plant-7"
+    assert settings.grpc == Address("127.0.0.1", 3)
+    assert settings.mqtt == Address("::1", 2)
+    assert str(settings.mqtt) == "[::1]:2"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[listen]\ngrcp = "127.0.0.1:1"', r"controller\.toml: listen\.grcp: unknown key; did you mean 'grpc'\?"),
+        ("flet = 1", r"flet: unknown key; did you mean 'fleet'\?"),
+        ("fleet = 1", r"fleet: 1 must be text"),
+        ('fleet = "Plant 7"', r"fleet: 'Plant 7'; a fleet's name"),
+        ('[listen]\ngrpc = "7443"', r"listen\.grpc: '7443' is not host:port"),
+        ('[listen]\ngrpc = "127.0.0.1:99999"', r"listen\.grpc: .* is not host:port"),
+        ('[broker]\nmode = "amqtt"', r"broker\.mode: 'amqtt'; there are managed, external, off"),
+        ('[broker]\nmode = "external"', r"broker\.address: goes with"),
+        ('[toolchains]\nmlx = "/nonexistent/python"', r"toolchains\.mlx: /nonexistent/python cannot be executed"),
+        ("listen = 3", r"listen: must be a table"),
+        ("names = [1]", r"names: must be a list"),
+        ("fleet = ", r"not TOML"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load(written(tmp_path, text), {}, tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"none\.toml: No such file"):
+        load(tmp_path / "none.toml", {}, tmp_path)
