@@ -1,0 +1,138 @@
+"""Artifacts on the controller's disk, named by their bundle's digest, and the documents that describe them.
+
+    artifacts/<bundle digest>/…     the files, read-only
+    objects/<sha256>                bundle and block index documents
+
+An artifact appears by the rename of its finished folder, after its documents: where a folder with a digest's name
+stands, everything belonging to it is there. Nothing is held in memory, and no file is read whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from edgewright_contract import block_index, bundle, digest, durable
+from edgewright_contract.block_index import Block
+from edgewright_contract.bundle import Bundle
+
+
+class StoreError(Exception):
+    """What stands in the store, or should, is not what it must be; the message names it."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An artifact in the store: sha256 and bytes of its bundle and block index, and bytes of all files together."""
+
+    bundle: str
+    size: int
+    bundle_length: int
+    block_index: str
+    block_index_length: int
+
+
+class ArtifactStore:
+    """The folder STATE/store. Safe for many readers and one writer of each artifact at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open `folder`, made if absent, and remove what a crash left half done. Raises OSError."""
+        self._artifacts = folder / "artifacts"
+        self._objects = folder / "objects"
+        for place in (self._artifacts, self._objects):
+            durable.make_folder(place)
+            for entry in place.iterdir():
+                if not digest.is_sha256(entry.name):
+                    _remove(entry)
+
+    def add(self, folder: Path) -> Stored:
+        """Move a finished folder in; it must stand on the same file system, and nobody may write in it any more.
+
+        An artifact that is here already gets its files anew, which mends what the disk lost. Raises
+        bundle.BundleError, block_index.BlockIndexError, OSError; then `folder` may be gone in part.
+        """
+        files = bundle.from_folder(folder)
+        document, index = files.encode(), block_index.cut(files, folder)
+        _settle(folder, files)
+        stored = Stored(files.digest, files.size, len(document), digest.of_bytes(index), len(index))
+        for name, data in ((stored.bundle, document), (stored.block_index, index)):
+            durable.write(self._objects / name, data, mode=0o444)
+        target = self.path(stored.bundle)
+        if target.is_dir():
+            for file in files.files:
+                place = target / file.path
+                durable.make_folder(place.parent)
+                os.replace(folder / file.path, place)
+                durable.sync_folder(place.parent)
+            shutil.rmtree(folder)
+        else:
+            os.rename(folder, target)
+            durable.sync_folder(self._artifacts)
+        return stored
+
+    def has(self, artifact: str) -> bool:
+        """Whether the artifact with this bundle digest is here."""
+        return self.path(artifact).is_dir()
+
+    def path(self, artifact: str) -> Path:
+        """Where the artifact's files stand, or would. Raises StoreError for what is not a digest."""
+        if not digest.is_sha256(artifact):
+            raise StoreError(f"{artifact[:80]!r} is not a sha256")
+        return self._artifacts / artifact
+
+    def bundle(self, artifact: str) -> Bundle:
+        """The list of the artifact's files. Raises StoreError, also when the document on the disk is damaged."""
+        try:
+            files = bundle.parse(self._object(artifact).read_bytes())
+        except (OSError, bundle.BundleError) as error:
+            raise StoreError(f"artifact {artifact}: its bundle cannot be read: {error}") from error
+        if files.digest != artifact:
+            raise StoreError(f"artifact {artifact}: its bundle is damaged")
+        return files
+
+    def open_object(self, sha256: str) -> BinaryIO:
+        """A bundle or block index document. Raises KeyError when it is not here, OSError."""
+        try:
+            return self._object(sha256).open("rb")
+        except FileNotFoundError as error:
+            raise KeyError(sha256) from error
+
+    def read_block(self, artifact: str, block: Block) -> bytes:
+        """The bytes of one block as they stand on the disk; who asked checks them. Raises StoreError, OSError."""
+        path = self.path(artifact) / block.path
+        with path.open("rb", buffering=0) as file:
+            file.seek(block.offset)
+            data = file.read(block.size)
+        if len(data) != block.size:
+            raise StoreError(f"{path}: {len(data)} bytes at {block.offset}, {block.size} expected; build it again")
+        return data
+
+    def _object(self, sha256: str) -> Path:
+        if not digest.is_sha256(sha256):
+            raise StoreError(f"{sha256[:80]!r} is not a sha256")
+        return self._objects / sha256
+
+
+def _settle(folder: Path, files: Bundle) -> None:
+    """Make files read-only and everything durable, so that the rename that follows promises whole files."""
+    for file in files.files:
+        handle = os.open(folder / file.path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.chmod(folder / file.path, 0o444)
+    folders = {(folder / file.path).parent for file in files.files} | {folder}
+    for place in sorted(folders):
+        os.chmod(place, 0o700)
+        durable.sync_folder(place)
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
