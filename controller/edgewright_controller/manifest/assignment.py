@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from edgewright_contract import release
+from edgewright_controller.compile.recipe import RecipeError, recipe_of
 from edgewright_controller.manifest.errors import suggestion
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Assignments:
 
 def assign(manifest: Manifest) -> Assignments:
     """Work out every device's assignment."""
-    faults = [*_unknown_names(manifest), *_probe_faults(manifest)]
+    faults = [*_unknown_names(manifest), *_probe_faults(manifest), *_recipe_faults(manifest)]
     if faults:  # with a name that means nothing, what follows would only be noise
         return Assignments({}, tuple(faults), ())
     assignments, members = {}, _Members(manifest)
@@ -173,6 +174,14 @@ def _probe_faults(manifest: Manifest) -> Iterable[Fault]:
             if models is not None and group.model not in models:
                 message = f"probes.{name} is for other models than {group.model}: {', '.join(models)}"
                 yield Fault(("groups", group_name, "probes", index), message)
+
+
+def _recipe_faults(manifest: Manifest) -> Iterable[Fault]:
+    for name, profile in manifest.profiles.items():
+        try:
+            recipe_of(profile)
+        except RecipeError as error:
+            yield Fault(("profiles", name, *error.key.split(".")), error.message)
 
 
 def _too_much_to_ask(manifest: Manifest, assignment: Assignment) -> Iterable[Fault]:

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from edgewright_controller.manifest.assignment import Fault, Path
 from edgewright_controller.manifest.errors import nearest, quoted, suggestion
+from edgewright_controller.manifest.profiles import ID_KEY_PATTERN, GgufProfile, MlxProfile, OnnxProfile
 from edgewright_controller.manifest.schema import Manifest
 
 _WANTED: Final = {
@@ -31,13 +32,14 @@ _BOUND: Final = {
     "string_too_short": ("min_length", "is empty"),
     "too_short": ("min_length", "is empty; name at least {}"),
 }
+_PROFILES: Final = {"gguf": GgufProfile, "mlx": MlxProfile, "onnx": OnnxProfile}
 _ID_RULE: Final = "use a to z, 0 to 9 and -, starting with a letter or digit, at most 63 characters"
 
 
 def faults_of(errors: Sequence[ErrorDetails]) -> list[Fault]:
     """One fault for each finding, without those that only follow from another."""
     unknown = [error for error in errors if error["type"] == "extra_forbidden"]
-    meant = {(*_path(e)[:-1], nearest(str(_path(e)[-1]), _known_keys(_path(e)[:-1]))) for e in unknown}
+    meant = {(*_path(e)[:-1], nearest(str(_path(e)[-1]), _known_keys(_table(e)))) for e in unknown}
     # A misspelt key is also a missing one; once is enough.
     kept = [e for e in errors if not (e["type"] == "missing" and _path(e) in meant)]
     return [Fault(_shown(error), _message(error)) for error in kept]
@@ -47,19 +49,21 @@ def _message(error: ErrorDetails) -> str:
     kind, path, value = error["type"], _path(error), error["input"]
     context: Mapping[str, Any] = error.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"unknown key{suggestion(str(path[-1]), _known_keys(path[:-1]))}"
-    if kind in ("missing", "union_tag_not_found"):
-        choices = _choices((*path, "runtime") if kind == "union_tag_not_found" else path)
-        return "missing" + (f"; one of {', '.join(choices)}" if choices else "")
+        return f"unknown key{suggestion(str(path[-1]), _known_keys(_table(error)))}"
+    if kind == "union_tag_not_found":
+        return f"missing; one of {', '.join(_PROFILES)}"
     if kind == "union_tag_invalid":
-        return f"there is no runtime {quoted(value['runtime'])}{suggestion(str(value['runtime']), _runtimes())}"
+        return f"there is no runtime {quoted(value['runtime'])}{suggestion(str(value['runtime']), _PROFILES)}"
+    choices = _choices(error["loc"])
+    if kind == "missing":
+        return "missing" + (f"; one of {', '.join(choices)}" if choices else "")
     if kind == "literal_error":
-        choices = _choices(path)
         if not isinstance(value, str):
             return f"must be one of {', '.join(choices)}, not {_named(value)}"
         return f"there is no {path[-1]} {quoted(value)} here{suggestion(value, choices)}"
     if kind == "string_pattern_mismatch":
-        rule = _ID_RULE if "63" in str(context.get("pattern")) else f"it must match {context.get('pattern')}"
+        pattern = context.get("pattern")
+        rule = _ID_RULE if pattern == ID_KEY_PATTERN else f"it must match {pattern}"
         return f"{quoted(value)} is not allowed as a name; {rule}"
     if kind in _WANTED:
         return f"must be {_WANTED[kind]}, not {_named(value)}"
@@ -89,7 +93,7 @@ def _named(value: object) -> str:
 def _path(error: ErrorDetails) -> Path:
     """Where the error stands, as the TOML has it: without pydantic's marks for keys and for the runtime chosen."""
     raw = [part for part in error["loc"] if part != "[key]"]
-    if len(raw) > 2 and raw[0] == "profiles" and raw[2] in _runtimes():
+    if len(raw) > 2 and raw[0] == "profiles" and raw[2] in _PROFILES:
         del raw[2]
     return tuple(raw)
 
@@ -98,15 +102,17 @@ def _shown(error: ErrorDetails) -> Path:
     return (*_path(error), "runtime") if error["type"].startswith("union_tag") else _path(error)
 
 
-def _runtimes() -> list[str]:
-    return ["gguf", "mlx", "onnx"]
+def _table(error: ErrorDetails) -> Sequence[str | int]:
+    return error["loc"][:-1]
 
 
-def _types_at(path: Path) -> list[Any]:
-    """Every type that the schema allows at `path`: several below a profile, whose class hangs on its runtime."""
+def _types_at(location: Sequence[str | int]) -> list[Any]:
+    """Every type that the schema allows at one of pydantic's locations."""
     kinds: list[Any] = [Manifest]
-    for part in path:
-        kinds = [inner for kind in kinds for inner in _below(kind, part)]
+    for part in location:
+        chosen = _PROFILES.get(str(part))
+        # In the first case `part` is not a key, but pydantic's mark for the class that `runtime` chose.
+        kinds = [chosen] if chosen in kinds else [inner for kind in kinds for inner in _below(kind, part)]
     return kinds
 
 
@@ -128,11 +134,11 @@ def _plain(kind: Any) -> list[Any]:
     return [kind]
 
 
-def _known_keys(path: Path) -> list[str]:
-    tables = [kind for kind in _types_at(path) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+def _known_keys(location: Sequence[str | int]) -> list[str]:
+    tables = [kind for kind in _types_at(location) if isinstance(kind, type) and issubclass(kind, BaseModel)]
     return sorted({field.alias or name for table in tables for name, field in table.model_fields.items()})
 
 
-def _choices(path: Path) -> list[str]:
-    literals = [kind for kind in _types_at(path) if get_origin(kind) is Literal]
+def _choices(location: Sequence[str | int]) -> list[str]:
+    literals = [kind for kind in _types_at(location) if get_origin(kind) is Literal]
     return list(dict.fromkeys(str(choice) for literal in literals for choice in get_args(literal)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 from edgewright_controller.manifest.assignment import Fault, assign
 from edgewright_controller.manifest.errors import ManifestError, Problem, dotted
 from edgewright_controller.manifest.faults import faults_of
-from edgewright_controller.manifest.lines import line_of
+from edgewright_controller.manifest.lines import key_at, line_of
 from edgewright_controller.manifest.schema import Manifest
 
 MAX_BYTES: Final = 4 << 20
@@ -70,13 +69,8 @@ def _toml(text: str, file: str) -> dict[str, Any]:
 
 def _syntax(error: tomli.TOMLDecodeError, file: str) -> Problem:
     said, line, column = error.msg, error.lineno, error.colno
-    written = error.doc.splitlines()[line - 1] if 0 < line <= len(error.doc.splitlines()) else ""
     if said.startswith(("Cannot overwrite", "Duplicate", "Cannot declare")):
-        # tomli points behind the second one. The same table or key twice: for a device, two devices of one id.
-        header = re.match(r"\s*\[([^\[\]]+)\]", written)
-        key = header.group(1).strip() if header else written.partition("=")[0].strip()
-        what = "table" if header else "key"
-        return Problem(file, key, f"this {what} stands in the file twice; remove one", line)
+        return Problem(file, dotted(key_at(error.doc, line)), "stands in the file twice; remove or rename one", line)
     return Problem(file, "", f"is not TOML: {said[0].lower()}{said[1:]}, column {column}", line)
 
 

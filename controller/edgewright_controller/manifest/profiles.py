@@ -4,21 +4,21 @@ not know is refused instead of ignored."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgewright_contract import names
-from edgewright_controller.manifest.quantities import Bytes
+from edgewright_controller.manifest.quantities import Bytes, LocalPath
 
-Id = Annotated[str, Field(pattern=f"^{names.ID_PATTERN}$")]
+ID_KEY_PATTERN: Final = f"^{names.ID_PATTERN}$"
+Id = Annotated[str, Field(pattern=ID_KEY_PATTERN)]
 LabelKey = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Labels = dict[LabelKey, Annotated[str, Field(max_length=128)]]
 Option = str | int | bool
 
 PREBUILT: Final = "prebuilt"
-_FLOATS: Final = ("F32", "F16", "BF16")
 
 
 class Table(BaseModel):
@@ -40,9 +40,8 @@ class Match(Table):
 
 GgufQuantization = Literal[
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
-    "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "prebuilt",
+    "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "prebuilt",
 ]  # fmt: skip
-TensorType = Literal["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0"]
 MlxQuantization = Literal["2bit", "3bit", "4bit", "5bit", "6bit", "8bit", "bf16", "fp16", "fp32", "prebuilt"]
 OnnxQuantization = Literal["int4", "int8", "fp16", "fp32", "prebuilt"]
 
@@ -52,10 +51,6 @@ class GgufRecipe(Table):
 
     pure: bool = False
     """Give every tensor the same type, without llama.cpp's mixture."""
-    output_tensor_type: TensorType | None = None
-    """Type of the output layer, in place of llama.cpp's choice."""
-    token_embedding_type: TensorType | None = None
-    """Type of the embedding, in place of llama.cpp's choice."""
 
 
 class MlxRecipe(Table):
@@ -110,7 +105,7 @@ class _Profile(Table):
     """Memory of such a device that the model and its engine may use, old and new version together during a swap."""
     disk_bytes: Bytes | None = Field(default=None, alias="disk")
     """Disk of such a device that artifacts may use, all versions together. Without it, what the device has free."""
-    prebuilt: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    prebuilt: LocalPath | None = None
     """With quantization = "prebuilt": the folder or file to ship as it is, relative to the manifest."""
     match: Match | None = None
     """Devices that get this profile when neither they nor their group name one."""
@@ -125,8 +120,6 @@ class _Profile(Table):
             raise _contradiction('quantization is "prebuilt", so `prebuilt` must name the folder or file')
         if not self.is_prebuilt and self.prebuilt is not None:
             raise _contradiction('`prebuilt` is named, so quantization must be "prebuilt"')
-        if self.is_prebuilt and self.recipe.model_fields_set:
-            raise _contradiction("a prebuilt artifact is shipped as it is; take `recipe` away")
         return self
 
     @property
@@ -136,14 +129,13 @@ class _Profile(Table):
 
     @property
     def recipe_options(self) -> dict[str, Option]:
-        """The recipe with its defaults spelt out, so that a later default cannot change an old build key.
-        Empty for a prebuilt artifact."""
-        return {} if self.is_prebuilt else _plain(self.recipe)
+        """The table `recipe` as it was written; `compile.recipe` knows the defaults and what goes together."""
+        return self.recipe.model_dump(exclude_unset=True)
 
     @property
     def runtime_options(self) -> dict[str, Option]:
         """The options that go into a release, with their defaults; what is left to the engine is left out."""
-        return _plain(self.options)
+        return dict(sorted(self.options.model_dump(exclude_none=True).items()))
 
 
 class GgufProfile(_Profile):
@@ -161,14 +153,7 @@ class GgufProfile(_Profile):
     def _cpu_has_no_gpu_layers(self) -> GgufProfile:
         if self.accelerator == "cpu" and self.options.gpu_layers not in (None, 0):
             raise _contradiction("options.gpu_layers cannot be used: the accelerator is cpu")
-        if self.quantization in _FLOATS and self.recipe.model_fields_set:
-            raise _contradiction(f"recipe cannot be used: {self.quantization} is not quantised")
         return self
-
-    @property
-    def recipe_options(self) -> dict[str, Option]:
-        """Nothing for a float type, which llama.cpp does not mix."""
-        return {} if self.quantization in _FLOATS else super().recipe_options
 
 
 class MlxProfile(_Profile):
@@ -182,20 +167,6 @@ class MlxProfile(_Profile):
     recipe: MlxRecipe = MlxRecipe()
     options: MlxOptions = MlxOptions()
 
-    @model_validator(mode="after")
-    def _mode_suits_bits(self) -> MlxProfile:
-        if not self.is_prebuilt and not self.quantization.endswith("bit") and self.recipe.model_fields_set:
-            raise _contradiction(f"recipe cannot be used: {self.quantization} is not quantised")
-        bits = {"mxfp4": "4bit", "mxfp8": "8bit"}.get(self.recipe.mode)
-        if bits and (self.quantization != bits or self.recipe.group_size != 32):
-            raise _contradiction(f'recipe.mode {self.recipe.mode} needs quantization = "{bits}" and group_size = 32')
-        return self
-
-    @property
-    def recipe_options(self) -> dict[str, Option]:
-        """Nothing for a float type, which has no groups."""
-        return super().recipe_options if self.quantization.endswith("bit") else {}
-
 
 class OnnxProfile(_Profile):
     """onnxruntime-genai."""
@@ -208,23 +179,8 @@ class OnnxProfile(_Profile):
     recipe: OnnxRecipe = OnnxRecipe()
     options: OnnxOptions = OnnxOptions()
 
-    @model_validator(mode="after")
-    def _blocks_are_for_int4(self) -> OnnxProfile:
-        if self.quantization not in ("int4", PREBUILT) and self.recipe.model_fields_set:
-            raise _contradiction(f"recipe is for int4; it cannot be used with {self.quantization}")
-        return self
-
-    @property
-    def recipe_options(self) -> dict[str, Option]:
-        """Nothing for a precision without blocks."""
-        return super().recipe_options if self.quantization == "int4" else {}
-
 
 Profile = Annotated[GgufProfile | MlxProfile | OnnxProfile, Field(discriminator="runtime")]
-
-
-def _plain(table: Table) -> dict[str, Any]:
-    return dict(sorted(table.model_dump(exclude_none=True).items()))
 
 
 def _contradiction(message: str) -> PydanticCustomError:

@@ -1,11 +1,11 @@
-"""How a manifest writes durations, sizes and shares. Inside they are whole seconds, bytes and devices."""
+"""How a manifest writes durations, sizes, shares and paths. Inside they are whole seconds, bytes and devices."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -53,6 +53,16 @@ def _first_wave(value: Any) -> int | str:
     raise _refuse("first_wave", 'must be a number of devices from 1, or a share like "10%"')
 
 
+def _path(value: str) -> str:
+    if "://" in value:
+        raise _refuse("path", "must be a path on the controller's machine; this version reads no other sources")
+    if value.startswith("~"):
+        raise _refuse("path", '"~" is not expanded; write the whole path, or one from the manifest')
+    if not value.isprintable():
+        raise _refuse("path", "has a character that cannot be printed")
+    return value
+
+
 def devices_of_share(first_wave: int | str, total: int) -> int:
     """How many of `total` devices a `FirstWave` means: at least one, never more than there are."""
     if isinstance(first_wave, int):
@@ -71,3 +81,4 @@ FirstWave = Annotated[
     BeforeValidator(_first_wave),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{_PERCENT}$"}]}),
 ]
+LocalPath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_path)]

@@ -15,7 +15,7 @@ from edgewright_contract import release
 from edgewright_controller.manifest.assignment import Assignment, assign
 from edgewright_controller.manifest.errors import ManifestError, Problem, dotted
 from edgewright_controller.manifest.profiles import Id, Labels, Match, Profile, Table
-from edgewright_controller.manifest.quantities import FirstWave, Seconds, devices_of_share
+from edgewright_controller.manifest.quantities import FirstWave, LocalPath, Seconds, devices_of_share
 
 _SERVED_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 
@@ -30,17 +30,12 @@ class Fleet(Table):
 class Model(Table):
     """A source checkpoint."""
 
-    source: Annotated[str, Field(min_length=1, max_length=4096)]
+    source: LocalPath
     """A folder in Hugging Face's layout on the controller's machine, relative to the manifest."""
     served_name: Annotated[str, Field(pattern=_SERVED_NAME)] | None = None
     """The name that clients ask for. Without it, the model's id."""
     release_epoch: Annotated[int, Field(ge=0, le=2**31)] = 0
     """Raise it to forbid devices every release of a lower epoch for good, after a serious fault."""
-
-    @field_validator("source")
-    @classmethod
-    def _is_a_folder(cls, source: str) -> str:
-        return _local(source)
 
 
 class Group(Table):
@@ -209,14 +204,6 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of a manifest, for editors that complete and check TOML."""
     schema = Manifest.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Edgewright manifest"}
-
-
-def _local(source: str) -> str:
-    if "://" in source:
-        raise PydanticCustomError("source", "must be a folder; this version reads no other sources")
-    if source.startswith("~"):
-        raise PydanticCustomError("source", '"~" is not expanded; write the whole path, or one from the manifest')
-    return source
 
 
 def _below(folder: Path, path: str) -> str:
