@@ -1,0 +1,84 @@
+"""The builder's side of publishing, as the controller sees it: a seam, and the process behind it.
+
+The controller never reads the builder's key. It starts `builder_signer`, hands over what is to be signed, and
+gets a signature back, so the key can belong to another user of the system, or to a hardware module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from securesystemslib.signer import Key, Signature
+from tuf.api.metadata import Targets
+
+from edgewright_controller.publish.errors import PublishError
+
+DEADLINE_S: Final = 60
+# What a child needs to find Python and its packages. Nothing else of the controller's environment reaches it.
+_ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV")
+
+
+class Builder(Protocol):
+    """Whoever holds the builder's key."""
+
+    def public(self) -> Key:
+        """The public key. Raises PublishError."""
+
+    def sign(self, targets: Targets) -> Signature:
+        """A signature over `targets`. Raises PublishError when it is refused."""
+
+
+class BuilderProcess:
+    """The builder as a process of its own, one for each request."""
+
+    def __init__(self, keys: Path, command: Sequence[str] = ()):
+        """`command` stands before the default one, for example to become another user first."""
+        module = "edgewright_controller.publish.builder_signer"
+        self._command = [*command, sys.executable, "-m", module, "--keys", os.fspath(keys)]
+
+    def public(self) -> Key:
+        """The public key. Raises PublishError."""
+        answer = self._ask({"op": "public"})
+        try:
+            return Key.from_dict(answer["keyid"], answer["key"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise PublishError(f"the builder's signer answered rubbish: {error!r}") from error
+
+    def sign(self, targets: Targets) -> Signature:
+        """A signature over `targets`. Raises PublishError when it is refused."""
+        answer = self._ask({"op": "sign", "signed": targets.to_dict()})
+        try:
+            return Signature.from_dict(answer["signature"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise PublishError(f"the builder's signer answered rubbish: {error!r}") from error
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        line = json.dumps(request) + "\n"
+        try:
+            ended = subprocess.run(
+                self._command,
+                input=line,
+                capture_output=True,
+                text=True,
+                timeout=DEADLINE_S,
+                env=environment,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise PublishError(f"the builder's signer did not answer: {error}") from error
+        try:
+            answer = json.loads(ended.stdout)
+            refusal = answer.get("error")
+        except (ValueError, AttributeError) as error:
+            last = ended.stderr.strip().rpartition("\n")[2] or "no output"
+            raise PublishError(f"the builder's signer ended with status {ended.returncode}: {last}") from error
+        if refusal is not None:
+            raise PublishError(f"the builder's signer refused: {refusal}")
+        return dict(answer)

@@ -1,0 +1,227 @@
+"""The image repository on disk: root, targets, the delegated role builder, snapshot, timestamp.
+
+A publication writes builder, snapshot and timestamp, each by the write rule and in this order. The timestamp is what
+makes it visible: after a crash in between, the older repository stands as it was, and the next publication
+writes over the leftovers. Readers see one consistent state at a time.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from securesystemslib.signer import CryptoSigner
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
+
+from edgewright_contract import durable
+from edgewright_contract.targets import BUILDER, FOLDERS, ImageTarget
+from edgewright_controller.publish import keys, metadata
+from edgewright_controller.publish.builder import Builder, BuilderProcess
+from edgewright_controller.publish.errors import PublishError
+from edgewright_controller.publish.metadata import Piece
+from edgewright_controller.publish.roots import Roots
+
+TARGETS_LIFE: Final = timedelta(days=90)
+SNAPSHOT_LIFE: Final = timedelta(days=7)
+TIMESTAMP_LIFE: Final = timedelta(days=1)
+# The whole metadata travels in one check-in's answer, which gRPC bounds at 4 MiB.
+MAX_BUILDER_BYTES: Final = 3 << 20
+_OLD: Final = re.compile(r"[0-9]+\.(snapshot|targets|builder)\.json")
+
+
+@dataclass(frozen=True)
+class _State:
+    """One consistent repository, without its roots."""
+
+    targets: Piece[Targets]
+    builder: Piece[Targets]
+    snapshot: Piece[Snapshot]
+    timestamp: Piece[Timestamp]
+
+    def files(self) -> dict[str, tuple[str, bytes]]:
+        """Role → (file name, content), in the order in which a client asks."""
+        return {
+            "timestamp": ("timestamp.json", self.timestamp.data),
+            "snapshot": (f"{self.snapshot.version}.snapshot.json", self.snapshot.data),
+            "targets": (f"{self.targets.version}.targets.json", self.targets.data),
+            BUILDER: (f"{self.builder.version}.{BUILDER}.json", self.builder.data),
+        }
+
+    def versions(self) -> dict[str, int]:
+        """Role → version."""
+        return {
+            "timestamp": self.timestamp.version,
+            "snapshot": self.snapshot.version,
+            "targets": self.targets.version,
+            BUILDER: self.builder.version,
+        }
+
+
+class ImageRepository:
+    """What may exist. `open` makes one; safe to use from several threads."""
+
+    def __init__(self, folder: Path, signers: Mapping[str, CryptoSigner], builder: Builder, roots: Roots):
+        self._folder, self._signers, self._builder, self._roots = folder, signers, builder, roots
+        self._lock = threading.Lock()
+        self._state: _State
+
+    @classmethod
+    def open(cls, folder: Path, keys_folder: Path, now: datetime, *, builder: Builder | None = None) -> ImageRepository:
+        """The repository in `folder`, made when absent; keys in `keys_folder`, the builder's in `builder/` below it.
+
+        Raises PublishError when a key or a file is lost or damaged, OSError.
+        """
+        first = folder / "1.root.json"
+        roles = ("root", "targets", "snapshot", "timestamp")
+        signers = {role: keys.signer(keys_folder / f"image-{role}.pem", of=first) for role in roles}
+        root = signers.pop("root")
+        roots = Roots.open(folder, root, signers, now)
+        opened = cls(folder, signers, builder or BuilderProcess(keys_folder / "builder"), roots)
+        if (folder / "timestamp.json").exists():
+            opened._state = opened._read()
+        else:
+            opened._state = opened._first(now)
+        opened._sweep()
+        return opened
+
+    @property
+    def first_root(self) -> bytes:
+        """Version 1 of the root, which devices get when they enrol."""
+        return self._roots.first
+
+    def has(self, path: str) -> bool:
+        """Whether a target of this path is published."""
+        return path in self._state.builder.signed.targets
+
+    def files(self, held: Mapping[str, int]) -> list[tuple[str, bytes]]:
+        """(name, content) of what a client lacks that holds these versions, role → version, 0 or absent for none."""
+        state = self._state
+        versions = state.versions()
+        lacking = [file for role, file in state.files().items() if held.get(role, 0) != versions[role]]
+        return self._roots.above(held.get("root", 1)) + lacking
+
+    def publish(self, targets: Sequence[ImageTarget], now: datetime) -> None:
+        """List these targets. What is listed already changes nothing, and starts no process.
+
+        Raises PublishError when the builder refuses or its list grows too long; OSError.
+        """
+        with self._lock:
+            listed = self._state.builder.signed.targets
+            wanted = {target.path: metadata.target_file(target, target.custom) for target in targets}
+            if any(listed.get(path) != file for path, file in wanted.items()):
+                self._advance(now, builder=self._signed_builder({**listed, **wanted}, now))
+
+    def refresh(self, now: datetime) -> None:
+        """Sign anew whatever has lived half of its life. Call it every few hours. Raises PublishError, OSError."""
+        with self._lock:
+            state = self._state
+            self._roots.refresh(now)
+            targets, builder = state.targets, state.builder
+            if metadata.half_gone(targets.signed.expires, TARGETS_LIFE, now):
+                targets = self._signed_targets(targets.signed.delegations, targets.version + 1, now)
+            if metadata.half_gone(builder.signed.expires, TARGETS_LIFE, now):
+                builder = self._signed_builder(builder.signed.targets, now)
+            changed = (targets, builder) != (state.targets, state.builder)
+            if changed or metadata.half_gone(state.snapshot.signed.expires, SNAPSHOT_LIFE, now):
+                self._advance(now, targets=targets, builder=builder)
+            elif metadata.half_gone(state.timestamp.signed.expires, TIMESTAMP_LIFE, now):
+                timestamp = self._signed_timestamp(state.snapshot, state.timestamp.version + 1, now)
+                self._commit(replace(state, timestamp=timestamp))
+
+    def _advance(
+        self, now: datetime, *, targets: Piece[Targets] | None = None, builder: Piece[Targets] | None = None
+    ) -> None:
+        state = self._state
+        targets, builder = targets or state.targets, builder or state.builder
+        snapshot = self._signed_snapshot(targets, builder, state.snapshot.version + 1, now)
+        timestamp = self._signed_timestamp(snapshot, state.timestamp.version + 1, now)
+        self._commit(_State(targets, builder, snapshot, timestamp))
+
+    def _first(self, now: datetime) -> _State:
+        key = self._builder.public()
+        paths = [f"{folder}/*/*/*" for folder in FOLDERS.values()]
+        role = DelegatedRole(BUILDER, [key.keyid], 1, terminating=True, paths=paths)
+        targets = self._signed_targets(Delegations({key.keyid: key}, {BUILDER: role}), 1, now)
+        builder = self._sign_as_builder(Targets(1, expires=metadata.end(now, TARGETS_LIFE)))
+        snapshot = self._signed_snapshot(targets, builder, 1, now)
+        state = _State(targets, builder, snapshot, self._signed_timestamp(snapshot, 1, now))
+        self._commit(state)
+        return state
+
+    def _signed_builder(self, files: Mapping[str, TargetFile], now: datetime) -> Piece[Targets]:
+        version = self._state.builder.version + 1
+        piece = self._sign_as_builder(Targets(version, expires=metadata.end(now, TARGETS_LIFE), targets=dict(files)))
+        if len(piece.data) > MAX_BUILDER_BYTES:
+            raise PublishError(
+                f"{len(files)} artifacts make {len(piece.data)} bytes of metadata, and a device accepts at most"
+                f" {MAX_BUILDER_BYTES}; start a new fleet's repository or remove old artifacts"
+            )
+        return piece
+
+    def _sign_as_builder(self, signed: Targets) -> Piece[Targets]:
+        signature = self._builder.sign(signed)
+        made = Metadata(signed, {signature.keyid: signature})
+        return Piece(signed, made.to_bytes())
+
+    def _signed_targets(self, delegations: Delegations | None, version: int, now: datetime) -> Piece[Targets]:
+        signed = Targets(version, expires=metadata.end(now, TARGETS_LIFE), delegations=delegations)
+        return metadata.sign(signed, self._signers["targets"])
+
+    def _signed_snapshot(
+        self, targets: Piece[Targets], builder: Piece[Targets], version: int, now: datetime
+    ) -> Piece[Snapshot]:
+        meta = {"targets.json": targets.meta, f"{BUILDER}.json": builder.meta}
+        signed = Snapshot(version, expires=metadata.end(now, SNAPSHOT_LIFE), meta=meta)
+        return metadata.sign(signed, self._signers["snapshot"])
+
+    def _signed_timestamp(self, snapshot: Piece[Snapshot], version: int, now: datetime) -> Piece[Timestamp]:
+        signed = Timestamp(version, expires=metadata.end(now, TIMESTAMP_LIFE), snapshot_meta=snapshot.meta)
+        return metadata.sign(signed, self._signers["timestamp"])
+
+    def _commit(self, state: _State) -> None:
+        *before, last = reversed(state.files().values())
+        for name, data in before:
+            path = self._folder / name
+            if not path.exists() or path.read_bytes() != data:
+                durable.write(path, data)
+        durable.write(self._folder / last[0], last[1])
+        self._state = state
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove versions that nothing names: older ones, and leftovers of a publication that was cut off."""
+        current = {name for name, _ in self._state.files().values()}
+        for path in self._folder.iterdir():
+            if _OLD.fullmatch(path.name) and path.name not in current:
+                path.unlink()
+
+    def _read(self) -> _State:
+        timestamp = metadata.read(self._folder / "timestamp.json", Timestamp)
+        snapshot = metadata.read(self._folder / f"{timestamp.signed.snapshot_meta.version}.snapshot.json", Snapshot)
+        versions = {name: meta.version for name, meta in snapshot.signed.meta.items()}
+        targets = metadata.read(self._folder / f"{versions.get('targets.json')}.targets.json", Targets)
+        builder = metadata.read(self._folder / f"{versions.get(f'{BUILDER}.json')}.{BUILDER}.json", Targets)
+        state = _State(targets, builder, snapshot, timestamp)
+        self._check(state)
+        return state
+
+    def _check(self, state: _State) -> None:
+        root = self._roots.current
+        judges: dict[str, Root | Targets] = {"timestamp": root, "snapshot": root, "targets": root}
+        judges[BUILDER] = state.targets.signed
+        try:
+            for role, (_, data) in state.files().items():
+                read: Metadata[Targets] = Metadata.from_bytes(data)
+                judges[role].verify_delegate(role, read.signed_bytes, read.signatures)
+            state.timestamp.signed.snapshot_meta.verify_length_and_hashes(state.snapshot.data)
+            for name, piece in (("targets.json", state.targets), (f"{BUILDER}.json", state.builder)):
+                state.snapshot.signed.meta[name].verify_length_and_hashes(piece.data)
+        except (RepositoryError, ValueError) as error:
+            text = f"{self._folder}: the metadata does not hold together ({error}); restore it from your backup"
+            raise PublishError(text) from error
