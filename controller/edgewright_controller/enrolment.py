@@ -1,0 +1,116 @@
+"""Enrolment: a token, made for one device, is redeemed once for that device's certificate.
+
+The secret is stored as its sha256 only. For ten minutes after it was used, the same secret with the same public key
+gets the same certificate again, so that a power cut between issuing and writing costs nothing.
+
+`create` and `redeem` read and then write the store: run each inside one transaction of it, so that a secret cannot
+be redeemed twice at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from typing import Final, Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from edgewright_contract import names
+from edgewright_contract.enrolment_token import EnrolmentToken
+from edgewright_controller.pki import Authority, CsrRefused
+from edgewright_controller.pki import requested_key as key_of
+
+MAX_VALID_S: Final = 24 * 3600
+REPEAT: Final = timedelta(minutes=10)
+
+
+class EnrolmentRefused(Exception):
+    """The token or the request is not accepted; the text tells its sender why."""
+
+
+@dataclass(frozen=True)
+class EnrolmentRow:
+    """One token. Times are Unix milliseconds; the last three are None until it is used."""
+
+    secret_sha256: str
+    device: str
+    expires_ms: int
+    used_ms: int | None = None
+    key_sha256: str | None = None
+    chain_pem: bytes | None = None
+
+
+class EnrolmentStore(Protocol):
+    """Where tokens are kept."""
+
+    def get(self, secret_sha256: str) -> EnrolmentRow | None:
+        """The token of this secret, None when there is none."""
+
+    def put(self, row: EnrolmentRow) -> None:
+        """Keep `row` in place of the one with the same secret_sha256, if any."""
+
+
+@dataclass(frozen=True)
+class Enrolments:
+    """Makes and redeems tokens. `address`: host:port of the enrolment service, as devices reach it."""
+
+    authority: Authority
+    store: EnrolmentStore
+    address: str
+
+    def create(self, device: str, valid_s: int, now: datetime) -> str:
+        """The text of a new token for `device`, good for `valid_s` seconds (0: 24 hours).
+
+        Raises EnrolmentRefused for a bad device id or a longer time.
+        """
+        if not names.is_id(device):
+            raise EnrolmentRefused(f"{device!r} is not a device id; one looks like jetson-01")
+        if not 0 <= valid_s <= MAX_VALID_S:
+            raise EnrolmentRefused(f"a token is good for at most {MAX_VALID_S} seconds, not {valid_s}")
+        secret = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+        expires = now + timedelta(seconds=valid_s or MAX_VALID_S)
+        self.store.put(EnrolmentRow(_hash(secret), device, _ms(expires)))
+        ca = x509.load_pem_x509_certificate(self.authority.ca_pem)
+        der = ca.public_bytes(serialization.Encoding.DER)
+        return EnrolmentToken(self.address, device, der, secret).encode()
+
+    def redeem(self, secret: str, csr_der: bytes, now: datetime) -> tuple[str, bytes]:
+        """(device, chain in PEM) for the holder of `secret` and of the request's key. Raises EnrolmentRefused."""
+        row = self.store.get(_hash(secret))
+        if row is None:
+            raise EnrolmentRefused("this enrolment token is not known here; ask the operator for a new one")
+        try:
+            key = key_of(csr_der)
+            key_sha256 = hashlib.sha256(
+                key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+            ).hexdigest()
+            if row.used_ms is not None:
+                return row.device, _again(row, key_sha256, now)
+            if _ms(now) >= row.expires_ms:
+                ended = datetime.fromtimestamp(row.expires_ms / 1000, timezone.utc)
+                raise EnrolmentRefused(f"this enrolment token ended at {ended:%Y-%m-%d %H:%M} UTC; ask for a new one")
+            chain = self.authority.issue_device(row.device, csr_der, now)
+        except CsrRefused as error:
+            raise EnrolmentRefused(f"{row.device}: {error}") from error
+        self.store.put(replace(row, used_ms=_ms(now), key_sha256=key_sha256, chain_pem=chain))
+        return row.device, chain
+
+
+def _again(row: EnrolmentRow, key_sha256: str, now: datetime) -> bytes:
+    recent = row.used_ms is not None and _ms(now) - row.used_ms <= REPEAT / timedelta(milliseconds=1)
+    if row.chain_pem is None or row.key_sha256 != key_sha256 or not recent:
+        raise EnrolmentRefused(f"this enrolment token of {row.device} was used already; ask the operator for a new one")
+    return row.chain_pem
+
+
+def _hash(secret: str) -> str:
+    # The secret has 256 random bits, so a plain hash is enough; looking it up by hash takes no secret-dependent time.
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _ms(time: datetime) -> int:
+    return int(time.timestamp() * 1000)
