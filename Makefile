@@ -71,10 +71,10 @@ else
 	@echo "make: no Python 3.10 here, so the agent's tests ran on $$($(BIN)/python --version) only"
 endif
 
-.venv310/.ready: agent/requirements.lock pyproject.toml
+.venv310/.ready: agent/requirements.lock tests/requirements-310.txt pyproject.toml
 	$(PYTHON310) -m venv .venv310
 	.venv310/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r agent/requirements.lock
-	.venv310/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt pytest pytest-asyncio pytest-timeout hypothesis hatchling editables
+	.venv310/bin/python -m pip --disable-pip-version-check install --quiet -r tests/requirements-310.txt
 	.venv310/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
