@@ -1,0 +1,176 @@
+"""The device's line to the controller: gRPC over mutual TLS, synchronous, for use from threads.
+
+Every call has a deadline. What can go wrong falls into two kinds: LinkDown, try again later, and
+Refused, trying again is no use. A stream that is cut gives what came before the cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import grpc
+
+from edgewright_agent.cancellation import Cancellation
+from edgewright_contract import digest
+from edgewright_contract.v1 import agent_pb2, agent_pb2_grpc
+
+CHECK_IN_S: Final = 30.0
+OBJECT_S: Final = 120.0
+# A call fetches what its line brings in a fraction of this; 8 KiB/s is the least that counts as alive.
+BLOCKS_S: Final = 120.0
+MAX_PART_BYTES: Final = 256 << 10
+_MAX_ANSWER_BYTES: Final = 16 << 20
+
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
+    ("grpc.max_send_message_length", 4 << 20),
+    # Finds a dead line under a stream within half a minute. Idle channels send nothing.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.initial_reconnect_backoff_ms", 250),
+    ("grpc.max_reconnect_backoff_ms", 10_000),
+    ("grpc.enable_retries", 0),
+)
+_AGAIN: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.INTERNAL,
+    }
+)
+
+
+class LinkDown(Exception):
+    """The controller cannot be reached now, or is too busy. Try again later."""
+
+
+class Refused(Exception):
+    """The controller answered, and the answer is no."""
+
+
+class BadAnswer(Exception):
+    """The controller sent what is not what was asked for."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The files of the device's identity, PEM: its key, its certificate chain, the fleet's root."""
+
+    key: Path
+    certificate: Path
+    ca: Path
+
+
+class BlockSource(Protocol):
+    """Where documents and blocks come from. `name` is for messages."""
+
+    name: str
+
+    def fetch_object(self, sha256: str, length: int, cancellation: Cancellation) -> bytes: ...
+
+    def fetch_blocks(
+        self,
+        bundle: str,
+        block_index: str,
+        ranges: Sequence[tuple[int, int]],
+        max_bytes: int,
+        cancellation: Cancellation,
+    ) -> Generator[agent_pb2.BlockPart, None, None]: ...
+
+
+class Link:
+    """One channel to the controller at `address` (host:port), whose certificate must name that host."""
+
+    def __init__(self, address: str, credentials: Credentials) -> None:
+        """Does not connect yet. Raises OSError when a file of the identity cannot be read."""
+        self.name = f"controller {address}"
+        ca, key, chain = (path.read_bytes() for path in (credentials.ca, credentials.key, credentials.certificate))
+        channel_credentials = grpc.ssl_channel_credentials(ca, key, chain)
+        self._channel = grpc.secure_channel(address, channel_credentials, options=_OPTIONS)
+        self._stub = agent_pb2_grpc.AgentStub(self._channel)
+
+    def check_in(self, request: agent_pb2.CheckInRequest) -> agent_pb2.CheckInResponse:
+        """One round trip. Raises LinkDown, Refused."""
+        try:
+            answer: agent_pb2.CheckInResponse = self._stub.CheckIn(request, timeout=CHECK_IN_S)
+        except grpc.RpcError as error:
+            raise self._explained(error, "check-in") from error
+        return answer
+
+    def fetch_object(self, sha256: str, length: int, cancellation: Cancellation) -> bytes:
+        """The document of this digest and length, both checked. Raises LinkDown, Refused, BadAnswer, Cancelled."""
+        cancellation.check()
+        call = self._stub.FetchObject(agent_pb2.FetchObjectRequest(sha256=sha256), timeout=OBJECT_S)
+        data = bytearray()
+        for part in self._parts(call, "fetching a document", cancellation):
+            if len(data) + len(part.data) > length:
+                raise BadAnswer(f"{self.name}: document {sha256[:12]} is longer than its signed {length} bytes")
+            data += part.data
+        if len(data) != length or digest.of_bytes(bytes(data)) != sha256:
+            raise BadAnswer(f"{self.name}: document {sha256[:12]} is not what was signed")
+        return bytes(data)
+
+    def fetch_blocks(
+        self,
+        bundle: str,
+        block_index: str,
+        ranges: Sequence[tuple[int, int]],
+        max_bytes: int,
+        cancellation: Cancellation,
+    ) -> Generator[agent_pb2.BlockPart, None, None]:
+        """Pieces of the blocks in `ranges` (first, count), unchecked, in order; fewer when the server stops early.
+
+        Raises LinkDown, Refused, Cancelled, also in the middle.
+        """
+        cancellation.check()
+        request = agent_pb2.FetchBlocksRequest(
+            bundle=bundle,
+            block_index=block_index,
+            ranges=[agent_pb2.BlockRange(first=first, count=count) for first, count in ranges],
+            accepted=[agent_pb2.ENCODING_RAW],
+            max_bytes=max_bytes,
+        )
+        call = self._stub.FetchBlocks(request, timeout=BLOCKS_S)
+        yield from self._parts(call, "fetching blocks", cancellation)
+
+    def close(self) -> None:
+        """End all calls."""
+        self._channel.close()
+
+    def _parts(self, call: Any, what: str, cancellation: Cancellation) -> Iterator[Any]:
+        try:
+            with cancellation.calling(call.cancel):
+                for part in call:
+                    if len(part.data) > MAX_PART_BYTES:
+                        raise BadAnswer(f"{self.name}: a part of {len(part.data)} bytes, at most {MAX_PART_BYTES}")
+                    yield part
+        except grpc.RpcError as error:
+            cancellation.check()
+            if _code(error) is grpc.StatusCode.DATA_LOSS:
+                raise BadAnswer(f"{self.name}: {what}: {_details(error)}") from error
+            raise self._explained(error, what) from error
+        finally:
+            call.cancel()
+
+    def _explained(self, error: grpc.RpcError, what: str) -> LinkDown | Refused:
+        code = _code(error)
+        kind = LinkDown if code in _AGAIN else Refused
+        return kind(f"{self.name}: {what}: {code.name.lower().replace('_', ' ')}: {_details(error)}")
+
+
+# An RpcError that a call raises is that call itself, which its type does not say.
+def _code(call: Any) -> grpc.StatusCode:
+    code: grpc.StatusCode = call.code()
+    return code
+
+
+def _details(call: Any) -> str:
+    return (call.details() or "")[:500]

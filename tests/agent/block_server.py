@@ -1,0 +1,130 @@
+"""A real controller's block service, over real mutual TLS, that can be told to misbehave."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from edgewright_contract import block_index, bundle, digest
+from edgewright_contract.targets import ImageTarget
+from edgewright_contract.v1 import agent_pb2, agent_pb2_grpc
+from tests.agent.throwaway_ca import Leaf
+
+PART_BYTES = 256 << 10
+
+
+@dataclass
+class Mischief:
+    """What goes wrong, and how often. Each count falls to zero as it happens."""
+
+    flips: Counter[int] = field(default_factory=Counter)  # block → times it is sent with a flipped byte
+    cut_every: int = 0  # bytes after which a stream breaks off
+    cuts: int = 0
+    unavailable: int = 0  # calls
+    refuse: grpc.StatusCode | None = None
+    wrong_index: bool = False
+    too_long: bool = False
+    stall: bool = False
+
+
+class BlockServer(agent_pb2_grpc.AgentServicer):
+    """Serves one artifact folder. `sent` counts the bytes of blocks that left."""
+
+    def __init__(self, folder: Path, leaf: Leaf, runtime: str = "gguf", port: int = 0) -> None:
+        self.mischief = Mischief()
+        self.sent = 0
+        self.calls = 0
+        self.stalled = threading.Event()
+        self.check_ins: list[agent_pb2.CheckInRequest] = []
+        self._folder = folder
+        self._bundle = bundle.from_folder(folder)
+        document = self._bundle.encode()
+        cut = block_index.cut(self._bundle, folder)
+        self._index = block_index.parse(cut, self._bundle)
+        self.objects = {digest.of_bytes(data): data for data in (document, cut)}
+        self.target = ImageTarget(
+            kind="model",
+            name="smollm2",
+            hw_class=f"{runtime}-cpu",
+            runtime=runtime,
+            bundle=self._bundle.digest,
+            bundle_length=len(document),
+            block_index=digest.of_bytes(cut),
+            block_index_length=len(cut),
+        )
+        self._server = grpc.server(futures.ThreadPoolExecutor(4))
+        agent_pb2_grpc.add_AgentServicer_to_server(self, self._server)
+        credentials = grpc.ssl_server_credentials(
+            [(leaf.key.read_bytes(), leaf.certificate.read_bytes())], leaf.ca.read_bytes(), True
+        )
+        self.port = self._server.add_secure_port(f"127.0.0.1:{port}", credentials)
+        self._server.start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def blocks(self) -> int:
+        return len(self._index.blocks)
+
+    def stop(self) -> None:
+        self._server.stop(0).wait()
+
+    def CheckIn(self, request: agent_pb2.CheckInRequest, context: Any) -> agent_pb2.CheckInResponse:
+        self.check_ins.append(request)
+        if self.mischief.refuse is not None:
+            context.abort(self.mischief.refuse, "told to")
+        return agent_pb2.CheckInResponse(next_check_in_s=60)
+
+    def FetchObject(self, request: agent_pb2.FetchObjectRequest, context: Any) -> Iterator[agent_pb2.ObjectPart]:
+        data = self.objects.get(request.sha256)
+        if data is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such document")
+            return
+        for start in range(0, len(data), PART_BYTES):
+            yield agent_pb2.ObjectPart(data=data[start : start + PART_BYTES])
+
+    def FetchBlocks(self, request: agent_pb2.FetchBlocksRequest, context: Any) -> Iterator[agent_pb2.BlockPart]:
+        self.calls += 1
+        mischief, since = self.mischief, 0
+        if mischief.unavailable:
+            mischief.unavailable -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "told to")
+        if mischief.refuse is not None:
+            context.abort(mischief.refuse, "told to")
+        for wanted in request.ranges:
+            for block in self._index.blocks[wanted.first : wanted.first + wanted.count]:
+                data = bytearray(self._read(block))
+                if mischief.flips[block.index]:
+                    mischief.flips[block.index] -= 1
+                    data[len(data) // 2] ^= 1
+                if mischief.too_long:
+                    data += b"x"
+                for start in range(0, len(data), PART_BYTES):
+                    part = bytes(data[start : start + PART_BYTES])
+                    if mischief.cuts and since + len(part) > mischief.cut_every:
+                        mischief.cuts -= 1
+                        context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+                    since += len(part)
+                    self.sent += len(part)
+                    index = block.index + 1 if mischief.wrong_index else block.index
+                    yield agent_pb2.BlockPart(index=index, encoding=agent_pb2.ENCODING_RAW, data=part)
+                if mischief.stall:
+                    self.stalled.set()
+                    ended = threading.Event()
+                    context.add_callback(ended.set)
+                    ended.wait(30)
+                    return
+
+    def _read(self, block: block_index.Block) -> bytes:
+        with open(self._folder / block.path, "rb") as file:
+            file.seek(block.offset)
+            return file.read(block.size)
