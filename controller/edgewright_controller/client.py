@@ -96,6 +96,8 @@ class Fleet:
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            # The lines of a refused manifest come in one trailer.
+            ("grpc.max_metadata_size", 32 << 10),
             ("grpc.keepalive_time_ms", 30_000),
             # A controller that is started in the next second should be found in the next second.
             ("grpc.max_reconnect_backoff_ms", 2_000),

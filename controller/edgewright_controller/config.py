@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import tomli
+
 from edgewright_contract import names
 from edgewright_contract.release import RUNTIMES
 

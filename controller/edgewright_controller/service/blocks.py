@@ -16,6 +16,7 @@ from typing import BinaryIO, Final, Protocol
 from edgewright_contract import block_index, bundle, digest
 from edgewright_contract.block_index import Block, BlockIndex
 from edgewright_contract.v1 import agent_pb2
+from edgewright_controller.compile.store import StoreError
 
 PART_BYTES: Final = 256 << 10
 MAX_CALL_BYTES: Final = 256 << 20
@@ -26,11 +27,11 @@ MAX_RANGES: Final = 10_000
 class ArtifactReader(Protocol):
     """What sending needs of the artifact store."""
 
-    def open_object(self, sha256: str) -> BinaryIO:
-        """A bundle or block index document. Raises KeyError or OSError when it is not here."""
+    def open_object(self, sha256: str, /) -> BinaryIO:
+        """A bundle or block index document. Raises KeyError, StoreError, OSError when it is not here."""
 
-    def read_block(self, bundle: str, block: Block) -> bytes:
-        """The bytes of one block as they stand on the disk."""
+    def read_block(self, artifact: str, block: Block, /) -> bytes:
+        """The bytes of one block as they stand on the disk. Raises StoreError, OSError."""
 
 
 class NotHere(LookupError):
@@ -103,13 +104,13 @@ class Blocks:
     def _open(self, sha256: str) -> BinaryIO:
         try:
             return self._store.open_object(sha256)
-        except (LookupError, OSError) as error:
+        except (LookupError, StoreError, OSError) as error:
             raise NotHere(f"no document {sha256} here") from error
 
     def _read(self, bundle_digest: str, block: Block) -> bytes:
         try:
             return self._store.read_block(bundle_digest, block)
-        except (LookupError, OSError) as error:
+        except (LookupError, StoreError, OSError) as error:
             raise NotHere(f"{block.path} of artifact {bundle_digest} cannot be read here: {error}") from error
 
     def _read_index(self, bundle_digest: str, index_digest: str) -> BlockIndex:

@@ -1,0 +1,155 @@
+"""The check-in: a device's status up, and down the signed metadata that it lacks.
+
+One read of the ledger, one write only when there is news, one signature only when what the device should
+have has changed or its metadata has lived half its life. Whatever a device may act upon is in the ledger
+before it leaves this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Final, Protocol
+
+from edgewright_contract import digest
+from edgewright_contract.v1 import agent_pb2
+from edgewright_controller.director import Director, DirectorMetadata, needs_new
+from edgewright_controller.service import standing
+from edgewright_controller.service.presence import Presence
+
+if TYPE_CHECKING:
+    from edgewright_controller.ledger import Ledger
+    from edgewright_controller.publish.image import ImageRepository
+    from edgewright_controller.service.standing import Standing
+
+MAX_REASON_BYTES: Final = 2_000
+MAX_DETAIL_BYTES: Final = 64 << 10
+MAX_HELD: Final = 64
+MAX_RESULTS: Final = 64
+MAX_INVENTORY_BYTES: Final = 64 << 10
+# With a broker, a hint ends the wait; without one this is how long a change may take to be noticed.
+IDLE_S: Final = 60
+BUSY_S: Final = 5
+
+
+class CheckInRefused(ValueError):
+    """The request is not one that an agent of ours would make."""
+
+
+class UnknownDevice(Exception):
+    """The certificate is good, but the ledger has no such device."""
+
+
+class Watcher(Protocol):
+    """Who wants to know what devices report: the rollout."""
+
+    def reported(self, device: str, status: agent_pb2.DeviceStatus) -> None:
+        """A device's status changed. Must not block."""
+
+
+class CheckIns:
+    """Answers devices. One instance for all."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        image: ImageRepository,
+        director: Director,
+        presence: Presence,
+        watcher: Watcher,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self._ledger, self._image, self._director = ledger, image, director
+        self._presence, self._watcher, self._clock = presence, watcher, clock
+        # Two check-ins of one device at once must not sign two things under one version.
+        self._signing: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def answer(self, device: str, request: agent_pb2.CheckInRequest) -> agent_pb2.CheckInResponse:
+        """The answer to one check-in. Raises CheckInRefused, UnknownDevice."""
+        _check(request)
+        now = self._clock()
+        await self._record(device, request, now)
+        known = await self._standing(device, request.spool_epoch)
+        metadata = await self._signed(device, known, now)
+        held = {
+            repository: {one.role: one.version for one in request.held if one.repository == repository}
+            for repository in (agent_pb2.REPOSITORY_IMAGE, agent_pb2.REPOSITORY_DIRECTOR)
+        }
+        busy = known.generation != request.status.generation or request.status.step > agent_pb2.STEP_IDLE
+        return agent_pb2.CheckInResponse(
+            metadata=[
+                *_files(agent_pb2.REPOSITORY_IMAGE, self._image.files(held[agent_pb2.REPOSITORY_IMAGE])),
+                *_files(
+                    agent_pb2.REPOSITORY_DIRECTOR, self._director.files(metadata, held[agent_pb2.REPOSITORY_DIRECTOR])
+                ),
+            ],
+            requests=known.requests,
+            stored_sequence=known.stored_sequence,
+            next_check_in_s=BUSY_S if busy else IDLE_S,
+            server_unix_ms=int(now.timestamp() * 1000),
+            inventory_wanted=not request.HasField("inventory") and request.inventory_digest != known.inventory_digest,
+            generation=known.generation,
+        )
+
+    async def status(self, device: str, status: agent_pb2.DeviceStatus) -> None:
+        """A status that came another way, over MQTT. Old news and devices unknown are dropped."""
+        if len(status.reason.encode()) <= MAX_REASON_BYTES:
+            await self._record(device, agent_pb2.CheckInRequest(status=status), self._clock())
+
+    async def _record(self, device: str, request: agent_pb2.CheckInRequest, now: datetime) -> None:
+        self._presence.seen(device, time.monotonic())
+        news = await self._ledger.read(lambda c: standing.has_news(c, device, request))
+        if news:
+            now_ms = int(now.timestamp() * 1000)
+            newer = await self._ledger.write(lambda c: standing.record(c, device, request, now_ms))
+            if newer:
+                self._watcher.reported(device, request.status)
+
+    async def _standing(self, device: str, spool_epoch: bytes) -> Standing:
+        known = await self._ledger.read(lambda c: standing.of(c, device, spool_epoch))
+        if known is None:
+            raise UnknownDevice(f"device {device} is not in this controller's ledger; enrol it again")
+        return known
+
+    async def _signed(self, device: str, known: Standing, now: datetime) -> DirectorMetadata:
+        if not needs_new(known.metadata, known.desired, now):
+            assert known.metadata is not None
+            return known.metadata
+        async with self._signing.setdefault(device, asyncio.Lock()):
+            fresh = await self._standing(device, b"")
+            if not needs_new(fresh.metadata, fresh.desired, now):
+                assert fresh.metadata is not None
+                return fresh.metadata
+            version = fresh.metadata.version + 1 if fresh.metadata else 1
+            made = await asyncio.to_thread(self._director.sign, device, fresh.desired, version, now)
+            await self._ledger.write(lambda c: standing.keep_metadata(c, device, made))
+            return made
+
+
+def inventory_digest(inventory: agent_pb2.Inventory) -> str:
+    """The digest that names an inventory on both ends."""
+    return digest.of_bytes(inventory.SerializeToString(deterministic=True))
+
+
+def _files(repository: agent_pb2.Repository, files: Sequence[tuple[str, bytes]]) -> list[agent_pb2.MetadataFile]:
+    return [agent_pb2.MetadataFile(repository=repository, name=name, content=content) for name, content in files]
+
+
+def _check(request: agent_pb2.CheckInRequest) -> None:
+    limits: Mapping[str, tuple[int, int]] = {
+        "status.reason": (len(request.status.reason.encode()), MAX_REASON_BYTES),
+        "status.held_releases": (len(request.status.held_releases), MAX_HELD),
+        "inventory": (request.inventory.ByteSize(), MAX_INVENTORY_BYTES),
+        "held": (len(request.held), MAX_HELD),
+        "results": (len(request.results), MAX_RESULTS),
+        "results.detail": (max((len(one.detail.encode()) for one in request.results), default=0), MAX_DETAIL_BYTES),
+    }
+    for name, (size, limit) in limits.items():
+        if size > limit:
+            raise CheckInRefused(f"{name}: {size}; at most {limit}")
+    if len(request.spool_epoch) not in (0, 16):
+        raise CheckInRefused(f"spool_epoch: {len(request.spool_epoch)} bytes; it has 16")

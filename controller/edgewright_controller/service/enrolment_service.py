@@ -1,0 +1,49 @@
+"""What a device without a certificate calls. Translate, call, translate back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from grpc import StatusCode
+
+from edgewright_contract.v1 import enrolment_pb2, enrolment_pb2_grpc
+from edgewright_controller.enrolment import EnrolmentRefused
+from edgewright_controller.service.authorisation import Context, refuse
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """What every device of the fleet is told when it enrols."""
+
+    fleet: str
+    ca_pem: bytes
+    image_root: bytes
+    director_root: bytes
+    controller_address: str
+    mqtt_address: str  # empty: no broker
+
+
+class EnrolmentService(enrolment_pb2_grpc.EnrolmentServicer):
+    """The service `Enrolment`. `redeem` gives (device, chain) for a secret and a CSR, or raises EnrolmentRefused."""
+
+    def __init__(self, redeem: Callable[[str, bytes], Awaitable[tuple[str, bytes]]], welcome: Welcome) -> None:
+        self._redeem, self._welcome = redeem, welcome
+
+    async def Enrol(self, request: enrolment_pb2.EnrolRequest, context: Context) -> enrolment_pb2.EnrolResponse:
+        """A certificate for the key in the request."""
+        try:
+            device, chain = await self._redeem(request.token, request.csr_der)
+        except EnrolmentRefused as error:
+            return await refuse(context, StatusCode.PERMISSION_DENIED, str(error))
+        welcome = self._welcome
+        return enrolment_pb2.EnrolResponse(
+            certificate_chain_pem=chain,
+            ca_pem=welcome.ca_pem,
+            device=device,
+            fleet=welcome.fleet,
+            image_root=welcome.image_root,
+            director_root=welcome.director_root,
+            controller_address=welcome.controller_address,
+            mqtt_address=welcome.mqtt_address,
+        )

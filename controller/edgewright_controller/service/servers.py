@@ -1,0 +1,76 @@
+"""The two gRPC servers: mutual TLS for devices and operators, TLS alone for devices that enrol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc
+from grpc.aio import server as new_server
+
+from edgewright_controller.config import Address, SettingsError
+from edgewright_controller.pki import KeyPair
+from edgewright_controller.service.authorisation import Gate
+
+# A manifest is the largest thing that comes in; metadata and status the largest that goes out.
+MAX_MESSAGE_BYTES: Final = 8 << 20
+MAX_ENROL_BYTES: Final = 64 << 10
+HOUR_MS: Final = 3_600_000
+_MAX_DETAILS: Final = 32 << 10
+
+Server = Any  # grpc has no types
+
+
+class ServerCertificate:
+    """The server's certificate, as new connections get it. Connections that stand keep theirs."""
+
+    def __init__(self, pair: KeyPair, ca_pem: bytes) -> None:
+        self._ca_pem = ca_pem
+        self._configuration: Any
+        self.replace(pair)
+
+    def replace(self, pair: KeyPair) -> None:
+        """Use another certificate from now on. Raises OSError."""
+        chain = [(pair.key.read_bytes(), pair.chain.read_bytes())]
+        self._configuration = grpc.ssl_server_certificate_configuration(chain, self._ca_pem)
+
+    def credentials(self, *, clients: bool) -> Any:
+        """gRPC's credentials; with `clients`, a client certificate of this fleet's authority is demanded."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration, lambda: self._configuration, require_client_authentication=clients
+        )
+
+
+def open_server(
+    address: Address,
+    key: str,
+    certificate: ServerCertificate,
+    gate: Gate,
+    add: Callable[[Server], None],
+    *,
+    clients: bool,
+) -> tuple[Server, Address]:
+    """A server that listens, and where. `add` registers its services; it answers once it is started.
+
+    Raises SettingsError that names the setting `key` when the address cannot be had.
+    """
+    options = [
+        # Without this a second controller would silently share the port.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES if clients else MAX_ENROL_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES * 8),
+        # Long error messages travel in trailers, which gRPC bounds at 8 kB.
+        ("grpc.max_metadata_size", _MAX_DETAILS),
+        # Certificates are checked at every call, but TLS itself only here.
+        ("grpc.max_connection_age_ms", HOUR_MS),
+        ("grpc.max_connection_age_grace_ms", HOUR_MS),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+    server = new_server(interceptors=(gate,), options=options)
+    add(server)
+    try:
+        port = server.add_secure_port(str(address), certificate.credentials(clients=clients))
+    except RuntimeError as error:
+        raise SettingsError(f"{key}: cannot listen on {address}; is the port taken? Name another") from error
+    return server, Address(address.host, port)
