@@ -26,8 +26,8 @@ and on `openai_port`, which may be the same port:
     POST /v1/completions        (capability "completions")
     GET  /v1/models
 
-When the client of a stream goes away, generation stops. A model's name that the engine does not serve is
-answered 404 and never looked up anywhere. The chat template is the artifact's.
+When the client of a stream goes away, generation stops. A model's name that the engine does not serve is never
+looked up anywhere. The chat template is the artifact's.
 """
 
 from __future__ import annotations

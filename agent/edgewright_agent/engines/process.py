@@ -13,7 +13,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -64,7 +64,9 @@ class EngineProcess:
         self._openai_url = ""
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {secret}"},
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15),
+            # No kept connections: llama.cpp's server closes them after a stream, and a POST that meets such a
+            # closing is neither answered nor repeated. On loopback a new one costs less than a token.
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_ASK_S),
             auto_decompress=False,
         )
@@ -171,6 +173,10 @@ class EngineProcess:
         for task in unfinished:
             task.cancel()
 
+    def kill(self) -> None:
+        """End the child and its group at once. Who waits for it is woken; `stop` is still due."""
+        self._kill()
+
     def exit_reason(self) -> str:
         """How the child ended, for a person."""
         code = self._process.returncode
@@ -270,6 +276,3 @@ def _with_options(spec: contract.EngineSpec, options: dict[str, Any]) -> contrac
 def _error_of(document: Any) -> str:
     error = document.get("error") if isinstance(document, dict) else None
     return str(error if error is not None else document)[:500]
-
-
-Starter = Callable[[contract.EngineSpec], Awaitable[EngineProcess]]

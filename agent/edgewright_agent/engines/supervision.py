@@ -213,7 +213,7 @@ class Serving:
             await engine.answers(probe_deadline(engine))
         except EngineFailed as error:
             engine.log.write(f"edgewright: killed, because: {error.reason}\n".encode())
-            await engine.stop(0)
+            engine.kill()  # the keeper sees it end, and starts it again
         finally:
             self._checked = None
 

@@ -12,9 +12,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import aiohttp
+
+_NOTICED_S: Final = 2.0
 
 
 class Upstream(Protocol):
@@ -44,7 +46,7 @@ class NoRoute(Exception):
 
 
 class EngineDown(Exception):
-    """The model's engine did not come back within the wait. Try again later."""
+    """No engine answers for the model now. Try again later."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,18 @@ class Routes:
             if route.upstream is upstream:
                 route.change(None, why)
 
+    def expect(self, model: str, why: str) -> None:
+        """An engine for `model` is to come, but is not up: its requests wait."""
+        for other in [name for name in self._routes if name != model]:
+            self.remove(other)
+        self._routes.setdefault(model, _Route(model, None)).change(None, why)
+
+    def explain(self, model: str, why: str) -> None:
+        """Why the engine of `model` is still down."""
+        route = self._routes.get(model)
+        if route is not None and route.upstream is None:
+            route.why_down = why
+
     def remove(self, model: str) -> None:
         """`model` is no longer served; requests that wait for it are told so."""
         route = self._routes.pop(model, None)
@@ -158,16 +172,18 @@ class Routes:
 
     async def _current(self, model: str, wait_s: float, not_this: Upstream | None) -> Upstream:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait_s
+        began = loop.time()
         while True:
             route = self._routes.get(model)
             if route is None:
                 raise NoRoute(model, self.models)
             if route.upstream is not None and route.upstream is not not_this:
                 return route.upstream
-            changed, left = route.changed, deadline - loop.time()
+            # The end of a process is noticed a moment after its connections broke. An engine that still stands
+            # after that moment is not going to be replaced.
+            wait = wait_s if route.upstream is None else min(wait_s, _NOTICED_S)
             try:
-                await asyncio.wait_for(changed.wait(), max(left, 0))
+                await asyncio.wait_for(route.changed.wait(), max(began + wait - loop.time(), 0))
             except asyncio.TimeoutError:
-                why = route.why_down or "its engine just failed"
-                raise EngineDown(f"model {model}: {why}; it did not come back within {wait_s:g} s") from None
+                why = route.why_down or "its engine closed the connection without an answer"
+                raise EngineDown(f"model {model}: {why}") from None

@@ -1,0 +1,90 @@
+"""What llama.cpp says of itself while it loads: which devices hold the weights, how many layers went there.
+
+It says so on standard error only. A small process of its own passes that on, line by line, and keeps the facts:
+a thread would lose the last lines when GGML_ASSERT aborts, and those are the ones that somebody will need.
+
+    with LlamaLog() as log: …load…
+    log.facts → {"layers": 31, "layers_offloaded": 0, "buffers": {"CPU_Mapped": 98.9}}
+
+Run as a program, this file is that process.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+_OFFLOADED = re.compile(rb"offloaded (\d+)/(\d+) layers")
+_LAYERS = re.compile(rb"print_info: n_layer\s+= (\d+)")
+_BUFFER = re.compile(rb"load_tensors:\s+(\S+) model buffer size =\s+([0-9.]+) MiB")
+# Names of ggml's back ends as they begin a buffer's name → the accelerator's name in a manifest.
+_ACCELERATORS = (("CUDA", "cuda"), ("ROCm", "rocm"), ("MTL", "metal"), ("Metal", "metal"), ("Vulkan", "vulkan"))
+
+
+class LlamaLog:
+    """Standard error goes through the watching process while this is entered."""
+
+    def __init__(self):
+        self.facts = {"layers": 0, "layers_offloaded": 0, "buffers": {}}
+
+    def __enter__(self):
+        self._stderr = os.dup(2)
+        self._process = subprocess.Popen(
+            [sys.executable, "-E", "-S", os.path.abspath(__file__)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+        )
+        os.dup2(self._process.stdin.fileno(), 2)
+        os.dup2(self._process.stdin.fileno(), 1)
+        self._process.stdin.close()
+        self._process.stdin = None  # communicate would flush it
+        return self
+
+    def __exit__(self, *_):
+        os.dup2(self._stderr, 2)
+        os.dup2(self._stderr, 1)
+        os.close(self._stderr)
+        said, _ = self._process.communicate(timeout=10)
+        self.facts = json.loads(said)
+
+    def accelerator(self):
+        """(accelerator, device) that holds most of the weights."""
+        sizes = {}
+        for name, size in self.facts["buffers"].items():
+            sizes[_accelerator(name)] = sizes.get(_accelerator(name), 0) + size
+        kind = max(sizes, key=sizes.get, default="cpu")
+        if kind != "cpu" and not self.facts["layers_offloaded"]:
+            kind = "cpu"
+        return kind, ", ".join(f"{name} {size:g} MiB" for name, size in self.facts["buffers"].items())[:200]
+
+    def vram_bytes(self):
+        """Bytes of weights that are not in the host's memory."""
+        sizes = (size for name, size in self.facts["buffers"].items() if _accelerator(name) != "cpu")
+        return int(sum(sizes) * (1 << 20))
+
+
+def _accelerator(buffer):
+    for beginning, kind in _ACCELERATORS:
+        if buffer.startswith(beginning) and "Host" not in buffer:
+            return kind
+    return "cpu"
+
+
+def _pass_on():
+    facts = {"layers": 0, "layers_offloaded": 0, "buffers": {}}
+    for line in sys.stdin.buffer:
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+        if found := _LAYERS.search(line):
+            facts["layers"] = int(found[1]) + 1  # llama.cpp counts the output layer too
+        if found := _OFFLOADED.search(line):
+            facts["layers_offloaded"], facts["layers"] = int(found[1]), int(found[2])
+        if found := _BUFFER.search(line):
+            facts["buffers"][found[1].decode()] = float(found[2])
+    print(json.dumps(facts), flush=True)
+
+
+if __name__ == "__main__":
+    _pass_on()

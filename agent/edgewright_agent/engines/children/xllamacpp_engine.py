@@ -1,0 +1,110 @@
+"""GGUF by xllamacpp: llama.cpp's own server inside this process. /v1 is its, on a port of its own."""
+
+import json
+import socket
+import urllib.error
+import urllib.request
+
+import engine_http
+import gguf_files
+import llama_log
+
+_TOKEN_S = 600
+_CACHE_MIB = 64  # llama.cpp's own default of 8 GiB for remembered prompts is no size for a device
+
+
+class Xllamacpp:
+    """See engine_http for what each part promises."""
+
+    name = "xllamacpp"
+    capabilities = ("completions",)
+
+    def __init__(self, spec, secret):
+        self._spec = spec
+        self._secret = secret
+        self._held = _hold_port()
+        self.openai_port = self._held.getsockname()[1]
+
+    def version(self):
+        from importlib.metadata import version
+
+        return version("xllamacpp")
+
+    def load(self):
+        path = gguf_files.model_file(self._spec["artifact"])
+        with llama_log.LlamaLog() as self._log:
+            import xllamacpp
+
+            params = _params(xllamacpp, self._spec, path)
+            params.port = self.openai_port
+            params.api_keys = [self._secret]
+            if hasattr(socket, "SO_REUSEPORT"):
+                params.reuse_port = True
+            else:
+                self._held.close()
+            self._server = xllamacpp.Server(params)
+        self._held.close()
+        self._context = params.n_ctx // params.n_parallel
+
+    def info(self):
+        accelerator, device = self._log.accelerator()
+        facts = self._log.facts
+        return {
+            "accelerator": accelerator,
+            "device": device,
+            "layers": facts["layers"],
+            "layers_offloaded": facts["layers_offloaded"],
+            "context": self._context,
+        }
+
+    def vram_bytes(self):
+        return self._log.vram_bytes()
+
+    def one_token(self):
+        question = {"model": self._spec["model"], "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.openai_port}/v1/completions",
+            data=json.dumps(question).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._secret}"},
+        )
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=_TOKEN_S) as answer:
+                tokens = json.load(answer)["usage"]["completion_tokens"]
+        except urllib.error.HTTPError as fault:
+            raise RuntimeError(f"llama.cpp answered {fault.code}: {fault.read(500)!r}") from fault
+        if tokens < 1:
+            raise RuntimeError("llama.cpp generated no token")
+
+
+def _params(xllamacpp, spec, path):
+    options = spec["options"]
+    params = xllamacpp.CommonParams()
+    params.model.path = path
+    params.model_alias = {spec["model"]}
+    params.n_parallel = int(options.get("parallel", 1))
+    params.n_ctx = int(options.get("context", 2048)) * params.n_parallel  # llama.cpp divides it among the slots
+    params.n_gpu_layers = int(options.get("gpu_layers", 0 if spec["accelerator"] == "cpu" else -1))
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(options.get("threads", 1))
+    params.fit_params = False  # what does not fit must fail, not shrink in silence
+    params.warmup = False
+    params.cache_ram_mib = _CACHE_MIB
+    params.offline = True
+    params.ui = False
+    params.endpoint_slots = False
+    params.cors_origins = ""
+    params.sse_ping_interval = 0
+    params.verbosity = 4  # below this llama.cpp does not say where it put the layers
+    return params
+
+
+def _hold_port():
+    """A bound socket that does not listen: the port is ours, and announced, before the server is up."""
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if hasattr(socket, "SO_REUSEPORT"):
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
+if __name__ == "__main__":
+    engine_http.main(Xllamacpp)
