@@ -1,7 +1,6 @@
 """Unquantised GGUF → GGUF of a llama.cpp file type, in one call of llama.cpp.
 
-Request: {"source": file, "out": file, "ftype": "Q4_K_M", "threads": 1, "options": {…}}; options: `pure`,
-`output_tensor_type`, `token_embedding_type`, as llama.cpp's llama_model_quantize_params has them.
+Request: {"source": file, "out": file, "ftype": "Q4_K_M", "threads": 1, "pure": false}
 """
 
 from __future__ import annotations
@@ -24,11 +23,7 @@ def quantise(request: dict[str, Any], say: Say) -> dict[str, Any]:
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = getattr(llama_cpp, UNQUANTISED.get(ftype, f"LLAMA_FTYPE_MOSTLY_{ftype}"))
     params.nthread = request["threads"]
-    options = request["options"]
-    params.pure = options.get("pure", False)
-    for key in ("output_tensor_type", "token_embedding_type"):
-        if key in options:
-            setattr(params, key, getattr(llama_cpp, f"GGML_TYPE_{options[key]}"))
+    params.pure = request["pure"]
     llama_cpp.llama_backend_init()
     status = llama_cpp.llama_model_quantize(
         os.fsencode(request["source"]), os.fsencode(request["out"]), ctypes.byref(params)

@@ -1,0 +1,237 @@
+"""Building an artifact: stage the source, run the backend's stages in children, put the result into the store.
+
+The controller never reads a model here: it links files, watches children and renames folders. Whatever goes wrong,
+also cancelling, nothing stays of a build but its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO, Final, TypeVar, cast
+
+from edgewright_contract import durable
+from edgewright_contract.block_index import BlockIndexError
+from edgewright_contract.bundle import BundleError
+from edgewright_controller.compile import child, toolchain
+from edgewright_controller.compile.backends import gguf, mlx, onnx
+from edgewright_controller.compile.backends.job import Backend, Job, RunStage
+from edgewright_controller.compile.build_key import build_key
+from edgewright_controller.compile.child import Stage, StageFailed
+from edgewright_controller.compile.intermediates import Intermediates
+from edgewright_controller.compile.recipe import Recipe
+from edgewright_controller.compile.source import Source, SourceFile
+from edgewright_controller.compile.store import ArtifactStore, Stored
+
+_MODULES: Final[Mapping[str, ModuleType]] = {"gguf": gguf, "mlx": mlx, "onnx": onnx}
+BACKENDS: Final = cast(Mapping[str, Backend], _MODULES)
+
+DEADLINE_S: Final = 6 * 3600.0
+# Left free for everything else that the machine does.
+RESERVE_BYTES: Final = 256 << 20
+_SCRATCH: Final = ".building-"
+_OUT: Final = "artifact"
+
+T = TypeVar("T")
+
+
+class BuildFailed(Exception):
+    """A build gave no artifact: in which stage, its exit status if it had one, its last lines, and its log."""
+
+    def __init__(
+        self, stage: str, reason: str, *, exit_status: int | None, last_lines: tuple[str, ...], log: Path
+    ) -> None:
+        super().__init__("\n".join([f"{stage}: {reason} (log: {log})", *(f"    {line}" for line in last_lines)]))
+        self.stage = stage
+        self.reason = reason
+        self.exit = exit_status
+        self.last_lines = last_lines
+        self.log = log
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the build with this key is: `done` from 0 to 1, and what happens now."""
+
+    key: str
+    stage: str
+    done: float
+    say: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished build: the artifact as the store has it, and the build's log."""
+
+    artifact: Stored
+    log: Path
+
+    @property
+    def bundle(self) -> str:
+        """The artifact's identity."""
+        return self.artifact.bundle
+
+
+class Builder:
+    """Builds below STATE: `builds/<key>.log`, `intermediates/`, `toolchains/`; artifacts go to `store`.
+
+    `interpreters` has a Python for each runtime's toolchain. The store must be on the same file system.
+    """
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        state: Path,
+        interpreters: Mapping[str, str],
+        *,
+        threads: int | None = None,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        """Open the folders, made if absent, and remove what a crash left. `deadline_s` is for each stage."""
+        self._store = store
+        self._toolchains = state / "toolchains"
+        self._builds = state / "builds"
+        self._interpreters = dict(interpreters)
+        self._threads = threads or os.cpu_count() or 1
+        self._deadline_s = deadline_s
+        self._intermediates = Intermediates(state / "intermediates")
+        self._storing = asyncio.Lock()
+        durable.make_folder(self._builds)
+        for leftover in self._builds.glob(f"{_SCRATCH}*"):
+            shutil.rmtree(leftover)
+
+    def versions(self, runtime: str) -> Mapping[str, str]:
+        """The runtime's toolchain, as a build key wants it. Starts a child only when the environment changed.
+
+        Raises toolchain.ToolchainMissing, OSError.
+        """
+        return toolchain.versions(runtime, self._interpreters[runtime], self._toolchains)
+
+    async def build(
+        self, source: Source, recipe: Recipe, key: str, progress: Callable[[Progress], None] = lambda _: None
+    ) -> Built:
+        """Build `recipe` from `source`; `key` is their build key, computed with `versions`.
+
+        A prebuilt recipe takes a source from `inspect_prebuilt`. Raises BuildFailed, toolchain.ToolchainMissing;
+        when cancelled, the children are gone before the cancellation goes on.
+        """
+        log = self._builds / f"{key}.log"
+
+        def say(stage: str, done: float, what: str) -> None:
+            progress(Progress(key, stage, done, what))
+
+        try:
+            versions = {} if recipe.prebuilt else await asyncio.to_thread(self.versions, recipe.runtime)
+            if build_key(source.digest, recipe, versions) != key:
+                raise StageFailed("prepare", "the toolchain changed since this build was planned; plan again", None, ())
+            self._check_disk(source, recipe)
+            async with self._scratch() as scratch:
+                out = scratch / _OUT
+                with log.open("wb", buffering=0) as words:
+                    if recipe.prebuilt:
+                        say("copy", 0.0, "copying")
+                        await asyncio.to_thread(_copy, source, out)
+                    else:
+                        run = self._stages(recipe.runtime, scratch, words, say)
+                        await BACKENDS[recipe.runtime].build(self._job(source, recipe, versions, scratch, run))
+                _check_unchanged(source)
+                say("store", 1.0, "storing")
+                async with self._storing:
+                    # Shielded: a thread cannot be cancelled, and the scratch folder must outlive it.
+                    stored = await _finish(asyncio.to_thread(self._store.add, out))
+            return Built(stored, log)
+        except StageFailed as error:
+            raise BuildFailed(
+                error.stage, error.reason, exit_status=error.exit, last_lines=error.last_lines, log=log
+            ) from error
+        except (OSError, BundleError, BlockIndexError) as error:
+            raise BuildFailed("store", str(error), exit_status=None, last_lines=(), log=log) from error
+
+    def _job(self, source: Source, recipe: Recipe, versions: Mapping[str, str], scratch: Path, run: RunStage) -> Job:
+        if source.facts is None:
+            raise StageFailed("prepare", f"{source.folder}: a prebuilt artifact cannot be compiled", None, ())
+        return Job(
+            source=source,
+            facts=source.facts,
+            recipe=recipe,
+            versions=versions,
+            staged=_link(source, scratch / "source"),
+            scratch=scratch,
+            out=scratch / _OUT,
+            threads=self._threads,
+            intermediates=self._intermediates,
+            run=run,
+        )
+
+    def _stages(self, runtime: str, scratch: Path, words: BinaryIO, say: Callable[[str, float, str], None]) -> RunStage:
+        """Runs stages one after the other, each taking the build's progress on from where the last left it."""
+        reached = 0.0
+
+        async def run(script: str, request: Mapping[str, Any], until: float) -> dict[str, Any]:
+            nonlocal reached
+            start, reached = reached, until
+            words.write(f"== {script} {_described(request)}\n".encode())
+            stage = Stage(script, self._interpreters[runtime], self._deadline_s, self._threads)
+            return await child.run(
+                stage, request, scratch, words, lambda done, what: say(script, start + (until - start) * done, what)
+            )
+
+        return run
+
+    @contextlib.asynccontextmanager
+    async def _scratch(self) -> AsyncIterator[Path]:
+        scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self._builds))
+        try:
+            yield scratch
+        finally:
+            await _finish(asyncio.to_thread(shutil.rmtree, scratch))
+
+    def _check_disk(self, source: Source, recipe: Recipe) -> None:
+        needed = RESERVE_BYTES
+        needed += source.bytes if recipe.prebuilt else BACKENDS[recipe.runtime].disk_bytes(source, recipe)
+        free = shutil.disk_usage(self._builds).free
+        if free < needed:
+            reason = f"{self._builds}: the build needs about {needed:,} bytes of disk, {free:,} are free"
+            raise StageFailed("prepare", reason, None, ())
+
+
+async def _finish(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for a thread's work to its end, also when cancelled meanwhile; then the cancellation goes on."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def _link(source: Source, folder: Path) -> Path:
+    folder.mkdir()
+    for file in source.files:
+        (folder / file.path).symlink_to(file.place.absolute())
+    return folder
+
+
+def _copy(source: Source, folder: Path) -> None:
+    """The source's files as they are. Copies, not hard links: the store makes its files read-only."""
+    for file in source.files:
+        target = folder / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file.place, target)
+
+
+def _check_unchanged(source: Source) -> None:
+    changed: list[SourceFile] = [file for file in source.files if not file.unchanged]
+    if changed:
+        raise StageFailed("prepare", f"{changed[0].place}: changed while it was built from; apply again", None, ())
+
+
+def _described(request: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in request.items() if key not in ("source", "out", "cache"))

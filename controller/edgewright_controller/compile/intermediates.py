@@ -1,0 +1,85 @@
+"""What several recipes share on their way, such as the unquantised GGUF: made once, kept within a budget.
+
+Two builds that want the same one at the same time wait for one making. What a build holds is never removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from edgewright_contract import durable
+
+DEFAULT_BUDGET_BYTES: Final = 64 << 30
+
+
+class Intermediates:
+    """Files in a folder, each with a name that says everything that shaped its bytes."""
+
+    def __init__(self, folder: Path, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
+        """Open `folder`, made if absent, and remove what a crash left half done. Raises OSError."""
+        self._folder = folder
+        self._budget = budget_bytes
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._holders: Counter[str] = Counter()
+        durable.make_folder(folder)
+        for leftover in folder.glob(".*"):
+            leftover.unlink()
+
+    def has(self, name: str) -> bool:
+        """Whether it is made already."""
+        return (self._folder / name).is_file()
+
+    @contextlib.asynccontextmanager
+    async def hold(self, name: str, make: Callable[[Path], Awaitable[None]]) -> AsyncIterator[Path]:
+        """The file `name`, made by `make(path)` if it is not here, held until the block ends.
+
+        Raises what `make` raises; nothing stays of a making that failed.
+        """
+        path = self._folder / name
+        self._holders[name] += 1
+        try:
+            async with self._locks[name]:
+                if not path.is_file():
+                    await self._make(path, make)
+            os.utime(path)
+            yield path
+        finally:
+            self._holders[name] -= 1
+            self._trim()
+
+    async def _make(self, path: Path, make: Callable[[Path], Awaitable[None]]) -> None:
+        # The suffix stays last: a converter may go by it.
+        half = path.with_name(f".{path.name}")
+        try:
+            await make(half)
+            await asyncio.to_thread(_sync, half)
+            os.rename(half, path)
+            durable.sync_folder(self._folder)
+        finally:
+            half.unlink(missing_ok=True)
+
+    def _trim(self) -> None:
+        """Remove the longest unused ones beyond the budget."""
+        entries = sorted(
+            ((entry.stat().st_mtime_ns, entry.stat().st_size, entry) for entry in self._folder.iterdir()), reverse=True
+        )
+        total = 0
+        for _used, size, entry in entries:
+            total += size
+            if total > self._budget and not self._holders[entry.name] and not entry.name.startswith("."):
+                entry.unlink()
+                total -= size
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
