@@ -1,0 +1,209 @@
+"""Devices: who they are, what they should have, what they said last.
+
+The history of what a device should have is kept, with how each generation ended on it; so "the release before this
+one that worked here" is a question to the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from edgewright_contract.v1 import agent_pb2
+from edgewright_controller.director import DirectorMetadata
+from edgewright_controller.ledger import tables
+from edgewright_controller.ledger.errors import GenerationTaken, NotInLedger
+
+SETTLED = (agent_pb2.OUTCOME_SUCCEEDED, agent_pb2.OUTCOME_FAILED, agent_pb2.OUTCOME_HELD)
+
+
+@dataclass(frozen=True)
+class DeviceRow:
+    """One enrolled device. `inventory` and `status` are as last sent; None: never. `seen_ms` None: never."""
+
+    id: str
+    enrolled_ms: int
+    certificate_serial: str
+    inventory: agent_pb2.Inventory | None = field(compare=False)
+    inventory_digest: str
+    seen_ms: int | None
+    status: agent_pb2.DeviceStatus | None = field(compare=False)
+    status_sequence: int
+
+
+@dataclass(frozen=True)
+class DesiredRow:
+    """What a device should have since `since_ms`. `release` None: nothing. `outcome` is the device's own word."""
+
+    device: str
+    generation: int
+    release: str | None
+    since_ms: int
+    reason: str
+    outcome: agent_pb2.Outcome
+    settled_ms: int | None
+
+
+def enrol(connection: Connection, device: str, certificate_serial: str, now_ms: int) -> None:
+    """Enter a device, or enter it anew with another certificate.
+
+    A device that enrols anew may have lost its disk, so its statuses may count from the start again.
+    """
+    values = {"certificate_serial": certificate_serial, "enrolled_ms": now_ms, "status_sequence": 0}
+    statement = upsert(tables.devices).values(id=device, inventory_digest="", **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+
+
+def get(connection: Connection, device: str) -> DeviceRow:
+    """One device. Raises NotInLedger."""
+    rows = every(connection, [device])
+    if not rows:
+        raise NotInLedger(f"there is no device {device!r}; `edgewright devices` lists those enrolled")
+    return rows[0]
+
+
+def every(connection: Connection, only: Iterable[str] | None = None, limit: int = 0) -> list[DeviceRow]:
+    """Devices by id: all, or those of `only` that there are; `limit` 0: no limit."""
+    statement = select(tables.devices).order_by(tables.devices.c.id)
+    if only is not None:
+        statement = statement.where(tables.devices.c.id.in_(list(only)))
+    if limit:
+        statement = statement.limit(limit)
+    return [_device(row._mapping) for row in connection.execute(statement)]
+
+
+def _device(value: Mapping[Any, Any]) -> DeviceRow:
+    parsed = dict(value)
+    if value["inventory"] is not None:
+        parsed["inventory"] = agent_pb2.Inventory.FromString(value["inventory"])
+    if value["status"] is not None:
+        parsed["status"] = agent_pb2.DeviceStatus.FromString(value["status"])
+    return DeviceRow(**parsed)
+
+
+def seen(connection: Connection, times_ms: Mapping[str, int]) -> None:
+    """When each device was last heard of. An earlier time than the one known changes nothing."""
+    table = tables.devices
+    later = func.max(func.coalesce(table.c.seen_ms, 0), bindparam("heard"))
+    if times_ms:
+        statement = update(table).where(table.c.id == bindparam("heard_of")).values(seen_ms=later)
+        connection.execute(statement, [{"heard_of": device, "heard": time} for device, time in times_ms.items()])
+
+
+def report(connection: Connection, device: str, status: agent_pb2.DeviceStatus, now_ms: int) -> bool:
+    """Keep what a device says of itself, unless it is old news; whether it was news.
+
+    The outcome of a generation is kept with the generation, if the status speaks of the release that was wanted.
+    Raises NotInLedger.
+    """
+    known = connection.scalar(select(tables.devices.c.status_sequence).where(tables.devices.c.id == device))
+    if known is None:
+        raise NotInLedger(f"there is no device {device!r}; enrol it again")
+    if status.sequence <= known:
+        return False
+    values = {"status": status.SerializeToString(), "status_sequence": status.sequence, "seen_ms": now_ms}
+    connection.execute(update(tables.devices).where(tables.devices.c.id == device).values(values))
+    if status.outcome in SETTLED:
+        table = tables.desired
+        told = and_(table.c.device == device, table.c.generation == status.generation)
+        same = func.coalesce(table.c.release, "") == status.release
+        outcome = {"outcome": int(status.outcome), "settled_ms": now_ms}
+        connection.execute(update(table).where(told, same).values(outcome))
+    return True
+
+
+def put_inventory(connection: Connection, device: str, inventory: agent_pb2.Inventory, digest: str) -> None:
+    """Keep what a device is; `digest` is the device's own, which it repeats at each check-in."""
+    values = {"inventory": inventory.SerializeToString(deterministic=True), "inventory_digest": digest}
+    connection.execute(update(tables.devices).where(tables.devices.c.id == device).values(values))
+
+
+def set_desired(
+    connection: Connection,
+    device: str,
+    release: str | None,
+    *,
+    reason: str,
+    now_ms: int,
+    generation: int | None = None,
+) -> DesiredRow:
+    """What `device` should have from now on, as a new generation: the next one, or `generation`.
+
+    Raises GenerationTaken when `generation` is not above every one that was set before.
+    """
+    current = generation_of(connection, device)
+    if generation is not None and generation <= current:
+        raise GenerationTaken(device, generation, current)
+    row = DesiredRow(device, generation or current + 1, release, now_ms, reason, agent_pb2.OUTCOME_UNSPECIFIED, None)
+    connection.execute(insert(tables.desired).values({**row.__dict__, "outcome": 0}))
+    return row
+
+
+def generation_of(connection: Connection, device: str) -> int:
+    """The highest generation that was ever set, 0 when none."""
+    table = tables.desired
+    return connection.scalar(select(func.max(table.c.generation)).where(table.c.device == device)) or 0
+
+
+def desired(connection: Connection, only: Iterable[str] | None = None) -> dict[str, DesiredRow]:
+    """What each device should have now: all devices that were ever given something, or those of `only`."""
+    table = tables.desired
+    newest = select(table.c.device, func.max(table.c.generation).label("generation")).group_by(table.c.device)
+    if only is not None:
+        newest = newest.where(table.c.device.in_(list(only)))
+    last = newest.subquery()
+    statement = select(table).join(last, and_(table.c.device == last.c.device, table.c.generation == last.c.generation))
+    return {row.device: DesiredRow(**row._mapping) for row in connection.execute(statement)}
+
+
+def history(connection: Connection, device: str) -> list[DesiredRow]:
+    """All that `device` was to have, the newest first."""
+    statement = select(tables.desired).where(tables.desired.c.device == device)
+    newest_first = statement.order_by(tables.desired.c.generation.desc())
+    return [DesiredRow(**row._mapping) for row in connection.execute(newest_first)]
+
+
+def good_before(connection: Connection, device: str, leaving: str | None = None) -> str | None:
+    """The release that `device` would go back to, None when there is none.
+
+    That is the newest that succeeded here, is not `leaving` (None: the one it should have now, unless that failed),
+    and was not rolled back.
+    """
+    rows = history(connection, device)
+    succeeded = agent_pb2.OUTCOME_SUCCEEDED
+    if leaving is None and rows:
+        leaving = rows[0].release
+    refused = set(connection.scalars(select(tables.rolled_back.c.release)))
+    for row in rows:
+        if row.outcome == succeeded and row.release and row.release != leaving and row.release not in refused:
+            return row.release
+    return None
+
+
+def put_metadata(connection: Connection, device: str, made: DirectorMetadata) -> None:
+    """Keep the director's newest metadata of a device."""
+    values = {
+        "version": made.version,
+        "timestamp": made.timestamp,
+        "snapshot": made.snapshot,
+        "targets": made.targets,
+        "expires_ms": int(made.expires.timestamp() * 1000),
+        "inputs": made.inputs,
+    }
+    statement = upsert(tables.director_metadata).values(device=device, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=["device"], set_=values))
+
+
+def metadata(connection: Connection, device: str) -> DirectorMetadata | None:
+    """The director's newest metadata of a device, None before the first."""
+    table = tables.director_metadata
+    row = connection.execute(select(table).where(table.c.device == device)).one_or_none()
+    if row is None:
+        return None
+    expires = datetime.fromtimestamp(row.expires_ms / 1000, timezone.utc)
+    return DirectorMetadata(row.timestamp, row.snapshot, row.targets, row.version, expires, row.inputs)

@@ -1,0 +1,35 @@
+"""What can be wrong with the ledger, by what a caller does next."""
+
+from __future__ import annotations
+
+
+class LedgerError(Exception):
+    """The ledger could not do it; nothing of it was stored. The text says why."""
+
+
+class LedgerDamaged(LedgerError):
+    """The file is not a ledger that this version can use; an operator must act."""
+
+
+class FleetMismatch(LedgerError):
+    """The state folder belongs to another fleet."""
+
+
+class LedgerBusy(LedgerError):
+    """Too many writes wait already; try again later."""
+
+
+class LedgerClosed(LedgerError):
+    """The ledger is closed, or its writer has died; nothing more can be stored."""
+
+
+class NotInLedger(LedgerError):
+    """There is no such device, release, rollout or request."""
+
+
+class GenerationTaken(LedgerError):
+    """Somebody else has set this device's desired state in the meantime."""
+
+    def __init__(self, device: str, wanted: int, current: int):
+        super().__init__(f"{device}: generation {wanted} was to be set, but generation {current} stands already")
+        self.device, self.wanted, self.current = device, wanted, current

@@ -1,0 +1,93 @@
+"""Opening the ledger: pragmas, migrations, one writer, a few readers."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from edgewright_controller.ledger import migrate
+from edgewright_controller.ledger.errors import LedgerDamaged
+from edgewright_controller.ledger.writer import Writer
+
+T = TypeVar("T")
+
+READERS: Final = 4
+BUSY_S: Final = 10.0
+
+
+class Ledger:
+    """One ledger file, opened. Only one process may hold it (`state_lock` sees to that)."""
+
+    def __init__(self, path: Path, writing: Engine, reading: Engine):
+        self.path = path
+        self._writing, self._reading = writing, reading
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-reader")
+        self._writer = Writer(writing)
+
+    @classmethod
+    def open(cls, path: Path) -> Ledger:
+        """The ledger at `path`, made when absent, brought to the newest tables when older.
+
+        Raises LedgerDamaged when the file is no ledger, or that of a newer version.
+        """
+        writing = _engine(path, "BEGIN IMMEDIATE", pool_class=NullPool)
+        try:
+            migrate.to_head(writing, path)
+        except DatabaseError as error:
+            raise LedgerDamaged(
+                f"{path}: this is not a ledger that can be read ({error.orig}); restore the state folder from a backup"
+            ) from error
+        reading = _engine(path, "BEGIN", pool_class=QueuePool, query_only=True)
+        return cls(path, writing, reading)
+
+    async def write(self, act: Callable[[Connection], T]) -> T:
+        """What `act` returns, once committed. See Writer.write."""
+        return await self._writer.write(act)
+
+    def write_now(self, act: Callable[[Connection], T]) -> T:
+        """`write` for callers without an event loop; blocks."""
+        return self._writer.write_now(act)
+
+    async def read(self, act: Callable[[Connection], T]) -> T:
+        """What `act` returns, run in a thread, on one consistent view. Writing in it fails."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, act)
+
+    def read_now(self, act: Callable[[Connection], T]) -> T:
+        """`read` for callers without an event loop; blocks."""
+        with self._reading.connect() as connection, connection.begin():
+            return act(connection)
+
+    def close(self) -> None:
+        """Store what waits, then close. A second call does nothing. Raises LedgerError when it takes too long."""
+        self._writer.close()
+        self._readers.shutdown()
+        self._reading.dispose()
+        self._writing.dispose()
+
+
+def _engine(path: Path, begin: str, *, pool_class: type[Any], query_only: bool = False) -> Engine:
+    sized = {"pool_size": READERS, "max_overflow": READERS} if pool_class is QueuePool else {}
+    engine = create_engine(f"sqlite:///{path}", poolclass=pool_class, connect_args={"timeout": BUSY_S}, **sized)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # sqlite3 must not begin transactions of its own
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        if query_only:
+            connection.execute("PRAGMA query_only=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

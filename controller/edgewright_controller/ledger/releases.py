@@ -1,0 +1,114 @@
+"""Releases by digest, with the signed target that goes with each, and which of them were rolled back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, delete, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from edgewright_contract import canonical
+from edgewright_contract.release import Release, from_json
+from edgewright_contract.targets import ImageTarget
+from edgewright_controller.ledger import artifacts, tables
+from edgewright_controller.ledger.errors import LedgerError, NotInLedger
+
+_MODELS = "model"
+
+
+@dataclass(frozen=True)
+class ReleaseRow:
+    """One release. `target` is what the image repository says of its artifact."""
+
+    digest: str
+    release: Release
+    target: ImageTarget
+    created_ms: int
+
+
+def put(connection: Connection, release: Release, epoch: int, now_ms: int) -> str:
+    """Keep a release, whose artifact must be there; its digest. Again: only a higher epoch changes it.
+
+    Raises NotInLedger when the artifact is not there.
+    """
+    if artifacts.get(connection, release.artifact) is None:
+        raise NotInLedger(f"release of {release.model}: there is no artifact {release.artifact[:12]}")
+    statement = insert(tables.releases).values(
+        digest=release.digest,
+        document=canonical.encode(release.to_json()).decode("ascii"),
+        model=release.model,
+        profile=release.profile,
+        artifact=release.artifact,
+        release_epoch=epoch,
+        created_ms=now_ms,
+    )
+    # SQLite's max of two values; an epoch only rises.
+    higher = func.max(tables.releases.c.release_epoch, statement.excluded.release_epoch)
+    connection.execute(statement.on_conflict_do_update(index_elements=["digest"], set_={"release_epoch": higher}))
+    return release.digest
+
+
+def get(connection: Connection, digest: str) -> ReleaseRow:
+    """The release with this digest. Raises NotInLedger."""
+    row = connection.execute(_select().where(tables.releases.c.digest == digest)).one_or_none()
+    if row is None:
+        raise NotInLedger(f"there is no release {digest[:12]}")
+    return _row(row)
+
+
+def find(connection: Connection, prefix: str) -> ReleaseRow:
+    """The one release whose digest begins with `prefix`. Raises NotInLedger for none, LedgerError for several."""
+    digests = tables.releases.c.digest
+    rows = connection.execute(_select().where(digests.startswith(prefix, autoescape=True)).limit(2)).all()
+    if not rows:
+        raise NotInLedger(f"there is no release {prefix!r}; `edgewright status` shows those in use")
+    if len(rows) > 1:
+        raise LedgerError(f"{prefix!r} begins several releases' digests; give more of it")
+    return _row(rows[0])
+
+
+def every(connection: Connection) -> list[ReleaseRow]:
+    """All releases, the newest first."""
+    return [_row(row) for row in connection.execute(_select().order_by(tables.releases.c.created_ms.desc()))]
+
+
+def mark_rolled_back(connection: Connection, digest: str, by: str, now_ms: int) -> None:
+    """Refuse this release from now on, until it is released again."""
+    values = {"at_ms": now_ms, "by": by}
+    statement = insert(tables.rolled_back).values(release=digest, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=["release"], set_=values))
+
+
+def unmark_rolled_back(connection: Connection, digest: str) -> None:
+    """Allow this release again (`apply --again`)."""
+    connection.execute(delete(tables.rolled_back).where(tables.rolled_back.c.release == digest))
+
+
+def rolled_back(connection: Connection) -> frozenset[str]:
+    """The digests that are refused."""
+    return frozenset(connection.scalars(select(tables.rolled_back.c.release)))
+
+
+def _select() -> Select[Any]:
+    joined = tables.releases.join(tables.artifacts, tables.releases.c.artifact == tables.artifacts.c.bundle)
+    columns = [column for column in tables.artifacts.c if column.name != "size"]
+    return select(tables.releases, *columns).select_from(joined)
+
+
+def _row(row: Row[Any]) -> ReleaseRow:
+    value = row._mapping
+    release = from_json(json.loads(value["document"]))
+    target = ImageTarget(
+        kind=_MODELS,
+        name=release.model,
+        hw_class=release.hw_class,
+        runtime=release.runtime,
+        bundle=release.artifact,
+        bundle_length=value["bundle_length"],
+        block_index=value["block_index"],
+        block_index_length=value["block_index_length"],
+        release_epoch=value["release_epoch"],
+    )
+    return ReleaseRow(value["digest"], release, target, value["created_ms"])

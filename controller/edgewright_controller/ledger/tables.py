@@ -1,0 +1,235 @@
+"""The ledger's tables, as the newest migration leaves them.
+
+Times that end in `_ms` are Unix milliseconds by the controller's clock; those of a rollout are seconds (float), as
+its engine counts them. Digests are lower-case hex. `rollout_devices` holds where each device of a rollout stands now,
+`rollout_changes` how it got there; only what changes is written to either.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+fleet = Table(
+    "fleet", metadata, Column("name", String(63), primary_key=True), Column("bound_ms", BigInteger, nullable=False)
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("bundle", String(64), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("bundle_length", Integer, nullable=False),
+    Column("block_index", String(64), nullable=False),
+    Column("block_index_length", Integer, nullable=False),
+)
+
+builds = Table(
+    "builds",
+    metadata,
+    Column("build_key", String(64), primary_key=True),
+    Column("bundle", String(64), ForeignKey("artifacts.bundle"), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("runtime", String(16), nullable=False),
+    Column("made_ms", BigInteger, nullable=False),
+)
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("document", Text, nullable=False),
+    Column("model", String(63), nullable=False),
+    Column("profile", String(63), nullable=False),
+    Column("artifact", String(64), ForeignKey("artifacts.bundle"), nullable=False),
+    Column("release_epoch", Integer, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+rolled_back = Table(
+    "rolled_back",
+    metadata,
+    Column("release", String(64), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("by", String(128), nullable=False),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("id", String(63), primary_key=True),
+    Column("enrolled_ms", BigInteger, nullable=False),
+    Column("certificate_serial", String(64), nullable=False),
+    Column("inventory", LargeBinary),
+    Column("inventory_digest", String(64), nullable=False),
+    Column("seen_ms", BigInteger),
+    Column("status", LargeBinary),
+    Column("status_sequence", BigInteger, nullable=False),
+)
+
+desired = Table(
+    "desired",
+    metadata,
+    Column("device", String(63), ForeignKey("devices.id"), nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("release", String(64), ForeignKey("releases.digest")),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("outcome", Integer, nullable=False),
+    Column("settled_ms", BigInteger),
+    PrimaryKeyConstraint("device", "generation"),
+)
+
+director_metadata = Table(
+    "director_metadata",
+    metadata,
+    Column("device", String(63), ForeignKey("devices.id"), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("timestamp", LargeBinary, nullable=False),
+    Column("snapshot", LargeBinary, nullable=False),
+    Column("targets", LargeBinary, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("inputs", String(64), nullable=False),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("id", String(63), primary_key=True),
+    Column("number", Integer, nullable=False, unique=True),
+    Column("document", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("ending", String(16)),
+    Column("wave", Integer, nullable=False),
+    Column("waves", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Column("changed_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("watched", Float, nullable=False),
+    Column("wall", Float, nullable=False),
+    Column("state_watched", Float, nullable=False),
+    Index(None, "ended_at"),
+)
+
+rollout_devices = Table(
+    "rollout_devices",
+    metadata,
+    Column("rollout", String(63), ForeignKey("rollouts.id"), nullable=False),
+    Column("device", String(63), nullable=False),
+    Column("place", Integer, nullable=False),
+    Column("wave", Integer, nullable=False),
+    Column("release", String(64)),
+    Column("previous", String(64)),
+    Column("first_generation", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("changed_at", Float, nullable=False),
+    Column("watched", Float, nullable=False),
+    Column("detached", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    PrimaryKeyConstraint("rollout", "device"),
+    Index(None, "device"),
+)
+
+rollout_changes = Table(
+    "rollout_changes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("rollout", String(63), ForeignKey("rollouts.id"), nullable=False),
+    Column("device", String(63)),
+    Column("state", String(16), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index(None, "rollout"),
+)
+
+telemetry = Table(
+    "telemetry",
+    metadata,
+    Column("device", String(63), nullable=False),
+    Column("spool_epoch", LargeBinary(16), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("recv_ms", BigInteger, nullable=False),
+    Column("dropped_before", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("device", "spool_epoch", "seq"),
+    Index(None, "recv_ms"),
+    sqlite_with_rowid=False,
+)
+
+latest_telemetry = Table(
+    "latest_telemetry",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("spool_epoch", LargeBinary(16), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("recv_ms", BigInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+)
+
+watermarks = Table(
+    "watermarks",
+    metadata,
+    Column("device", String(63), nullable=False),
+    Column("spool_epoch", LargeBinary(16), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    PrimaryKeyConstraint("device", "spool_epoch"),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("device", String(63), ForeignKey("devices.id"), nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("argument", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+    Index(None, "device", "state"),
+)
+
+enrolments = Table(
+    "enrolments",
+    metadata,
+    Column("secret_sha256", String(64), primary_key=True),
+    Column("device", String(63), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("used_ms", BigInteger),
+    Column("key_sha256", String(64)),
+    Column("chain_pem", LargeBinary),
+)
