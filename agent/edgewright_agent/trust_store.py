@@ -1,0 +1,291 @@
+"""Where a device keeps what it trusts: metadata bytes and marks, in agent.sqlite, changed in one transaction.
+
+Each row carries the sha256 of its bytes. Metadata that does not match it counts as not held, and the controller
+sends it again; the marks still refuse anything older. Damaged marks are never replaced by fresh ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root
+
+from edgewright_agent import trust
+from edgewright_agent.database import Database, StateDamaged
+from edgewright_agent.trust import Assignment, Marks, Reason, Repository, RoleMark, TrustRefused
+from edgewright_agent.trust_round import HeldFile, Round, Trusted
+from edgewright_contract import digest
+from edgewright_contract.targets import ImageTarget
+
+_FOLDER_PREFIX: Final = "trust-round-"
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS trust_anchor (
+    repository INTEGER PRIMARY KEY, content BLOB NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS trust_metadata (
+    repository INTEGER NOT NULL, role TEXT NOT NULL, version INTEGER NOT NULL,
+    content BLOB NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (repository, role, version));
+CREATE TABLE IF NOT EXISTS trust_marks (
+    one INTEGER PRIMARY KEY CHECK (one = 1), document TEXT NOT NULL, sha256 TEXT NOT NULL);
+"""
+
+
+class OtherAnchor(Exception):
+    """This state folder trusts other roots: it was enrolled with another controller."""
+
+
+class Named(Protocol):
+    """Who the device is."""
+
+    @property
+    def device(self) -> str:
+        """The device's id."""
+
+    @property
+    def fleet(self) -> str:
+        """The fleet's name."""
+
+
+@dataclass(frozen=True)
+class HeldVersion:
+    """The version of one role that the device holds."""
+
+    repository: Repository
+    role: str
+    version: int
+
+
+class TrustStore:
+    """The device's trust. One process at a time, guarded by the state folder's lock; any of its threads."""
+
+    def __init__(self, path: Path, database: Database):
+        self._path, self._database = path, database
+        self._lock = threading.Lock()
+        for leftover in path.parent.glob(f"{_FOLDER_PREFIX}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    @classmethod
+    def create(cls, path: Path, image_root: bytes, director_root: bytes, *, not_before: datetime) -> TrustStore:
+        """The store in `path`, which trusts these roots; made when absent, as it stands when it trusts them already.
+
+        `not_before`: a time that has surely passed, such as when the device's certificate was issued. Raises
+        TrustRefused when a root does not vouch for itself, OtherAnchor, StateDamaged.
+        """
+        anchors = {Repository.IMAGE: image_root, Repository.DIRECTOR: director_root}
+        for repository, content in anchors.items():
+            _check_root(repository, content)
+        database = Database(path, _SCHEMA)
+        with database.transaction() as connection:
+            rows = {row[0]: row[1] for row in connection.execute("SELECT repository, content FROM trust_anchor")}
+            if rows and rows != {repository.value: content for repository, content in anchors.items()}:
+                raise OtherAnchor(
+                    f"{path} belongs to a device of another controller;"
+                    " give this device a state folder of its own, or remove the old one"
+                )
+            if not rows:
+                for repository, content in anchors.items():
+                    row = (repository.value, content, digest.of_bytes(content))
+                    connection.execute("INSERT INTO trust_anchor VALUES (?, ?, ?)", row)
+                _write_marks(connection, Marks(trusted_time=not_before))
+        return cls(path, database)
+
+    @classmethod
+    def open(cls, path: Path) -> TrustStore:
+        """The store in `path`. Raises StateDamaged when there is none, or its anchors or marks are damaged."""
+        if not path.exists():
+            raise StateDamaged(f"{path} is missing; enrol the device: edgewright-agent enroll --token …")
+        store = cls(path, Database(path, _SCHEMA))
+        with store._database.transaction() as connection:
+            store._anchors(connection)
+            store._marks(connection)
+        return store
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def held(self) -> list[HeldVersion]:
+        """What the device holds whole, for the check-in's request. Raises StateDamaged."""
+        with self._database.transaction() as connection:
+            anchors = self._anchors(connection)
+            files = self._files(connection, anchors)
+        versions: list[HeldVersion] = []
+        for repository in Repository:
+            roots = _root_version(anchors[repository])
+            for file in files[repository]:
+                if file.role == "root":
+                    roots = max(roots, file.version)
+                else:
+                    versions.append(HeldVersion(repository, file.role, file.version))
+            versions.append(HeldVersion(repository, "root", roots))
+        return versions
+
+    def marks(self) -> Marks:
+        """What only rises, as it stands. Raises StateDamaged."""
+        with self._database.transaction() as connection:
+            return self._marks(connection)
+
+    def apply(
+        self,
+        files: Mapping[tuple[Repository, str], bytes],
+        identity: Named,
+        now: datetime,
+        holds: Collection[str] = (),
+        accepted_hw_classes: Collection[str] | None = None,
+    ) -> Assignment:
+        """What the device should have, by what a check-in answered (`files`, maybe empty) and what is held.
+
+        Bytes and marks are kept only when all of it is accepted. Raises TrustRefused and MetadataStale, which block
+        changes but never serving; StateDamaged; OSError.
+        """
+        with self._lock, contextlib.ExitStack() as stack:
+            with self._database.transaction() as connection:
+                anchors, marks = self._anchors(connection), self._marks(connection)
+                held = self._files(connection, anchors)
+            reference = trust.reference_time(marks, now)
+            rounds = {}
+            for repository in Repository:
+                made = tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=self._path.parent)
+                rounds[repository] = Round(
+                    repository,
+                    anchors[repository],
+                    held=held[repository],
+                    answer={name: content for (where, name), content in files.items() if where == repository},
+                    reference=reference,
+                    folder=Path(stack.enter_context(made)),
+                )
+            director = rounds[Repository.DIRECTOR].statement()
+            chosen = trust.wanted(director)
+            image = rounds[Repository.IMAGE].look_up(chosen.path if chosen else None)
+            assignment = trust.decide(
+                image,
+                director,
+                device=identity.device,
+                fleet=identity.fleet,
+                accepted_hw_classes=accepted_hw_classes,
+                marks=marks,
+                holds=holds,
+            )
+            trusted = {repository: round_.trusted() for repository, round_ in rounds.items()}
+            roles = {key: mark for each in trusted.values() for key, mark in each.roles.items()}
+            advanced = trust.advance(marks, roles, assignment, reference)
+            self._commit(trusted, held, marks, advanced)
+            return assignment
+
+    def activated(self, target: ImageTarget) -> None:
+        """Remember that `target` took traffic: artifacts of its model with a lower release epoch are refused from now.
+
+        Raises StateDamaged.
+        """
+        with self._lock, self._database.transaction() as connection:
+            marks = self._marks(connection)
+            advanced = trust.activated(marks, target)
+            if advanced != marks:
+                _write_marks(connection, advanced)
+
+    def _commit(
+        self,
+        trusted: Mapping[Repository, Trusted],
+        held: Mapping[Repository, tuple[HeldFile, ...]],
+        before: Marks,
+        after: Marks,
+    ) -> None:
+        if before == after and all(set(trusted[each].files) == set(held[each]) for each in Repository):
+            return
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM trust_metadata")
+            rows = [
+                (repository.value, file.role, file.version, file.content, digest.of_bytes(file.content))
+                for repository, round_ in trusted.items()
+                for file in round_.files
+            ]
+            connection.executemany("INSERT INTO trust_metadata VALUES (?, ?, ?, ?, ?)", rows)
+            _write_marks(connection, after)
+
+    def _anchors(self, connection: sqlite3.Connection) -> dict[Repository, bytes]:
+        rows = connection.execute("SELECT repository, content, sha256 FROM trust_anchor").fetchall()
+        anchors = {Repository(row[0]): row[1] for row in rows if _whole(row[1], row[2])}
+        if set(anchors) != set(Repository):
+            raise StateDamaged(f"{self._path}: the roots of trust are lost or damaged; enrol the device again")
+        return anchors
+
+    def _files(
+        self, connection: sqlite3.Connection, anchors: Mapping[Repository, bytes]
+    ) -> dict[Repository, tuple[HeldFile, ...]]:
+        rows = connection.execute("SELECT repository, role, version, content, sha256 FROM trust_metadata").fetchall()
+        files: dict[Repository, tuple[HeldFile, ...]] = {}
+        for repository in Repository:
+            whole = [HeldFile(*row[1:4]) for row in rows if row[0] == repository.value and _whole(row[3], row[4])]
+            files[repository] = _unbroken(whole, _root_version(anchors[repository]))
+        return files
+
+    def _marks(self, connection: sqlite3.Connection) -> Marks:
+        row = connection.execute("SELECT document, sha256 FROM trust_marks").fetchone()
+        if row is None or not isinstance(row[0], str) or digest.of_bytes(row[0].encode()) != row[1]:
+            raise StateDamaged(f"{self._path}: the marks of trust are lost or damaged; enrol the device again")
+        return _decode(json.loads(row[0]))
+
+
+def _whole(content: Any, sha256: Any) -> bool:
+    return isinstance(content, bytes) and digest.of_bytes(content) == sha256
+
+
+def _unbroken(files: list[HeldFile], anchor: int) -> tuple[HeldFile, ...]:
+    """Without roots above a missing one: from the anchor's version the client walks them one by one."""
+    roots = {file.version for file in files if file.role == "root"}
+    version = anchor
+    while version + 1 in roots:
+        version += 1
+    return tuple(file for file in files if file.role != "root" or file.version <= version)
+
+
+def _check_root(repository: Repository, content: bytes) -> None:
+    try:
+        metadata: Metadata[Any] = Metadata.from_bytes(content)
+        if not isinstance(metadata.signed, Root):
+            raise TrustRefused(Reason.UNVERIFIED, f"the {repository.name.lower()} root is metadata of another role")
+        metadata.signed.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
+    except RepositoryError as error:
+        text = f"the {repository.name.lower()} root does not vouch for itself: {error}"
+        raise TrustRefused(Reason.UNVERIFIED, text) from error
+
+
+def _root_version(anchor: bytes) -> int:
+    version = Metadata.from_bytes(anchor).signed.version
+    assert isinstance(version, int)
+    return version
+
+
+def _write_marks(connection: sqlite3.Connection, marks: Marks) -> None:
+    document = json.dumps(_encode(marks), sort_keys=True)
+    row = (document, digest.of_bytes(document.encode()))
+    connection.execute("INSERT OR REPLACE INTO trust_marks VALUES (1, ?, ?)", row)
+
+
+def _encode(marks: Marks) -> dict[str, Any]:
+    roles = [[repository.value, role, mark.version, mark.keys] for (repository, role), mark in marks.roles.items()]
+    return {
+        "roles": sorted(roles),
+        "generation": marks.generation,
+        "said": marks.said,
+        "epochs": dict(marks.epochs),
+        "trusted_s": marks.trusted_time.timestamp(),
+    }
+
+
+def _decode(document: Any) -> Marks:
+    marks = Marks(trusted_time=datetime.fromtimestamp(document["trusted_s"], timezone.utc))
+    roles = {(Repository(where), role): RoleMark(version, keys) for where, role, version, keys in document["roles"]}
+    return replace(
+        marks, roles=roles, generation=document["generation"], said=document["said"], epochs=document["epochs"]
+    )
