@@ -39,10 +39,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import tomli
-from edgewright_contract import names
-from edgewright_contract.release import RUNTIMES
 
 from edgewright_agent.quantities import parse_duration, parse_size
+from edgewright_contract import names
+from edgewright_contract.release import RUNTIMES
 
 ACCELERATORS: Final = ("cpu", "cuda", "metal", "vulkan", "qnn", "openvino", "dml")
 

@@ -27,6 +27,7 @@ from typing import Final
 
 from edgewright_agent.lifecycle_state import (
     CIRCUMSTANCES,
+    MAX_REASON,
     Act,
     ActiveBroken,
     Assigned,
@@ -50,7 +51,6 @@ STALL_S: Final = 900.0
 MAX_ATTEMPTS: Final = 3
 MAX_RESUMES: Final = 50
 MAX_HELD: Final = 64
-MAX_REASON: Final = 2000
 _FIRST_RETRY_S: Final = 60.0
 _LAST_RETRY_S: Final = 6 * 3600.0
 
@@ -277,7 +277,8 @@ def _release_hold(state: Lifecycle, event: Event, now: float) -> Next:
 def _fall_back(state: Lifecycle, event: Event, now: float) -> Next:
     assert isinstance(event, ActiveBroken)
     broken = replace(state, release=state.active, fault=event.fault, reason=event.reason[:MAX_REASON])
-    if not state.active:
+    waiting = state.outcome is Outcome.FAILED and state.release == state.active and math.isfinite(state.retry_at)
+    if not state.active or waiting:
         return state, ()
     if not state.previous:
         # Nothing to return to. Going through the whole update again repairs damaged files.

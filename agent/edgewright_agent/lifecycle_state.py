@@ -60,6 +60,9 @@ class Fault(Enum):
 CIRCUMSTANCES: Final = frozenset({Fault.DISK_FULL, Fault.MEMORY_SHORT, Fault.DOWNLOAD_FAILED, Fault.ENGINE_MISSING})
 
 
+MAX_REASON: Final = 2000  # characters; the wire takes as many bytes
+
+
 class Act(Enum):
     """What the executor does next. Each ends with Done or Failed, CANCEL at once."""
 

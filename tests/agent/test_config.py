@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from edgewright_agent import config
 from edgewright_agent.quantities import parse_duration, parse_size
 

@@ -1,0 +1,300 @@
+"""The acts of an update: each in a few lines, over the parts that do the work.
+
+Errors of those parts become a fault out of the closed set here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import psutil
+
+from edgewright_agent.artifact_rules import ArtifactUnsafe
+from edgewright_agent.backoff import Backoff
+from edgewright_agent.cancellation import Cancellation, Cancelled
+from edgewright_agent.download import pull
+from edgewright_agent.engines import catalogue
+from edgewright_agent.engines.catalogue import EngineMissing, EngineSettings
+from edgewright_agent.engines.process import EngineFailed, EngineProcess
+from edgewright_agent.engines.supervision import AcceleratorWrong, ProbeFailed, Serving
+from edgewright_agent.fetch_plan import ArtifactCorrupt, DiskFull, FetchPlan, prepare
+from edgewright_agent.journal import DownloadJournal
+from edgewright_agent.lifecycle_state import Act, Fault, Lifecycle
+from edgewright_agent.link import BadAnswer, BlockSource, LinkDown, Refused
+from edgewright_agent.slots import ArtifactDamaged, Slots
+from edgewright_agent.state_store import KnownRelease, StateStore
+from edgewright_agent.update import ActFailed
+from edgewright_contract.engine import EngineInfo, EngineSpec
+from edgewright_contract.targets import ImageTarget
+
+DRAIN_S: Final = 120.0
+_LAST_LINES: Final = 5
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Download:
+    """How far the download is, in bytes. Shown in the status, decided upon by nobody."""
+
+    done: int = 0
+    total: int = 0
+
+
+class DeviceActs:
+    """Performs the lifecycle's acts on this device. Keeps the candidate engine and the old one between acts."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        slots: Slots,
+        journal: DownloadJournal,
+        *,
+        source: BlockSource,
+        serving: Serving,
+        settings: Mapping[str, EngineSettings],
+        reserve: int,
+        on_progress: Callable[[], None],
+        on_activated: Callable[[ImageTarget], None],
+    ) -> None:
+        """`on_progress` is called on the event loop when new bytes are safe; `download` has the numbers.
+        `on_activated` is called in a thread when an artifact took traffic."""
+        self.download = Download()
+        self.info: EngineInfo | None = None
+        self._store, self._slots, self._journal, self._source = store, slots, journal, source
+        self._serving, self._settings, self._reserve, self._on_progress = serving, settings, reserve, on_progress
+        self._on_activated = on_activated
+        self._plan: FetchPlan | None = None
+        self._candidate: EngineProcess | None = None
+        self._candidate_info: EngineInfo | None = None
+        self._old: EngineProcess | None = None
+
+    async def perform(self, act: Act, state: Lifecycle) -> None:
+        """See update.Acts."""
+        acts = {
+            Act.PLAN: self._make_plan,
+            Act.DOWNLOAD: self._fetch,
+            Act.VERIFY: self._verify,
+            Act.START: self._start,
+            Act.PROVE: self._prove,
+            Act.PROBE: self._probe,
+            Act.SWITCH: self._switch,
+            Act.DRAIN: self._drain,
+            Act.REVERT: self._revert,
+            Act.FALL_BACK: self._fall_back,
+        }
+        try:
+            await acts[act](state)
+        except EngineFailed as error:
+            raise ActFailed(Fault.ENGINE_FAILED, told(error)) from error
+        except EngineMissing as error:
+            raise ActFailed(Fault.ENGINE_MISSING, str(error)) from error
+        except ArtifactUnsafe as error:
+            raise ActFailed(Fault.ARTIFACT_UNSAFE, str(error)) from error
+        except (ArtifactCorrupt, BadAnswer) as error:
+            raise ActFailed(Fault.ARTIFACT_CORRUPT, str(error)) from error
+        except DiskFull as error:
+            raise ActFailed(Fault.DISK_FULL, str(error)) from error
+        except (Refused, LinkDown) as error:
+            raise ActFailed(Fault.DOWNLOAD_FAILED, str(error)) from error
+        except OSError as error:
+            fault = Fault.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else Fault.INTERNAL
+            raise ActFailed(fault, str(error)) from error
+
+    async def start_active(self, state: Lifecycle) -> None:
+        """Serve what served before the restart, at once and from this disk alone. Raises ActFailed."""
+        known = self._known(state.active)
+        try:
+            await asyncio.to_thread(self._slots.verify, known.release.artifact)
+        except ArtifactDamaged as error:
+            self._serving.routes.expect(known.release.model, str(error))
+            await asyncio.to_thread(self._slots.remove, known.release.artifact)
+            raise ActFailed(Fault.ARTIFACT_CORRUPT, str(error)) from error
+        await self._serving.resume(self._spec(known))
+        await self.learn_engine()
+
+    async def learn_engine(self) -> None:
+        """Ask the active engine what it is, for the status."""
+        engine = self._serving.active
+        if engine is None:
+            return
+        try:
+            self.info = await engine.info()
+        except EngineFailed as error:
+            _log.warning("the engine does not say what it is: %s", error)
+
+    async def _make_plan(self, state: Lifecycle) -> None:
+        known = self._known(state.release)
+        await self._collect(state)
+        await asyncio.to_thread(self._check_engine, known)
+        available = psutil.virtual_memory().available
+        if known.release.memory_bytes > available:
+            raise ActFailed(
+                Fault.MEMORY_SHORT,
+                f"{known.release.model} needs {known.release.memory_bytes:,} bytes of memory beside what runs; "
+                f"{available:,} are free, {known.release.memory_bytes - available:,} are missing",
+            )
+        reuse = [self._known(release).release.artifact for release in (state.active, state.previous) if release]
+
+        def fetch_documents(cancellation: Cancellation) -> FetchPlan:
+            backoff = Backoff()
+            while True:
+                try:
+                    return prepare(
+                        known.target,
+                        self._source,
+                        self._slots,
+                        reuse=reuse,
+                        reserve=self._reserve,
+                        cancellation=cancellation,
+                    )
+                except LinkDown:
+                    cancellation.wait(backoff.pause())  # the step's deadline ends this
+
+        self.download = Download()
+        if await asyncio.to_thread(self._whole, known.release.artifact):
+            self._plan = None
+            return
+        self._plan = await in_thread(fetch_documents)
+        self.download = Download(0, self._plan.total_bytes)
+
+    def _whole(self, artifact: str) -> bool:
+        """Whether the artifact is here as it was signed. A damaged one is removed, so that it comes anew."""
+        if not self._slots.has(artifact):
+            return False
+        try:
+            self._slots.verify(artifact)
+        except ArtifactDamaged as error:
+            _log.warning("%s; fetching it again", error)
+            self._slots.remove(artifact)
+            return False
+        return True
+
+    def _check_engine(self, known: KnownRelease) -> None:
+        runtime = known.release.runtime
+        settings = self._settings.get(runtime)
+        if settings is None:
+            raise EngineMissing(f"engines.{runtime} is not enabled on this device")
+        catalogue.find(runtime, settings)
+
+    async def _fetch(self, state: Lifecycle) -> None:
+        plan, loop = self._plan, asyncio.get_running_loop()
+        if plan is None:
+            return
+
+        def report(done: int, total: int) -> None:
+            self.download.done, self.download.total = done, total
+            loop.call_soon_threadsafe(self._on_progress)
+
+        await in_thread(
+            lambda cancellation: pull(
+                plan, self._source, self._slots, self._journal, progress=report, cancellation=cancellation
+            )
+        )
+
+    async def _verify(self, state: Lifecycle) -> None:
+        artifact = self._known(state.release).release.artifact
+        try:
+            await asyncio.to_thread(self._slots.verify, artifact)
+        except ArtifactDamaged as error:
+            await asyncio.to_thread(self._slots.remove, artifact)
+            raise ActFailed(Fault.ARTIFACT_CORRUPT, str(error)) from error
+
+    async def _start(self, state: Lifecycle) -> None:
+        self._candidate = await self._serving.start_beside(self._spec(self._known(state.release)))
+
+    async def _prove(self, state: Lifecycle) -> None:
+        assert self._candidate is not None
+        try:
+            accelerator = self._known(state.release).release.accelerator
+            self._candidate_info = await self._serving.prove(self._candidate, accelerator)
+        except AcceleratorWrong as error:
+            raise ActFailed(Fault.ACCELERATOR_WRONG, str(error)) from error
+
+    async def _probe(self, state: Lifecycle) -> None:
+        assert self._candidate is not None
+        try:
+            await self._serving.probe_all(self._candidate, self._known(state.release).release.probes)
+        except ProbeFailed as error:
+            raise ActFailed(Fault.PROBE_FAILED, str(error)) from error
+
+    async def _switch(self, state: Lifecycle) -> None:
+        if not state.release:
+            return  # serving nothing has no candidate; draining ends what serves
+        assert self._candidate is not None
+        self._old = await self._serving.switch(self._candidate)
+        self._candidate, self.info = None, self._candidate_info
+        await asyncio.to_thread(self._on_activated, self._known(state.release).target)
+
+    async def _drain(self, state: Lifecycle) -> None:
+        if state.release:
+            old, self._old = self._old, None
+            await self._serving.retire(old, DRAIN_S)
+        else:
+            await self._serving.serve_nothing(DRAIN_S)
+            self.info = None
+        await self._collect(state)
+
+    async def _revert(self, state: Lifecycle) -> None:
+        candidate, self._candidate = self._candidate, None
+        if candidate is not None:
+            await self._serving.discard(candidate)
+
+    async def _fall_back(self, state: Lifecycle) -> None:
+        known = self._known(state.previous)
+        try:
+            await asyncio.to_thread(self._slots.verify, known.release.artifact)
+        except ArtifactDamaged as error:
+            raise ActFailed(Fault.ARTIFACT_CORRUPT, str(error)) from error
+        self._candidate = await self._serving.start_beside(self._spec(known))
+        broken = await self._serving.switch(self._candidate)
+        self._candidate = None
+        await self._serving.retire(broken, 0)
+        await self.learn_engine()
+
+    async def _collect(self, state: Lifecycle) -> None:
+        """Remove artifacts and releases that are neither active, previous nor aimed at."""
+        kept = {digest for digest in (state.active, state.previous, state.release) if digest}
+        if state.pending is not None:
+            kept.add(state.pending.release)
+        known = [one for one in map(self._store.known, sorted(kept)) if one is not None]
+        removed = await asyncio.to_thread(self._slots.collect, {one.release.artifact for one in known})
+        for name in removed:
+            self._journal.clear(name)
+        self._store.forget_all_but(kept)
+
+    def _known(self, release: str) -> KnownRelease:
+        known = self._store.known(release)
+        if known is None:
+            raise ActFailed(Fault.INTERNAL, f"release {release[:12]} is not known here; enrol the device again")
+        return known
+
+    def _spec(self, known: KnownRelease) -> EngineSpec:
+        release = known.release
+        artifact = str(self._slots.artifact(release.artifact))
+        return EngineSpec(release.runtime, artifact, release.model, release.accelerator, dict(release.options))
+
+
+def told(error: EngineFailed) -> str:
+    """What happened to an engine and the last of what it said, for a status."""
+    return " | ".join([error.reason, *error.last_lines[-_LAST_LINES:]])
+
+
+async def in_thread(work: Callable[[Cancellation], _T]) -> _T:
+    """Run `work` in a thread. When this is cancelled, the thread is asked to end, and waited for."""
+    cancellation = Cancellation()
+    running = asyncio.ensure_future(asyncio.to_thread(work, cancellation))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        cancellation.cancel()
+        await asyncio.wait({running})
+        if not running.cancelled() and not isinstance(running.exception(), Cancelled | None):
+            _log.info("what was cancelled had failed meanwhile: %s", running.exception())
+        raise

@@ -1,0 +1,91 @@
+"""The device's status: as it goes to the controller, and as `edgewright-agent status` shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgewright_agent import state_lock
+from edgewright_agent.lifecycle_state import MAX_REASON, Lifecycle, Step
+from edgewright_agent.state_store import KnownRelease, StateStore
+from edgewright_contract.v1 import agent_pb2
+
+_MAX_TEXT: Final = 200
+
+Known = Callable[[str], "KnownRelease | None"]
+
+
+class NoState(Exception):
+    """There is no agent's state where it was looked for."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """What only the running agent knows. Bytes for the download, milliseconds of the device's clock."""
+
+    done_bytes: int = 0
+    total_bytes: int = 0
+    engine: str = ""
+    accelerator: str = ""
+    endpoint: str = ""
+    started_unix_ms: int = 0
+
+
+def compose(state: Lifecycle, known: Known, running: Running) -> agent_pb2.DeviceStatus:
+    """The whole status. Raises StateDamaged when `known` does."""
+    active = known(state.active) if state.active else None
+    downloading = state.step in (Step.PLANNING, Step.DOWNLOADING)
+    return agent_pb2.DeviceStatus(
+        generation=state.generation,
+        release=state.release,
+        step=agent_pb2.Step.Name(state.step.value),
+        outcome=agent_pb2.Outcome.Name(state.outcome.value),
+        error=agent_pb2.ErrorCode.Name(state.fault.value),
+        reason=_shortened(state.reason, MAX_REASON),
+        done_bytes=running.done_bytes if downloading else 0,
+        total_bytes=running.total_bytes if downloading else 0,
+        active_release=state.active,
+        active_artifact=active.release.artifact if active else "",
+        active_model=active.release.model if active else "",
+        previous_release=state.previous,
+        held_releases=state.held,
+        sequence=state.sequence,
+        engine=_shortened(running.engine, _MAX_TEXT) if state.active else "",
+        accelerator=_shortened(running.accelerator, _MAX_TEXT) if state.active else "",
+        endpoint=running.endpoint,
+        started_unix_ms=running.started_unix_ms,
+    )
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The saved state of the agent in `folder`, running or not, as plain values. Raises NoState, StateDamaged."""
+    file = folder / "agent.sqlite"
+    if not file.is_file():
+        raise NoState(f"{file} is missing; enrol the device first: edgewright-agent enroll --token …")
+    store = StateStore(file)
+    try:
+        state = store.load()
+        active = store.known(state.active) if state.active else None
+    finally:
+        store.close()
+    return {
+        "running": state_lock.is_running(folder),
+        "generation": state.generation,
+        "release": state.release,
+        "step": state.step.name.lower(),
+        "outcome": state.outcome.name.lower(),
+        "error": state.fault.name.lower() if state.fault.value else "",
+        "reason": state.reason,
+        "active_release": state.active,
+        "active_model": active.release.model if active else "",
+        "active_artifact": active.release.artifact if active else "",
+        "previous_release": state.previous,
+        "held_releases": list(state.held),
+    }
+
+
+def _shortened(text: str, most: int) -> str:
+    """At most `most` bytes of UTF-8, on one line."""
+    return " ".join(text.split()).encode()[:most].decode("utf-8", "ignore")
