@@ -8,15 +8,14 @@ before it leaves this process.
 from __future__ import annotations
 
 import asyncio
-import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final, Protocol
 
-from edgewright_contract import digest
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.director import Director, DirectorMetadata, needs_new
+from edgewright_controller.ledger import NotInLedger, devices
 from edgewright_controller.service import standing
 from edgewright_controller.service.presence import Presence
 
@@ -72,67 +71,67 @@ class CheckIns:
         """The answer to one check-in. Raises CheckInRefused, UnknownDevice."""
         _check(request)
         now = self._clock()
-        await self._record(device, request, now)
         known = await self._standing(device, request.spool_epoch)
+        self._presence.seen(device)
+        if standing.has_news(known, request):
+            await self._record(device, request, now)
+            known = await self._standing(device, request.spool_epoch)
         metadata = await self._signed(device, known, now)
-        held = {
-            repository: {one.role: one.version for one in request.held if one.repository == repository}
-            for repository in (agent_pb2.REPOSITORY_IMAGE, agent_pb2.REPOSITORY_DIRECTOR)
-        }
+        image = {one.role: one.version for one in request.held if one.repository == agent_pb2.REPOSITORY_IMAGE}
+        director = {one.role: one.version for one in request.held if one.repository == agent_pb2.REPOSITORY_DIRECTOR}
         busy = known.generation != request.status.generation or request.status.step > agent_pb2.STEP_IDLE
         return agent_pb2.CheckInResponse(
             metadata=[
-                *_files(agent_pb2.REPOSITORY_IMAGE, self._image.files(held[agent_pb2.REPOSITORY_IMAGE])),
-                *_files(
-                    agent_pb2.REPOSITORY_DIRECTOR, self._director.files(metadata, held[agent_pb2.REPOSITORY_DIRECTOR])
-                ),
+                *_files(agent_pb2.REPOSITORY_IMAGE, self._image.files(image)),
+                *_files(agent_pb2.REPOSITORY_DIRECTOR, self._director.files(metadata, director)),
             ],
             requests=known.requests,
             stored_sequence=known.stored_sequence,
             next_check_in_s=BUSY_S if busy else IDLE_S,
-            server_unix_ms=int(now.timestamp() * 1000),
+            server_unix_ms=_ms(now),
             inventory_wanted=not request.HasField("inventory") and request.inventory_digest != known.inventory_digest,
             generation=known.generation,
         )
 
     async def status(self, device: str, status: agent_pb2.DeviceStatus) -> None:
-        """A status that came another way, over MQTT. Old news and devices unknown are dropped."""
-        if len(status.reason.encode()) <= MAX_REASON_BYTES:
-            await self._record(device, agent_pb2.CheckInRequest(status=status), self._clock())
+        """A status that came another way, over MQTT. Old news changes nothing.
+
+        Raises CheckInRefused, UnknownDevice.
+        """
+        request = agent_pb2.CheckInRequest(status=status)
+        _check(request)
+        self._presence.seen(device)
+        await self._record(device, request, self._clock())
 
     async def _record(self, device: str, request: agent_pb2.CheckInRequest, now: datetime) -> None:
-        self._presence.seen(device, time.monotonic())
-        news = await self._ledger.read(lambda c: standing.has_news(c, device, request))
-        if news:
-            now_ms = int(now.timestamp() * 1000)
-            newer = await self._ledger.write(lambda c: standing.record(c, device, request, now_ms))
-            if newer:
-                self._watcher.reported(device, request.status)
+        try:
+            newer = await self._ledger.write(lambda c: standing.record(c, device, request, _ms(now)))
+        except NotInLedger as error:
+            raise UnknownDevice(str(error)) from error
+        if newer:
+            self._watcher.reported(device, request.status)
 
     async def _standing(self, device: str, spool_epoch: bytes) -> Standing:
-        known = await self._ledger.read(lambda c: standing.of(c, device, spool_epoch))
-        if known is None:
-            raise UnknownDevice(f"device {device} is not in this controller's ledger; enrol it again")
-        return known
+        try:
+            return await self._ledger.read(lambda c: standing.of(c, device, spool_epoch))
+        except NotInLedger as error:
+            raise UnknownDevice(str(error)) from error
 
     async def _signed(self, device: str, known: Standing, now: datetime) -> DirectorMetadata:
-        if not needs_new(known.metadata, known.desired, now):
-            assert known.metadata is not None
+        if known.metadata is not None and not needs_new(known.metadata, known.desired, now):
             return known.metadata
         async with self._signing.setdefault(device, asyncio.Lock()):
             fresh = await self._standing(device, b"")
-            if not needs_new(fresh.metadata, fresh.desired, now):
-                assert fresh.metadata is not None
+            if fresh.metadata is not None and not needs_new(fresh.metadata, fresh.desired, now):
                 return fresh.metadata
             version = fresh.metadata.version + 1 if fresh.metadata else 1
             made = await asyncio.to_thread(self._director.sign, device, fresh.desired, version, now)
-            await self._ledger.write(lambda c: standing.keep_metadata(c, device, made))
+            await self._ledger.write(lambda c: devices.put_metadata(c, device, made))
             return made
 
 
-def inventory_digest(inventory: agent_pb2.Inventory) -> str:
-    """The digest that names an inventory on both ends."""
-    return digest.of_bytes(inventory.SerializeToString(deterministic=True))
+def _ms(time_: datetime) -> int:
+    return int(time_.timestamp() * 1000)
 
 
 def _files(repository: agent_pb2.Repository, files: Sequence[tuple[str, bytes]]) -> list[agent_pb2.MetadataFile]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
@@ -46,11 +45,10 @@ def open_server(
     key: str,
     certificate: ServerCertificate,
     gate: Gate,
-    add: Callable[[Server], None],
     *,
     clients: bool,
 ) -> tuple[Server, Address]:
-    """A server that listens, and where. `add` registers its services; it answers once it is started.
+    """A server that holds its port, and where. It answers once services are added and it is started.
 
     Raises SettingsError that names the setting `key` when the address cannot be had.
     """
@@ -68,7 +66,6 @@ def open_server(
         ("grpc.keepalive_permit_without_calls", 1),
     ]
     server = new_server(interceptors=(gate,), options=options)
-    add(server)
     try:
         port = server.add_secure_port(str(address), certificate.credentials(clients=clients))
     except RuntimeError as error:

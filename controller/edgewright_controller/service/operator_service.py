@@ -1,0 +1,101 @@
+"""What operators call. Translate, call, translate back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, NoReturn
+
+from grpc import StatusCode
+
+from edgewright_contract.v1 import operator_pb2, operator_pb2_grpc
+from edgewright_controller.enrolment import EnrolmentRefused
+from edgewright_controller.ledger import LedgerError
+from edgewright_controller.service.authorisation import Context, Gate, refuse
+from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText
+
+if TYPE_CHECKING:
+    from edgewright_controller.reports import Ingest
+    from edgewright_controller.service.job import Job
+    from edgewright_controller.service.jobs import Jobs
+    from edgewright_controller.service.overview import Overview
+    from edgewright_controller.service.tokens import Tokens
+
+_log = logging.getLogger(__name__)
+# gRPC sends an error's text in a trailer, which is bounded.
+MAX_MESSAGE_CHARACTERS = 8_000
+
+
+class OperatorService(operator_pb2_grpc.OperatorServicer):
+    """The service `Operator`; the gate has admitted the caller."""
+
+    def __init__(self, gate: Gate, jobs: Jobs, overview: Overview, tokens: Tokens, ingest: Ingest | None) -> None:
+        self._gate, self._jobs, self._overview = gate, jobs, overview
+        self._tokens, self._ingest = tokens, ingest
+
+    async def Plan(self, request: operator_pb2.PlanRequest, context: Context) -> operator_pb2.PlanResponse:
+        """What an apply would do."""
+        try:
+            return await self._jobs.plan(ManifestText(request.manifest, request.file, request.folder))
+        except (BadInput, ChangeRefused, LedgerError) as error:
+            return await _refuse(context, error)
+
+    async def Apply(
+        self, request: operator_pb2.ApplyRequest, context: Context
+    ) -> AsyncIterator[operator_pb2.ApplyEvent]:
+        """Start a change and follow it. It goes on when the caller leaves."""
+        text = ManifestText(request.manifest, request.file, request.folder)
+        try:
+            job = await self._jobs.apply(
+                text, by=self._operator(context), again=request.again, build_only=request.build_only
+            )
+        except (BadInput, ChangeRefused, LedgerError) as error:
+            await _refuse(context, error)
+        async for event in job.follow():
+            yield event
+
+    async def Rollback(
+        self, request: operator_pb2.RollbackRequest, context: Context
+    ) -> AsyncIterator[operator_pb2.ApplyEvent]:
+        """Start a return to the releases before, and follow it."""
+        try:
+            job: Job = await self._jobs.rollback(request.release, list(request.devices), by=self._operator(context))
+        except (BadInput, ChangeRefused, LedgerError) as error:
+            await _refuse(context, error)
+        async for event in job.follow():
+            yield event
+
+    async def Status(self, request: operator_pb2.StatusRequest, context: Context) -> operator_pb2.StatusResponse:
+        """What is known of the fleet."""
+        try:
+            return await self._overview.status(list(request.devices), request.limit)
+        except (BadInput, LedgerError) as error:
+            return await _refuse(context, error)
+
+    async def Tail(self, request: operator_pb2.TailRequest, context: Context) -> AsyncIterator[operator_pb2.TailEvent]:
+        """Reports as they come in."""
+        if self._ingest is None:
+            await _refuse(context, ChangeRefused("this controller runs without a broker, so no reports come in"))
+        async for _, envelope, received_ms in self._ingest.tail(request.devices):
+            yield operator_pb2.TailEvent(envelope=envelope, received_unix_ms=received_ms)
+
+    async def CreateEnrolment(
+        self, request: operator_pb2.CreateEnrolmentRequest, context: Context
+    ) -> operator_pb2.CreateEnrolmentResponse:
+        """A token for one device."""
+        try:
+            token, expires_ms = await self._tokens.create(request.device, request.valid_s)
+        except (EnrolmentRefused, LedgerError) as error:
+            return await _refuse(context, error)
+        _log.info("operator %s made an enrolment token for %s", self._operator(context), request.device)
+        return operator_pb2.CreateEnrolmentResponse(token=token, expires_unix_ms=expires_ms)
+
+    def _operator(self, context: Context) -> str:
+        caller = self._gate.peer(context)
+        return caller.id if caller else ""
+
+
+async def _refuse(context: Context, error: Exception) -> NoReturn:
+    bad_input = isinstance(error, BadInput | EnrolmentRefused)
+    code = StatusCode.INVALID_ARGUMENT if bad_input else StatusCode.FAILED_PRECONDITION
+    await refuse(context, code, str(error)[:MAX_MESSAGE_CHARACTERS])

@@ -1,0 +1,116 @@
+"""The fleet as an operator sees it: the ledger's facts, who is heard of, and where rollouts stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from edgewright_contract import __version__
+from edgewright_contract.release import Release
+from edgewright_contract.v1 import operator_pb2
+from edgewright_controller.ledger import Ledger, devices, releases, telemetry
+from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
+from edgewright_controller.ledger.telemetry import LatestRow
+from edgewright_controller.service.change import BadInput
+from edgewright_controller.service.presence import Presence
+
+MAX_DEVICES_NAMED = 10_000
+
+
+class Rollouts(Protocol):
+    """What is shown of rollouts."""
+
+    async def views(self) -> list[operator_pb2.RolloutView]:
+        """Those that run, else the newest that ended."""
+
+    def device_state(self, device: str) -> str:
+        """Where the device stands in the running rollout, empty when in none."""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    rows: Sequence[DeviceRow]
+    desired: Mapping[str, DesiredRow]
+    releases: Mapping[str, Release]
+    latest: Mapping[str, LatestRow]
+    stored: int
+
+
+class Overview:
+    """Answers `status`. `broker_connected` tells whether reports can come in."""
+
+    def __init__(
+        self,
+        fleet: str,
+        ledger: Ledger,
+        presence: Presence,
+        rollouts: Rollouts,
+        *,
+        broker_connected: Callable[[], bool],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._fleet, self._ledger, self._presence, self._rollouts = fleet, ledger, presence, rollouts
+        self._broker_connected, self._clock = broker_connected, clock
+
+    async def status(self, only: Sequence[str], limit: int) -> operator_pb2.StatusResponse:
+        """All devices, or those of `only`. Raises BadInput for a device that there is not."""
+        if len(only) > MAX_DEVICES_NAMED:
+            raise BadInput(f"{len(only)} devices named; name at most {MAX_DEVICES_NAMED}, or none for all")
+        facts = await self._ledger.read(lambda c: _facts(c, list(only), limit))
+        known = {row.id for row in facts.rows}
+        missing = [device for device in only if device not in known]
+        if missing and not limit:
+            raise BadInput(f"device {missing[0]!r} is not enrolled; `edgewright devices` lists those that are")
+        return operator_pb2.StatusResponse(
+            fleet=self._fleet,
+            controller_version=__version__,
+            devices=[self._view(row, facts) for row in facts.rows],
+            rollouts=await self._rollouts.views(),
+            broker_connected=self._broker_connected(),
+            telemetry_stored=facts.stored,
+        )
+
+    def _view(self, row: DeviceRow, facts: _Facts) -> operator_pb2.DeviceView:
+        wanted = facts.desired.get(row.id)
+        release = facts.releases.get(wanted.release or "") if wanted else None
+        latest = facts.latest.get(row.id)
+        return operator_pb2.DeviceView(
+            device=row.id,
+            enrolled=True,
+            online=self._presence.online(row.id),
+            seen_s_ago=self._seen_s_ago(row),
+            desired_generation=wanted.generation if wanted else 0,
+            desired_release=(wanted.release or "") if wanted else "",
+            model=release.model if release else "",
+            profile=release.profile if release else "",
+            status=row.status,
+            inventory=row.inventory,
+            telemetry=latest.telemetry if latest else None,
+            rollout_state=self._rollouts.device_state(row.id),
+        )
+
+    def _seen_s_ago(self, row: DeviceRow) -> float:
+        ago = self._presence.seen_s_ago(row.id)
+        if ago is not None:
+            return ago
+        if row.seen_ms is None:
+            return -1.0
+        return max(0.0, self._clock().timestamp() - row.seen_ms / 1000)
+
+
+def _facts(connection: Connection, only: list[str], limit: int) -> _Facts:
+    rows = devices.every(connection, only or None, limit)
+    names = [row.id for row in rows]
+    desired = devices.desired(connection, names)
+    wanted = {row.release for row in desired.values() if row.release}
+    return _Facts(
+        rows=rows,
+        desired=desired,
+        releases={digest: releases.get(connection, digest).release for digest in wanted},
+        latest=telemetry.latest(connection, names),
+        stored=telemetry.total(connection),
+    )

@@ -1,0 +1,79 @@
+"""What the ledger knows of one device at its check-in, and what the check-in adds to it.
+
+Functions of a Connection: each runs in one transaction, so that an answer speaks of one moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from edgewright_contract import digest
+from edgewright_contract.v1 import agent_pb2
+from edgewright_controller.director import Desired, DirectorMetadata
+from edgewright_controller.ledger import devices, releases, requests, telemetry
+
+
+@dataclass(frozen=True)
+class Standing:
+    """All that an answer is made of. `stored_sequence`: telemetry of the asked epoch is stored up to here."""
+
+    desired: Desired
+    metadata: DirectorMetadata | None
+    inventory_digest: str
+    status_sequence: int
+    requests: tuple[agent_pb2.DeviceRequest, ...]
+    stored_sequence: int
+
+    @property
+    def generation(self) -> int:
+        """The generation that the device should reach."""
+        return self.desired.generation
+
+
+def of(connection: Connection, device: str, spool_epoch: bytes) -> Standing:
+    """The device's standing. `spool_epoch` may be empty. Raises NotInLedger."""
+    known = devices.get(connection, device)
+    return Standing(
+        desired=desired(connection, device),
+        metadata=devices.metadata(connection, device),
+        inventory_digest=known.inventory_digest,
+        status_sequence=known.status_sequence,
+        requests=tuple(
+            agent_pb2.DeviceRequest(id=row.id, kind=row.kind, argument=row.argument)
+            for row in requests.open_of(connection, device)
+        ),
+        stored_sequence=telemetry.stored_sequence(connection, device, spool_epoch) if spool_epoch else 0,
+    )
+
+
+def desired(connection: Connection, device: str) -> Desired:
+    """What the director shall sign for the device; generation 0 and nothing before the first rollout."""
+    wanted = devices.desired(connection, [device]).get(device)
+    if wanted is None or wanted.release is None:
+        return Desired(wanted.generation if wanted else 0)
+    row = releases.get(connection, wanted.release)
+    return Desired(wanted.generation, row.release, row.target)
+
+
+def record(connection: Connection, device: str, request: agent_pb2.CheckInRequest, now_ms: int) -> bool:
+    """Store what the request brings; whether its status was news. Raises NotInLedger."""
+    newer = devices.report(connection, device, request.status, now_ms)
+    if request.HasField("inventory"):
+        named = request.inventory_digest or inventory_digest(request.inventory)
+        devices.put_inventory(connection, device, request.inventory, named)
+    for result in request.results:
+        requests.answer(connection, device, result, now_ms)
+    return newer
+
+
+def has_news(known: Standing, request: agent_pb2.CheckInRequest) -> bool:
+    """Whether the request brings anything to store; most check-ins do not."""
+    newer = request.status.sequence > known.status_sequence
+    return newer or request.HasField("inventory") or bool(request.results)
+
+
+def inventory_digest(inventory: agent_pb2.Inventory) -> str:
+    """The digest that names an inventory on both ends."""
+    return digest.of_bytes(inventory.SerializeToString(deterministic=True))

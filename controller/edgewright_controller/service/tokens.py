@@ -1,0 +1,50 @@
+"""Enrolment tokens and what they are redeemed for, each in one transaction of the ledger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from edgewright_controller.enrolment import MAX_VALID_S, Enrolments
+from edgewright_controller.ledger import Ledger, devices
+from edgewright_controller.ledger.enrolments import LedgerEnrolments
+from edgewright_controller.peers import peer
+from edgewright_controller.pki import Authority
+
+_log = logging.getLogger(__name__)
+
+
+class Tokens:
+    """Makes and redeems tokens. `address`: of the enrolment service, as devices reach it."""
+
+    def __init__(self, ledger: Ledger, authority: Authority, address: str, clock: Callable[[], datetime]) -> None:
+        self._ledger, self._authority, self._address, self._clock = ledger, authority, address, clock
+
+    async def create(self, device: str, valid_s: int) -> tuple[str, int]:
+        """(token, Unix milliseconds of its end) for `device`; 0 seconds: the longest. Raises EnrolmentRefused."""
+        now = self._clock()
+        token = await self._ledger.write(lambda c: self._enrolments(c).create(device, valid_s, now))
+        return token, _ms(now) + 1000 * (valid_s or MAX_VALID_S)
+
+    async def redeem(self, secret: str, csr_der: bytes) -> tuple[str, bytes]:
+        """(device, chain); the device is in the ledger when this returns. Raises EnrolmentRefused."""
+        now = self._clock()
+
+        def act(connection: Connection) -> tuple[str, bytes]:
+            device, chain = self._enrolments(connection).redeem(secret, csr_der, now)
+            devices.enrol(connection, device, peer(chain, self._authority.fleet).serial, _ms(now))
+            return device, chain
+
+        device, chain = await self._ledger.write(act)
+        _log.info("device %s enrolled", device)
+        return device, chain
+
+    def _enrolments(self, connection: Connection) -> Enrolments:
+        return Enrolments(self._authority, LedgerEnrolments(connection), self._address)
+
+
+def _ms(time: datetime) -> int:
+    return int(time.timestamp() * 1000)
