@@ -38,6 +38,7 @@ class Child:
 
     def __init__(self, name: str, command: list[str], log: Path) -> None:
         self.name = name
+        self.command = command
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         # Closed here at once: the child has its own handle.
@@ -63,6 +64,11 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait(STOP_S)
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to clean up, as in a crash."""
+        self._process.kill()
+        self._process.wait(STOP_S)
 
     def last_words(self, lines: int = 8) -> str:
         """The end of its log."""
@@ -99,9 +105,16 @@ class Children:
             if (status := child.ended()) is not None:
                 raise DemoError(f"{child.name} ended with status {status}:\n{child.last_words()}")
 
-    def pid(self, name: str) -> int:
-        """The process id of the child of that name."""
-        return next(child.pid for child in self._children if child.name == name)
+    def named(self, name: str) -> Child:
+        """The newest child of that name."""
+        return next(child for child in reversed(self._children) if child.name == name)
+
+    def start_again(self, name: str) -> Child:
+        """Start an ended child again, with the command and the log that it had."""
+        ended = self.named(name)
+        child = Child(name, ended.command, ended.log)
+        self._children[self._children.index(ended)] = child
+        return child
 
     def stop(self) -> None:
         """End all, agents first. They end side by side, so the slowest decides."""

@@ -6,11 +6,12 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from edgewright_controller.client import Access, Fleet, read_access
-from edgewright_controller.demo.children import Child, Children, DemoError, accepts, free_port, run_once
+from edgewright_controller.demo.children import Child, Children, accepts, free_port, run_once
 
 FLEET: Final = "demo"
 # Shorter than the defaults, so that a person sees telemetry before losing patience.
@@ -24,7 +25,12 @@ class Device:
 
     id: str
     runtime: str
-    endpoint: str
+    port: int
+
+    @property
+    def endpoint(self) -> str:
+        """Where its OpenAI-compatible API starts."""
+        return f"http://127.0.0.1:{self.port}/v1"
 
 
 RUNTIMES: Final[Mapping[str, str]] = {"jetson-01": "gguf", "mac-01": "mlx", "npu-pc-01": "onnx"}
@@ -48,12 +54,11 @@ class DemoFleet:
         shutil.rmtree(self.folder / "logs", ignore_errors=True)
         client = self._start_controller()
         with Fleet(client) as fleet:
-            for device in self._runtimes:
-                self._enrol(fleet, device)
-        agents = [(device, self._start_agent(device)) for device in self.devices]
-        for device, agent in agents:
-            port = int(device.endpoint.rsplit(":", 1)[1].partition("/")[0])
-            self.children.wait_for(agent, lambda port=port: accepts(port), "its endpoint")  # type: ignore[misc]  # mypy cannot type a lambda's default
+            for name in self._runtimes:
+                self._enrol(fleet, name)
+        agents = {device: self._start_agent(device) for device in self.devices}
+        for device, agent in agents.items():
+            self.children.wait_for(agent, partial(accepts, device.port), "its endpoint")
 
     def stop(self) -> None:
         """End every process."""
@@ -70,8 +75,7 @@ class DemoFleet:
             *("--state", str(self.controller), "--fleet", FLEET),
             *("--listen", f"127.0.0.1:{grpc}", "--enrolment", f"127.0.0.1:{enrolment}", "--mqtt", f"127.0.0.1:{mqtt}"),
         )
-        ready = lambda: access_file.exists() and accepts(grpc)  # noqa: E731 - one expression, used once
-        self.children.wait_for(controller, ready, "listening")
+        self.children.wait_for(controller, lambda: access_file.exists() and accepts(grpc), "listening")
         self.access = read_access(access_file)
         return self.access
 
@@ -88,7 +92,7 @@ class DemoFleet:
         )
         token = fleet.create_enrolment(device).token
         run_once(device, "edgewright_agent.cli", "enroll", "--config", str(config), "--token", token)
-        self.devices = [*self.devices, Device(device, self._runtimes[device], f"http://127.0.0.1:{port}/v1")]
+        self.devices = [*self.devices, Device(device, self._runtimes[device], port)]
 
     def _start_agent(self, device: Device) -> Child:
         config = str(self.folder / f"{device.id}.toml")
@@ -103,10 +107,3 @@ class DemoFleet:
                 return True
             time.sleep(0.5)  # paces the polling; the deadline ends it
         return False
-
-    def log_of(self, name: str) -> Path:
-        """The log of the process of that name."""
-        log = self.folder / "logs" / f"{name}.log"
-        if not log.exists():
-            raise DemoError(f"{name}: no log at {log}")
-        return log

@@ -64,11 +64,11 @@ class Progress:
             table = Table("device", "state", "step", "", "", box=None, padding=(0, 2, 0, 0))
             for device in self.devices.values():
                 status = device.status
-                bar: RenderableType = ""
+                pulled: RenderableType = ""
                 if status.total_bytes:
-                    bar = ProgressBar(total=status.total_bytes, completed=status.done_bytes, width=24)
+                    pulled = ProgressBar(total=status.total_bytes, completed=status.done_bytes, width=24)
                 state = Text(device.state, style=_STYLES.get(device.state, "cyan"))
-                table.add_row(device.device, state, _step(status), bar, Text(status.reason, overflow="fold"))
+                table.add_row(device.device, state, _step(status), pulled, Text(status.reason, overflow="fold"))
             parts.append(table)
         return Group(*parts)
 

@@ -41,8 +41,8 @@ class Story:
         self._demo, self._fleet, self._screen, self._manifests = demo, fleet, screen, manifests
         self._started = started
         self._broken = manifests.parent / ".cache" / "demo" / "broken"
-        self.facts = Facts(controller_pid=demo.children.pid("controller"))
-        self.facts.agent_pids = {device.id: demo.children.pid(device.id) for device in demo.devices}
+        self.facts = Facts(controller_pid=demo.children.named("controller").pid)
+        self.facts.agent_pids = {device.id: demo.children.named(device.id).pid for device in demo.devices}
 
     def tell(self, *, only_answers: bool = False) -> bool:
         """The whole story, in order, or its first act. True if every claim held."""
