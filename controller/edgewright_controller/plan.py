@@ -1,0 +1,340 @@
+"""From a manifest and the state of the world to what has to be done. Pure: the same two give the same plan.
+
+`apply` plans twice: once to learn which builds are missing, and again with all builds there, when every change names
+its release. A device that is enrolled but not in the manifest is left as it is, with a warning: a forgotten
+line must not stop a device from serving. To take away what a device serves, its entry says `serve = false`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from edgewright_contract.release import Release
+from edgewright_controller import artifact_size, fit
+from edgewright_controller.compile.build_key import build_key
+from edgewright_controller.compile.recipe import Recipe, recipe_of
+from edgewright_controller.fit import Load, Misfit
+from edgewright_controller.manifest import Assignment, Manifest
+from edgewright_controller.world import BuildFact, DeviceFact, Outcome, SourceFact, World
+
+MAX_LISTED = 20  # devices that one warning names
+
+
+class PlanError(Exception):
+    """The plan needs a fact that the world does not have; the message names it."""
+
+
+class Kind(Enum):
+    """What happens to a device."""
+
+    NONE = "none"
+    INSTALL = "install"
+    UPDATE = "update"
+    REMOVE = "remove"
+    HELD = "held"  # rolled back or failed there before; only `again` releases it
+    UNENROLLED = "unenrolled"
+
+
+@dataclass(frozen=True)
+class Build:
+    """One distinct build. `source` is the path of a checkpoint, or of a prebuilt artifact. `artifact` is empty and
+    `size_bytes` a prediction (0 when nothing is known) until it is `cached`."""
+
+    key: str
+    model: str
+    profiles: tuple[str, ...]
+    recipe: Recipe
+    source: str
+    cached: bool
+    artifact: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens to one device. Releases are digests; `to_release` is empty, and `release` None, until the build is
+    there or when everything is removed. `lifts_hold`: the device must be told to give up its hold first."""
+
+    device: str
+    model: str
+    profile: str
+    kind: Kind
+    from_release: str
+    to_release: str
+    note: str = ""
+    release: Release | None = None
+    build_key: str = ""
+    lifts_hold: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Builds by model and recipe, changes by device."""
+
+    builds: tuple[Build, ...]
+    changes: tuple[Change, ...]
+    misfits: tuple[Misfit, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def missing_builds(self) -> tuple[Build, ...]:
+        """Builds that have to be made."""
+        return tuple(build for build in self.builds if not build.cached)
+
+    @property
+    def to_do(self) -> tuple[Change, ...]:
+        """Changes that a rollout carries out."""
+        return tuple(c for c in self.changes if c.kind in (Kind.INSTALL, Kind.UPDATE, Kind.REMOVE))
+
+
+def plan(manifest: Manifest, world: World, *, again: bool = False) -> Plan:
+    """What makes the fleet what the manifest says. `manifest` is resolved; `again` releases what was held.
+
+    Raises PlanError when a source or toolchain that a build key needs is not in the world.
+    """
+    assignments = manifest.assignments()
+    planner = _Planner(manifest, world, again, {(a.model, a.profile) for a in assignments.values()})
+    changes, misfits = [], []
+    for device in sorted({*assignments, *manifest.retired}):
+        fact = world.devices.get(device, DeviceFact(enrolled=False))
+        assignment = assignments.get(device)
+        change = planner.change(assignment, fact) if assignment else _removal(device, fact)
+        changes.append(change)
+        if assignment and change.kind in (Kind.INSTALL, Kind.UPDATE, Kind.UNENROLLED):
+            misfits += planner.misfits(assignment, fact, change.release)
+    warnings = (*manifest.warnings(), *planner.warnings(assignments), *_left_alone(manifest, world))
+    return Plan(tuple(planner.builds.values()), tuple(changes), tuple(misfits), warnings)
+
+
+def release_of(manifest: Manifest, assignment: Assignment, build: BuildFact, world: World) -> Release:
+    """The release that serves this build's artifact on the assignment's device.
+
+    A release in the world that differs in nothing but the memory predicted for it is taken instead: a better
+    prediction must not send a fleet the same bytes under a new name.
+    """
+    profile = manifest.profiles[assignment.profile]
+    source = world.sources.get(assignment.model)
+    served_name = manifest.models[assignment.model].served_name
+    release = Release(
+        model=assignment.model,
+        profile=assignment.profile,
+        runtime=profile.runtime,
+        artifact=build.artifact,
+        accelerator=profile.accelerator,
+        memory_bytes=fit.memory_bytes(profile, build.size_bytes, source.model if source else None),
+        options=profile.runtime_options | ({"served_name": served_name} if served_name else {}),
+        probes=manifest.release_probes(assignment),
+    )
+    alike = (known for _, known in sorted(world.releases.items()) if _same_but_memory(known, release))
+    return release if release.digest in world.releases else next(alike, release)
+
+
+def _same_but_memory(one: Release, other: Release) -> bool:
+    return replace(one, memory_bytes=other.memory_bytes) == other
+
+
+@dataclass
+class _Planner:
+    """Remembers what many devices share, so that a fleet costs little more than its kinds of devices."""
+
+    manifest: Manifest
+    world: World
+    again: bool
+    used: set[tuple[str, str]]  # model and profile
+    builds: dict[str, Build] = field(default_factory=dict)
+    _keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    _releases: dict[Assignment, Release] = field(default_factory=dict)
+    _sizes: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._sizes = {build.artifact: build.size_bytes for build in self.world.builds.values()}
+        for model, profile in sorted(self.used):
+            self._add_build(model, profile)
+
+    def _add_build(self, model: str, profile_name: str) -> None:
+        profile = self.manifest.profiles[profile_name]
+        recipe = recipe_of(profile)
+        source = self._source(model, profile_name)
+        key = build_key(source.digest, recipe, self._versions(recipe))
+        self._keys[model, profile_name] = key
+        if key in self.builds:
+            known = self.builds[key]
+            self.builds[key] = replace(known, profiles=tuple(sorted({*known.profiles, profile_name})))
+            return
+        done = self.world.builds.get(key)
+        self.builds[key] = Build(
+            key=key,
+            model=model,
+            profiles=(profile_name,),
+            recipe=recipe,
+            source=profile.prebuilt or self.manifest.models[model].source,
+            cached=done is not None,
+            artifact=done.artifact if done else "",
+            size_bytes=done.size_bytes if done else _predicted(recipe, source),
+        )
+
+    def _source(self, model: str, profile_name: str) -> SourceFact:
+        prebuilt = self.manifest.profiles[profile_name].prebuilt
+        found = self.world.sources.get(model) if prebuilt is None else self.world.prebuilt.get(prebuilt)
+        if found is None:
+            what = f"models.{model}.source" if prebuilt is None else f"profiles.{profile_name}.prebuilt"
+            raise PlanError(f"{what}: was not looked at")
+        return found
+
+    def _versions(self, recipe: Recipe) -> Mapping[str, str]:
+        if recipe.prebuilt:
+            return {}
+        if recipe.runtime not in self.world.toolchains:
+            raise PlanError(f"the versions of the {recipe.runtime} toolchain are not known")
+        return self.world.toolchains[recipe.runtime]
+
+    def release(self, assignment: Assignment) -> Release | None:
+        """The assignment's release, None until its build is there."""
+        shared = replace(assignment, device="")
+        if shared not in self._releases:
+            done = self.world.builds.get(self._keys[assignment.model, assignment.profile])
+            if done is None:
+                return None
+            self._releases[shared] = release_of(self.manifest, assignment, done, self.world)
+        return self._releases[shared]
+
+    def change(self, assignment: Assignment, fact: DeviceFact) -> Change:
+        """What happens to an enrolled or expected device."""
+        release = self.release(assignment)
+        digest = release.digest if release else ""
+        served = fact.active_release or fact.desired_release
+        change = Change(
+            device=assignment.device,
+            model=assignment.model,
+            profile=assignment.profile,
+            kind=Kind.UPDATE if served else Kind.INSTALL,
+            from_release=served,
+            to_release=digest,
+            release=release,
+            build_key=self._keys[assignment.model, assignment.profile],
+        )
+        if not fact.enrolled:
+            note = f"not enrolled; `edgewright enroll create {assignment.device}` makes its token"
+            return replace(change, kind=Kind.UNENROLLED, note=note)
+        if release is None:
+            return replace(change, note="its build comes first")
+        if fact.desired_release == digest and fact.outcome not in (Outcome.FAILED, Outcome.HELD):
+            return replace(change, kind=Kind.NONE, note=_under_way(fact))
+        held = digest in fact.held_releases
+        if held or digest in self.world.rolled_back:
+            why = _held_because(fact, digest) if held else "rolled back before"
+            if not self.again:
+                return replace(change, kind=Kind.HELD, note=f"{why}; `apply --again` releases it all the same")
+            return replace(change, note=f"{why}; released again", lifts_hold=held)
+        return replace(change, note=_difference(release, digest, fact, self.world))
+
+    def misfits(self, assignment: Assignment, fact: DeviceFact, release: Release | None) -> list[Misfit]:
+        """What the device lacks for its release, as far as it is known."""
+        profile = self.manifest.profiles[assignment.profile]
+        build = self.builds[self._keys[assignment.model, assignment.profile]]
+        source = self.world.sources.get(assignment.model)
+        memory = fit.memory_bytes(profile, build.size_bytes, source.model if source else None)
+        old = self._load(fact.active_release)
+        new = Load(memory, build.size_bytes, known=build.cached)
+        if old and release and self.world.releases[fact.active_release].artifact == release.artifact:
+            new = replace(new, artifact_bytes=0)  # the bytes are there already
+        return fit.misfits(
+            assignment.device,
+            profile,
+            granted_by=f"profiles.{assignment.profile} grants",
+            new=new,
+            old=old,
+            inventory=fact.inventory,
+        )
+
+    def _load(self, digest: str) -> Load | None:
+        release = self.world.releases.get(digest)
+        if release is None:
+            return None
+        return Load(release.memory_bytes, self._sizes.get(release.artifact, 0))
+
+    def warnings(self, assignments: Mapping[str, Assignment]) -> list[str]:
+        """What will probably go wrong on the devices, seen from here."""
+        found: dict[str, list[str]] = {}
+        for device, assignment in assignments.items():
+            profile, fact = self.manifest.profiles[assignment.profile], self.world.devices.get(device)
+            if fact is None or not fact.enrolled:
+                continue
+            seen = fact.inventory
+            if seen is None:
+                found.setdefault("has not reported its memory and disk; only its profile was checked", []).append(
+                    device
+                )
+                continue
+            if profile.runtime not in seen.runtimes:
+                text = (
+                    f"reports no engine for {profile.runtime}; there, pip install 'edgewright[agent,{profile.runtime}]'"
+                )
+                found.setdefault(text, []).append(device)
+            if profile.accelerator != "cpu" and profile.accelerator not in seen.accelerators:
+                found.setdefault(f"reports no {profile.accelerator} accelerator", []).append(device)
+        return [*self._too_long_contexts(), *(f"{_listed(devices)}: {text}" for text, devices in found.items())]
+
+    def _too_long_contexts(self) -> Iterable[str]:
+        for model, profile_name in self._keys:
+            source = self.world.sources.get(model)
+            trained = source.model.context if source and source.model else 0
+            context = self.manifest.profiles[profile_name].options.context
+            if 0 < trained < context:
+                key = f"profiles.{profile_name}.options.context"
+                yield f"{key}: {context:,} is more than models.{model} was trained for: {trained:,}"
+
+
+def _predicted(recipe: Recipe, source: SourceFact) -> int:
+    if recipe.prebuilt or source.model is None:
+        return source.bytes if recipe.prebuilt else 0
+    return artifact_size.predicted_bytes(recipe, source.model, max(0, source.bytes - source.model.bytes))
+
+
+def _removal(device: str, fact: DeviceFact) -> Change:
+    served = fact.active_release or fact.desired_release
+    kind = Kind.REMOVE if fact.enrolled and served else Kind.NONE
+    return Change(device, "", "", kind, served, "", "serve = false" if served else "serves nothing")
+
+
+def _under_way(fact: DeviceFact) -> str:
+    return "under way" if fact.outcome is not Outcome.SUCCEEDED and fact.active_release != fact.desired_release else ""
+
+
+def _held_because(fact: DeviceFact, digest: str) -> str:
+    if digest == fact.desired_release and fact.reason:
+        return f"failed there before: {fact.reason}"
+    return "failed there before"
+
+
+def _difference(release: Release, digest: str, fact: DeviceFact, world: World) -> str:
+    if digest == fact.active_release:
+        return "serves it already; settles what is desired"
+    if digest == fact.desired_release:
+        return f"tries again: {fact.reason or 'it failed before'}"
+    old = world.releases.get(fact.active_release)
+    if old is None or old.artifact != release.artifact:
+        return ""
+    changed = [
+        name for name in ("options", "probes", "model", "profile") if getattr(old, name) != getattr(release, name)
+    ]
+    return f"the same artifact with other {' and '.join(changed) or 'settings'}"
+
+
+def _left_alone(manifest: Manifest, world: World) -> list[str]:
+    strangers = sorted(
+        name
+        for name, fact in world.devices.items()
+        if name not in manifest.devices and (fact.enrolled or fact.desired_release)
+    )
+    if not strangers:
+        return []
+    advice = "left alone; to take away what it serves, add it with serve = false"
+    return [f"{_listed(strangers)}: in the fleet but not in the manifest; {advice}"]
+
+
+def _listed(devices: list[str]) -> str:
+    more = len(devices) - MAX_LISTED
+    return ", ".join(devices[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,84 @@
+"""What a plan must know besides the manifest: facts that somebody looked up, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from edgewright_contract.release import Release
+
+if TYPE_CHECKING:
+    from edgewright_controller.compile.source import ModelFacts
+
+
+class Outcome(Enum):
+    """How the device's last update ended; the numbers are the wire's."""
+
+    NONE = 0
+    IN_PROGRESS = 1
+    SUCCEEDED = 2
+    FAILED = 3
+    HELD = 4
+
+
+@dataclass(frozen=True)
+class SourceFact:
+    """A source or prebuilt artifact: the digest of its files, all their bytes, and what the model looks like.
+    A prebuilt artifact has no `model`."""
+
+    digest: str
+    bytes: int
+    model: ModelFacts | None = None
+
+
+@dataclass(frozen=True)
+class BuildFact:
+    """A finished build: the artifact's bundle digest and the bytes of its files."""
+
+    artifact: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class InventoryFact:
+    """What a device reported of itself. `accelerators` are kinds: "cuda", "cpu"; `runtimes` those with an engine."""
+
+    memory_bytes: int
+    disk_free_bytes: int
+    runtimes: frozenset[str] = frozenset()
+    accelerators: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class DeviceFact:
+    """A device as the ledger knows it. Releases are digests, empty for none. `active_release` is what it said that
+    it serves, `outcome` and `reason` how it fared with `desired_release`."""
+
+    enrolled: bool = True
+    generation: int = 0
+    desired_release: str = ""
+    active_release: str = ""
+    outcome: Outcome = Outcome.NONE
+    reason: str = ""
+    held_releases: frozenset[str] = frozenset()
+    inventory: InventoryFact | None = None
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that a plan looks at.
+
+    `builds` is by build key. `sources` is by the model's id; a model that is only shipped prebuilt needs none.
+    `prebuilt` is by the path in the resolved manifest. `toolchains` is by runtime. `releases` are those that
+    devices serve, are to serve, or that were rolled back, by digest.
+    """
+
+    builds: Mapping[str, BuildFact] = field(default_factory=dict)
+    devices: Mapping[str, DeviceFact] = field(default_factory=dict)
+    rolled_back: frozenset[str] = frozenset()
+    sources: Mapping[str, SourceFact] = field(default_factory=dict)
+    prebuilt: Mapping[str, SourceFact] = field(default_factory=dict)
+    toolchains: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    releases: Mapping[str, Release] = field(default_factory=dict)
