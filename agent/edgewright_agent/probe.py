@@ -35,18 +35,21 @@ class Endpoint(Protocol):
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """How it went. `answer` is shortened; `reason` is empty when it passed, else one line for a person."""
+    """How it went. `answer` is shortened; `reason` is empty when it passed, else one line for a person. `cut_off`:
+    the connection broke, so the engine may have ended."""
 
     name: str
     passed: bool
     answer: str
     seconds: float
     reason: str = ""
+    cut_off: bool = False
 
 
 async def run(engine: Endpoint, probe: Probe) -> ProbeResult:
     """Ask once, greedily, within the probe's own time. A fault of the engine is a failed probe, never raised."""
     began = time.monotonic()
+    cut_off = False
     try:
         answer = await asyncio.wait_for(_ask(engine, probe), probe.timeout_s)
         reason = judge(probe, answer)
@@ -54,8 +57,9 @@ async def run(engine: Endpoint, probe: Probe) -> ProbeResult:
         answer, reason = "", f"no answer within {probe.timeout_s} s"
     except (aiohttp.ClientError, ValueError) as error:
         answer, reason = "", f"the engine did not answer: {error or type(error).__name__}"
+        cut_off = isinstance(error, aiohttp.ClientError)
     shown = f"probe {probe.name}: {reason}" if reason else ""
-    return ProbeResult(probe.name, not reason, answer[:_SHOWN], time.monotonic() - began, shown)
+    return ProbeResult(probe.name, not reason, answer[:_SHOWN], time.monotonic() - began, shown, cut_off)
 
 
 def judge(probe: Probe, answer: str) -> str:

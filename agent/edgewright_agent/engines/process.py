@@ -29,6 +29,7 @@ STOP_GRACE_S: Final = 5.0
 _LISTEN_S: Final = 60.0  # an interpreter that imports a large runtime from a slow card
 _ASK_S: Final = 10.0
 _POLL_S: Final = 0.1  # while loading only; a ready engine is never polled
+_LAST_WORDS_S: Final = 1.0
 _MAX_REPLY: Final = 1 << 20
 
 T = TypeVar("T")
@@ -153,8 +154,18 @@ class EngineProcess:
         return contract.memory(await self._ask("/engine/memory"))
 
     async def wait(self) -> int:
-        """The child's exit code, once it has ended; negative: killed by that signal."""
-        return await self._process.wait()
+        """The child's exit code, once it has ended and its last words are read; negative: killed by that signal."""
+        code = await self._process.wait()
+        await asyncio.wait({self._pump}, timeout=_LAST_WORDS_S)
+        return code
+
+    async def ends_within(self, seconds: float) -> bool:
+        """Whether the child has ended, or does so within `seconds`. A broken connection comes before the end that
+        broke it is known."""
+        ended = asyncio.ensure_future(self.wait())
+        await asyncio.wait({ended}, timeout=seconds)
+        ended.cancel()
+        return not self.running
 
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """End the child and whatever it started: politely, after `grace_s` seconds by force. Safe to call twice."""
@@ -169,7 +180,7 @@ class EngineProcess:
         await self._process.wait()
         await self._session.close()
         # A grandchild that left the group could hold the pipe open for ever.
-        _, unfinished = await asyncio.wait({self._pump}, timeout=1.0)
+        _, unfinished = await asyncio.wait({self._pump}, timeout=_LAST_WORDS_S)
         for task in unfinished:
             task.cancel()
 
@@ -191,7 +202,7 @@ class EngineProcess:
         assert self._process.stdout is not None
         line = await self._before_exit(self._process.stdout.readline(), deadline_s, "did not listen")
         if not line:
-            await asyncio.wait_for(self._process.wait(), deadline_s)
+            await asyncio.wait_for(self.wait(), deadline_s)
             raise self._failed(self.exit_reason())
         try:
             ports = contract.listening(json.loads(line))
@@ -228,7 +239,7 @@ class EngineProcess:
     async def _before_exit(self, asked: Awaitable[T], deadline_s: float, failing: str) -> T:
         """The answer, unless the child ends or the deadline passes first. Raises EngineFailed."""
         answer = asyncio.ensure_future(asked)
-        ended = asyncio.ensure_future(self._process.wait())
+        ended = asyncio.ensure_future(self.wait())
         try:
             await asyncio.wait({answer, ended}, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
@@ -237,9 +248,8 @@ class EngineProcess:
                 raise self._failed(self.exit_reason())
             raise self._failed(f"engine {self.name} {failing} within {deadline_s:g} s")
         except (aiohttp.ClientError, asyncio.TimeoutError, contract.EngineReplyError) as error:
-            # A connection that breaks is mostly the first sign of the child's end.
-            await asyncio.wait({ended}, timeout=0.5)
-            reason = self.exit_reason() if ended.done() else f"engine {self.name} {failing}: {error!r}"
+            gone = await self.ends_within(2 * _LAST_WORDS_S)
+            reason = self.exit_reason() if gone else f"engine {self.name} {failing}: {error!r}"
             raise self._failed(reason) from error
         finally:
             for task in (answer, ended):

@@ -25,6 +25,7 @@ from edgewright_contract.release import Probe
 
 LOAD_S: Final = 300.0  # a large model from a slow card
 _KEPT_LOGS: Final = 6
+_NOTICED_S: Final = 2.0
 
 
 class AcceleratorWrong(Exception):
@@ -74,7 +75,9 @@ class Backoff:
 
 
 class Serving:
-    """Holds the active engine and its route. All methods run on one event loop."""
+    """Holds the active engine and its route. All methods run on one event loop.
+
+    `load_s` is what an engine may take to load, and for one token when it is suspected of hanging."""
 
     def __init__(
         self,
@@ -83,12 +86,14 @@ class Serving:
         routes: Routes,
         on_event: Callable[[EngineEvent], None],
         backoff: Backoff = Backoff(),
+        load_s: float = LOAD_S,
     ) -> None:
         self.routes = routes
         self._settings = settings
         self._logs = logs
         self._on_event = on_event
         self._backoff = backoff
+        self._load_s = load_s
         self._active: EngineProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._checks: set[asyncio.Task[None]] = set()
@@ -100,12 +105,13 @@ class Serving:
         """The engine that answers requests; None when none does, also while it restarts."""
         return self._active if self._active is not None and self._active.running else None
 
-    async def start_beside(self, spec: EngineSpec, deadline_s: float = LOAD_S) -> EngineProcess:
+    async def start_beside(self, spec: EngineSpec, deadline_s: float | None = None) -> EngineProcess:
         """A ready engine beside the active one, unknown to the routes. Raises EngineMissing, EngineFailed.
 
         The caller owns it until `switch`, and must `discard` it otherwise. Cancelling ends the child.
         """
         began = time.monotonic()
+        deadline_s = self._load_s if deadline_s is None else deadline_s
         settings = self._settings.get(spec.runtime, EngineSettings())
         engine = await EngineProcess.start(spec, settings, self._log_of(spec), deadline_s=deadline_s)
         try:
@@ -130,8 +136,7 @@ class Serving:
         for question in probes:
             results = (*results, await probe.run(engine, question))
             if not results[-1].passed:
-                await asyncio.sleep(0)  # let a death that caused it be noticed
-                if not engine.running:
+                if results[-1].cut_off and await engine.ends_within(_NOTICED_S):
                     raise EngineFailed(f"{engine.exit_reason()} at {results[-1].reason}", engine.log.last_lines())
                 raise ProbeFailed(results)
         return results
@@ -164,7 +169,7 @@ class Serving:
         """End a candidate that was not switched to."""
         await engine.stop()
 
-    async def resume(self, spec: EngineSpec, deadline_s: float = LOAD_S) -> bool:
+    async def resume(self, spec: EngineSpec, deadline_s: float | None = None) -> bool:
         """Make `spec` the active engine without questions: what already served before a restart of the agent.
 
         Returns whether the first start succeeded; if not, it is tried again with back-off, and requests wait.
@@ -210,7 +215,7 @@ class Serving:
 
     async def _check(self, engine: EngineProcess) -> None:
         try:
-            await engine.answers(probe_deadline(engine))
+            await engine.answers(self._load_s)
         except EngineFailed as error:
             engine.log.write(f"edgewright: killed, because: {error.reason}\n".encode())
             engine.kill()  # the keeper sees it end, and starts it again
@@ -255,11 +260,6 @@ class Serving:
             old.unlink(missing_ok=True)
             old.with_name(old.name + ".1").unlink(missing_ok=True)
         return self._logs / f"{spec.runtime}-{Path(spec.artifact).name[:16]}.log"
-
-
-def probe_deadline(engine: EngineProcess) -> float:
-    """How long a suspected engine may take for one token: as long as it may take to load."""
-    return LOAD_S if engine.spec.accelerator == "cpu" else LOAD_S / 5
 
 
 async def _end(task: asyncio.Task[None] | None) -> None:

@@ -8,6 +8,7 @@ A runtime is an object with
     info()                      accelerator, device, layers, layers_offloaded, context
     vram_bytes()
     one_token()                 generate one token, anyhow
+    at_work()                   whether it is seen to generate now, for somebody else
     encode_chat(messages), encode_text(text)   token ids; without an own /v1 only
     generate(tokens, chat, progress)           yields the text of each token until the model ends
     logits(tokens)              (columns, iterator of bytes), with the capability "logits" only
@@ -77,8 +78,8 @@ class State:
             self.failure = f"{type(fault).__name__}: {fault}"
 
     def first_token(self):
-        """Have one token generated, unless one was a moment ago."""
-        if time.monotonic() - self.worker.last_token > _FRESH_S:
+        """Have one token generated, unless one was a moment ago or the runtime is seen at work."""
+        if time.monotonic() - self.worker.last_token > _FRESH_S and not (self.ready and self.runtime.at_work()):
             list(self.worker.submit(lambda _: self.runtime.one_token()).results())
             self.worker.progress()
 

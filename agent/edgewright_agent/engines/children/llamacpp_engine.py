@@ -77,6 +77,9 @@ class LlamaCpp:
         self._llm.eval(self.encode_text("Hello"))
         self._llm.sample(temp=0.0)
 
+    def at_work(self):
+        return False  # the worker knows: each token passes through it
+
     def encode_chat(self, messages):
         if self._formatter is None:
             raise BadRequest("the artifact has no chat template")

@@ -63,6 +63,9 @@ class Mlx:
         for _ in self._tokens(self.encode_text("Hello"), 1, None, lambda: None):
             pass
 
+    def at_work(self):
+        return False  # the worker knows: each token passes through it
+
     def encode_chat(self, messages):
         if not self._tokenizer.has_chat_template:
             raise BadRequest("the artifact has no chat template")

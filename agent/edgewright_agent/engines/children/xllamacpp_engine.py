@@ -62,18 +62,26 @@ class Xllamacpp:
 
     def one_token(self):
         question = {"model": self._spec["model"], "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+        if self._ask("/v1/completions", question)["usage"]["completion_tokens"] < 1:
+            raise RuntimeError("llama.cpp generated no token")
+
+    def at_work(self):
+        # Answered by the loop that decodes, between two steps: so the loop turns, and a slot is in it. A long
+        # answer must not be taken for a hung engine because a further token has to queue behind it.
+        return any(slot["is_processing"] for slot in self._ask("/slots"))
+
+    def _ask(self, path, question=None):
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.openai_port}/v1/completions",
-            data=json.dumps(question).encode(),
+            f"http://127.0.0.1:{self.openai_port}{path}",
+            data=None if question is None else json.dumps(question).encode(),
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._secret}"},
         )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=_TOKEN_S) as answer:
-                tokens = json.load(answer)["usage"]["completion_tokens"]
+            with opener.open(request, timeout=_TOKEN_S) as answer:
+                return json.load(answer)
         except urllib.error.HTTPError as fault:
             raise RuntimeError(f"llama.cpp answered {fault.code}: {fault.read(500)!r}") from fault
-        if tokens < 1:
-            raise RuntimeError("llama.cpp generated no token")
 
 
 def _params(xllamacpp, spec, path):
@@ -90,7 +98,7 @@ def _params(xllamacpp, spec, path):
     params.cache_ram_mib = _CACHE_MIB
     params.offline = True
     params.ui = False
-    params.endpoint_slots = False
+    params.endpoint_slots = True
     params.cors_origins = ""
     params.sse_ping_interval = 0
     params.verbosity = 4  # below this llama.cpp does not say where it put the layers
