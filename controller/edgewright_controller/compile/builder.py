@@ -178,7 +178,7 @@ class Builder:
             nonlocal reached
             start, reached = reached, until
             words.write(f"== {script} {_described(request)}\n".encode())
-            stage = Stage(script, self._interpreters[runtime], self._deadline_s, self._threads)
+            stage = Stage(child.CHILDREN / f"{script}.py", self._interpreters[runtime], self._deadline_s, self._threads)
             return await child.run(
                 stage, request, scratch, words, lambda done, what: say(script, start + (until - start) * done, what)
             )

@@ -16,13 +16,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 CHILDREN: Final = Path(__file__).parent / "children"
 MAX_LINE_BYTES: Final = 1 << 20
 MAX_LOG_BYTES: Final = 8 << 20
 LAST_LINES: Final = 12
-READ_BYTES: Final = 64 << 10
+MAX_SHOWN_BYTES: Final = 64 << 10
 
 # What a toolchain needs of the controller's environment: where programs and libraries are, and nothing else.
 _PASSED_ON: Final = (
@@ -51,17 +51,17 @@ class StageFailed(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """A script of children/, the interpreter to run it under, and its deadline in seconds."""
+    """A script that speaks as children/stage.py says, the interpreter to run it under, and its deadline in seconds."""
 
-    name: str
+    script: Path
     interpreter: str
     deadline_s: float
     threads: int = 1
 
     @property
-    def script(self) -> Path:
-        """The file that is run."""
-        return CHILDREN / f"{self.name}.py"
+    def name(self) -> str:
+        """The stage's name in messages."""
+        return self.script.stem
 
 
 def environment(scratch: Path, threads: int) -> dict[str, str]:
@@ -94,58 +94,69 @@ async def run(stage: Stage, request: Mapping[str, Any], scratch: Path, log: Bina
 
     Raises StageFailed. When cancelled, or past the deadline, the whole process group is killed first.
     """
+    words, reports = _Words(log), _Reports(say)
+    loop = asyncio.get_running_loop()
     try:
-        process = await asyncio.create_subprocess_exec(
+        transport, watch = await loop.subprocess_exec(
+            lambda: _Watch(loop.create_future(), reports, words),
             stage.interpreter,
             str(stage.script),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
             cwd=scratch,
             env=environment(scratch, stage.threads),
             start_new_session=True,
-            limit=MAX_LINE_BYTES,
         )
     except OSError as error:
         raise StageFailed(stage.name, f"{stage.interpreter} cannot be started: {error.strerror}", None, ()) from error
-    words = _Words(log)
-    reports = _Reports(say)
     try:
+        watch.ask(request)
         async with asyncio.timeout(stage.deadline_s):
-            await _talk(process, request, reports, words)
+            await asyncio.shield(watch.ended)
     except TimeoutError as error:
         reason = f"not finished after {stage.deadline_s:.0f} s"
         raise StageFailed(stage.name, reason, None, words.last()) from error
     finally:
-        await _end(process)
-    if process.returncode != 0 or reports.result is None:
-        reason = reports.failed or _ending(process.returncode)
-        raise StageFailed(stage.name, reason, process.returncode, words.last())
+        if transport.get_returncode() is None:
+            _kill(transport)
+        # Shielded: a second cancellation must not leave a killed child behind.
+        await asyncio.shield(watch.ended)
+        transport.close()
+    words.flush()
+    status = transport.get_returncode()
+    if status != 0 or reports.result is None:
+        raise StageFailed(stage.name, reports.failed or _ending(status), status, words.last())
     return reports.result
 
 
-async def _talk(
-    process: asyncio.subprocess.Process, request: Mapping[str, Any], reports: _Reports, words: _Words
-) -> None:
-    assert process.stdin
-    assert process.stdout
-    assert process.stderr
-    # Standard input stays open after the request: its end tells the child that the controller is gone.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        await process.stdin.drain()
-    async with asyncio.TaskGroup() as both:
-        both.create_task(_read(process.stdout, reports.add))
-        both.create_task(_read(process.stderr, words.add))
-        await process.wait()
-        # Something that the stage left behind would hold the pipes open.
-        _kill(process)
-    words.flush()
+class _Watch(asyncio.SubprocessProtocol):
+    """Hands on what the stage writes. `ended` is done when it has exited and everything it wrote was taken."""
 
+    def __init__(self, ended: asyncio.Future[None], reports: _Reports, words: _Words) -> None:
+        self.ended = ended
+        self._takers = {1: reports.add, 2: words.add}
+        self._transport: asyncio.SubprocessTransport | None = None
 
-async def _read(stream: asyncio.StreamReader, add: Callable[[bytes], None]) -> None:
-    while data := await stream.read(READ_BYTES):
-        add(data)
+    def ask(self, request: Mapping[str, Any]) -> None:
+        # Standard input stays open after the request: its end tells the child that the controller is gone.
+        self._standard_input().write(json.dumps(request).encode() + b"\n")
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.SubprocessTransport, transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self._takers[fd](data)
+
+    def process_exited(self) -> None:
+        assert self._transport
+        # What the stage left running would hold its pipes open.
+        _kill(self._transport)
+        self._standard_input().close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set_result(None)
+
+    def _standard_input(self) -> asyncio.WriteTransport:
+        assert self._transport
+        return cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
 
 
 class _Reports:
@@ -189,7 +200,7 @@ class _Words:
 
     def add(self, data: bytes) -> None:
         *lines, rest = (self._rest + data).split(b"\n")
-        self._rest = rest.rpartition(b"\r")[2][-READ_BYTES:]
+        self._rest = rest.rpartition(b"\r")[2][-MAX_SHOWN_BYTES:]
         for line in lines:
             self._line(line.rstrip(b"\r").rpartition(b"\r")[2])
 
@@ -229,19 +240,10 @@ def _ending(status: int | None) -> str:
         return f"killed by signal {-status}"
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        _kill(process)
-    # Shielded: a second cancellation must not leave a killed child unreaped.
-    await asyncio.shield(asyncio.ensure_future(process.wait()))
-    if process.stdin:
-        process.stdin.close()
-
-
-def _kill(process: asyncio.subprocess.Process) -> None:
+def _kill(transport: asyncio.SubprocessTransport) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":
-            process.kill()
+            transport.kill()
         else:
             # The group lives on while any of its members does, so its id is still ours.
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(transport.get_pid(), signal.SIGKILL)
