@@ -63,12 +63,17 @@ def parse(text: str) -> EnrolmentToken:
     return token
 
 
+def is_address(text: str) -> bool:
+    """Whether `text` is host:port, with an IPv6 host in brackets."""
+    match = _ADDRESS.fullmatch(text)
+    return match is not None and 0 < int(match.group(2)) <= 65535
+
+
 def _check(token: EnrolmentToken) -> None:
     texts = (token.address, token.device, token.secret)
     if not all(isinstance(text, str) for text in texts) or not _SECRET.fullmatch(token.secret):
         raise TokenError("the enrolment token is damaged; copy it again, whole")
-    match = _ADDRESS.fullmatch(token.address)
-    if match is None or not 0 < int(match.group(2)) <= 65535:
+    if not is_address(token.address):
         raise TokenError(f"the enrolment token names no host:port: {token.address!r}")
     if not names.is_id(token.device):
         raise TokenError(f"the enrolment token names no device: {token.device!r}")
