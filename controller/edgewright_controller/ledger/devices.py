@@ -168,21 +168,32 @@ def history(connection: Connection, device: str) -> list[DesiredRow]:
     return [DesiredRow(**row._mapping) for row in connection.execute(newest_first)]
 
 
+def last_good(connection: Connection, only: Iterable[str] | None = None) -> dict[str, str | None]:
+    """The release of the newest generation that succeeded, by device; None: it was to have nothing.
+
+    Devices on which nothing ever succeeded are absent.
+    """
+    table = tables.desired
+    succeeded = select(table).where(table.c.outcome == int(agent_pb2.OUTCOME_SUCCEEDED))
+    if only is not None:
+        succeeded = succeeded.where(table.c.device.in_(list(only)))
+    in_order = succeeded.order_by(table.c.device, table.c.generation)
+    return {row.device: row.release for row in connection.execute(in_order)}
+
+
 def good_before(connection: Connection, device: str, leaving: str | None = None) -> str | None:
     """The release that `device` would go back to, None when there is none.
 
-    That is the newest that succeeded here, is not `leaving` (None: the one it should have now, unless that failed),
-    and was not rolled back.
+    That is the newest that succeeded here, is not `leaving`, and was not rolled back. `leaving` None: what it should
+    have now, or, if that failed, what it went back to by itself.
     """
     rows = history(connection, device)
-    succeeded = agent_pb2.OUTCOME_SUCCEEDED
+    good = [row for row in rows if row.outcome == agent_pb2.OUTCOME_SUCCEEDED]
     if leaving is None and rows:
-        leaving = rows[0].release
+        failed = rows[0].outcome in (agent_pb2.OUTCOME_FAILED, agent_pb2.OUTCOME_HELD)
+        leaving = good[0].release if failed and good else rows[0].release
     refused = set(connection.scalars(select(tables.rolled_back.c.release)))
-    for row in rows:
-        if row.outcome == succeeded and row.release and row.release != leaving and row.release not in refused:
-            return row.release
-    return None
+    return next((row.release for row in good if row.release and row.release not in {leaving, *refused}), None)
 
 
 def put_metadata(connection: Connection, device: str, made: DirectorMetadata) -> None:

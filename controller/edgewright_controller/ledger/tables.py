@@ -150,6 +150,7 @@ rollout_devices = Table(
     Column("generation", BigInteger, nullable=False),
     Column("changed_at", Float, nullable=False),
     Column("watched", Float, nullable=False),
+    Column("deadline", Float),
     Column("detached", Boolean, nullable=False),
     Column("reason", Text, nullable=False),
     PrimaryKeyConstraint("rollout", "device"),

@@ -184,6 +184,7 @@ def upgrade() -> None:
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("changed_at", sa.Float(), nullable=False),
         sa.Column("watched", sa.Float(), nullable=False),
+        sa.Column("deadline", sa.Float(), nullable=True),
         sa.Column("detached", sa.Boolean(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["rollout"], ["rollouts.id"], name=op.f("fk_rollout_devices_rollout")),

@@ -1,0 +1,281 @@
+"""Rollouts as they were stored last, and how they got there.
+
+`create` and `commit` are the two writes. `commit` stores what a step changed and what devices shall have from then on
+in one transaction, so that a crash leaves both or neither. Times are Unix seconds, as the engine counts them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from edgewright_contract import canonical
+from edgewright_controller.gates import GatePolicy
+from edgewright_controller.ledger import devices, tables
+from edgewright_controller.ledger.errors import NotInLedger
+from edgewright_controller.rollout import (
+    Actions,
+    Changes,
+    DeviceChange,
+    DevicePhase,
+    OnFailure,
+    RolloutChange,
+    RolloutClock,
+    RolloutPhase,
+    RolloutPolicy,
+    RolloutSpec,
+    RolloutState,
+    RolloutTarget,
+    SetDesired,
+    StoredDevice,
+    begin,
+    restore,
+)
+
+
+@dataclass(frozen=True)
+class RolloutRow:
+    """One rollout as a list shows it. `about` is what its maker said of it."""
+
+    id: str
+    state: RolloutPhase
+    ending: RolloutPhase | None
+    wave: int
+    waves: int
+    reason: str
+    created_at: float
+    created_by: str
+    changed_at: float
+    ended_at: float | None
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ChangeRow:
+    """One change in a rollout's history; `device` None: of the rollout itself. `state` is a phase's value."""
+
+    device: str | None
+    state: str
+    at: float
+    reason: str
+
+
+def next_id(connection: Connection) -> str:
+    """The id for the next rollout: rollout-1, rollout-2, …"""
+    return f"rollout-{(connection.scalar(select(func.max(tables.rollouts.c.number))) or 0) + 1}"
+
+
+def create(connection: Connection, spec: RolloutSpec, *, by: str, about: Mapping[str, Any], now: float) -> RolloutState:
+    """Enter a rollout, which then waits for Started. Its id is from `next_id` in the same transaction."""
+    policy = spec.policy
+    document = {
+        "about": dict(about),
+        "device_deadline_s": policy.device_deadline_s,
+        "max_failures": policy.gate.max_failures,
+        "soak_s": policy.gate.soak_s,
+        "on_failure": policy.on_failure.value,
+        "patience_s": policy.patience_s,
+    }
+    state = begin(spec, now)
+    number = (connection.scalar(select(func.max(tables.rollouts.c.number))) or 0) + 1
+    connection.execute(
+        insert(tables.rollouts).values(
+            id=spec.id,
+            number=number,
+            document=canonical.encode(document).decode("ascii"),
+            state=state.phase.value,
+            wave=state.wave,
+            waves=len(spec.waves),
+            reason=state.reason,
+            created_at=now,
+            created_by=by,
+            changed_at=now,
+            watched=0.0,
+            wall=now,
+            state_watched=0.0,
+        )
+    )
+    rows = [
+        {
+            "rollout": spec.id,
+            "device": target.device,
+            "place": place,
+            "wave": number,
+            "release": target.release,
+            "previous": target.previous,
+            "first_generation": target.generation,
+            "state": DevicePhase.WAITING.value,
+            "generation": target.generation,
+            "changed_at": now,
+            "watched": 0.0,
+            "deadline": None,
+            "detached": False,
+            "reason": "",
+        }
+        for number, wave in enumerate(spec.waves, 1)
+        for place, target in enumerate(wave)
+    ]
+    connection.execute(insert(tables.rollout_devices), rows)
+    return state
+
+
+def commit(connection: Connection, rollout: str, changes: Changes, actions: Actions) -> None:
+    """Store what a step changed, and what it sets as desired. Hints and the rest remain for the caller, afterwards.
+
+    Raises GenerationTaken when something else has set a device's desired state meanwhile (then nothing is stored; give
+    the rollout Superseded for that device).
+    """
+    if changes.clock is None:
+        return
+    clock = changes.clock
+    table = tables.rollouts
+    values: dict[str, Any] = {"watched": clock.watched, "wall": clock.wall}
+    if changes.rollout is not None:
+        values |= _of_rollout(connection, rollout, changes.rollout, clock)
+    connection.execute(update(table).where(table.c.id == rollout).values(values))
+    _store_devices(connection, rollout, changes.devices, clock)
+    for action in actions:
+        if isinstance(action, SetDesired):
+            devices.set_desired(
+                connection,
+                action.device,
+                action.release,
+                reason=action.reason,
+                now_ms=int(clock.wall * 1000),
+                generation=action.generation,
+            )
+
+
+def _of_rollout(connection: Connection, rollout: str, change: RolloutChange, clock: RolloutClock) -> dict[str, Any]:
+    before = connection.scalar(select(tables.rollouts.c.state).where(tables.rollouts.c.id == rollout))
+    _append(connection, [(rollout, None, change.phase.value, clock.wall, change.reason)])
+    values: dict[str, Any] = {
+        "state": change.phase.value,
+        "ending": change.ending.value if change.ending else None,
+        "wave": change.wave,
+        "reason": change.reason,
+        "changed_at": clock.wall,
+    }
+    if change.phase.value != before:
+        values["state_watched"] = clock.watched
+    if change.phase.final:
+        values["ended_at"] = clock.wall
+    return values
+
+
+def _store_devices(connection: Connection, rollout: str, changes: Iterable[DeviceChange], clock: RolloutClock) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "of": change.device,
+            "state": change.phase.value,
+            "generation": change.generation,
+            "changed_at": clock.wall,
+            "watched": clock.watched,
+            "deadline": change.deadline,
+            "detached": change.detached,
+            "reason": change.reason,
+        }
+        for change in changes
+    ]
+    if rows:
+        table = tables.rollout_devices
+        one = update(table).where(table.c.rollout == rollout, table.c.device == bindparam("of"))
+        connection.execute(one, rows)
+        _append(connection, [(rollout, row["of"], row["state"], clock.wall, row["reason"]) for row in rows])
+
+
+def _append(connection: Connection, rows: list[tuple[str, str | None, str, float, str]]) -> None:
+    names = ("rollout", "device", "state", "at", "reason")
+    connection.execute(insert(tables.rollout_changes), [dict(zip(names, row, strict=True)) for row in rows])
+
+
+def load(connection: Connection, rollout: str) -> RolloutState:
+    """The rollout as it was last stored, ready for the next step. Raises NotInLedger."""
+    row = connection.execute(select(tables.rollouts).where(tables.rollouts.c.id == rollout)).one_or_none()
+    if row is None:
+        raise NotInLedger(f"there is no rollout {rollout!r}")
+    table = tables.rollout_devices
+    in_order = select(table).where(table.c.rollout == rollout).order_by(table.c.wave, table.c.place)
+    waves: list[list[RolloutTarget]] = [[] for _ in range(row.waves)]
+    changed = []
+    for one in connection.execute(in_order):
+        waves[one.wave - 1].append(RolloutTarget(one.device, one.release, one.previous, one.first_generation))
+        if one.watched or one.state != DevicePhase.WAITING.value or one.detached:
+            change = DeviceChange(
+                one.device, DevicePhase(one.state), one.generation, one.deadline, one.detached, one.reason
+            )
+            changed.append(StoredDevice(change, one.watched))
+    spec = RolloutSpec(rollout, tuple(tuple(wave) for wave in waves), _policy(json.loads(row.document)))
+    ending = RolloutPhase(row.ending) if row.ending else None
+    change_of_all = RolloutChange(RolloutPhase(row.state), row.wave, ending, row.reason)
+    return restore(spec, RolloutClock(row.watched, row.wall), change_of_all, row.state_watched, changed)
+
+
+def _policy(document: Mapping[str, Any]) -> RolloutPolicy:
+    return RolloutPolicy(
+        device_deadline_s=document["device_deadline_s"],
+        gate=GatePolicy(document["max_failures"], document["soak_s"]),
+        on_failure=OnFailure(document["on_failure"]),
+        patience_s=document["patience_s"],
+    )
+
+
+def live(connection: Connection) -> list[str]:
+    """Rollouts that have not ended, the oldest first: those to load after a restart."""
+    table = tables.rollouts
+    return list(connection.scalars(select(table.c.id).where(table.c.ended_at.is_(None)).order_by(table.c.number)))
+
+
+def every(connection: Connection, limit: int = 100) -> list[RolloutRow]:
+    """Rollouts, the newest first."""
+    statement = select(tables.rollouts).order_by(tables.rollouts.c.number.desc()).limit(limit)
+    return [
+        RolloutRow(
+            id=row.id,
+            state=RolloutPhase(row.state),
+            ending=RolloutPhase(row.ending) if row.ending else None,
+            wave=row.wave,
+            waves=row.waves,
+            reason=row.reason,
+            created_at=row.created_at,
+            created_by=row.created_by,
+            changed_at=row.changed_at,
+            ended_at=row.ended_at,
+            about=json.loads(row.document)["about"],
+        )
+        for row in connection.execute(statement)
+    ]
+
+
+def counts(connection: Connection, rollout: str) -> dict[DevicePhase, int]:
+    """How many devices stand where in a rollout."""
+    table = tables.rollout_devices
+    grouped = select(table.c.state, func.count()).where(table.c.rollout == rollout).group_by(table.c.state)
+    return {DevicePhase(state): count for state, count in connection.execute(grouped)}
+
+
+def standing(connection: Connection, rollout: str) -> dict[str, tuple[DevicePhase, str]]:
+    """Where each device of a rollout stands, and why."""
+    table = tables.rollout_devices
+    statement = select(table.c.device, table.c.state, table.c.reason).where(table.c.rollout == rollout)
+    return {device: (DevicePhase(state), reason) for device, state, reason in connection.execute(statement)}
+
+
+def live_of(connection: Connection, wanted: Iterable[str]) -> dict[str, str]:
+    """Which live rollout has each of these devices, for those that are in one: what a new rollout would supersede."""
+    table, of = tables.rollout_devices, tables.rollouts
+    joined = table.join(of, table.c.rollout == of.c.id)
+    mine = (of.c.ended_at.is_(None), table.c.detached.is_(False), table.c.device.in_(list(wanted)))
+    statement = select(table.c.device, table.c.rollout).select_from(joined).where(*mine).order_by(of.c.number)
+    return {row.device: row.rollout for row in connection.execute(statement)}
+
+
+def history(connection: Connection, rollout: str) -> list[ChangeRow]:
+    """All that happened in a rollout, in order."""
+    table = tables.rollout_changes
+    statement = select(table).where(table.c.rollout == rollout).order_by(table.c.id)
+    return [ChangeRow(row.device, row.state, row.at, row.reason) for row in connection.execute(statement)]
