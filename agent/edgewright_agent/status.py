@@ -12,6 +12,8 @@ from edgewright_agent.lifecycle_state import MAX_REASON, Lifecycle, Step
 from edgewright_agent.state_store import KnownRelease, StateStore
 from edgewright_contract.v1 import agent_pb2
 
+# Where the running agent answers, for whoever looks into its folder: the port may be one that the system chose.
+ENDPOINT_FILE: Final = "endpoint"
 _MAX_TEXT: Final = 200
 
 Known = Callable[[str], "KnownRelease | None"]
@@ -70,8 +72,10 @@ def read(folder: Path) -> dict[str, Any]:
         active = store.known(state.active) if state.active else None
     finally:
         store.close()
+    endpoint, running = folder / ENDPOINT_FILE, state_lock.is_running(folder)
     return {
-        "running": state_lock.is_running(folder),
+        "running": running,
+        "endpoint": endpoint.read_text() if running and endpoint.is_file() else "",
         "generation": state.generation,
         "release": state.release,
         "step": state.step.name.lower(),

@@ -35,7 +35,7 @@ class Mischief:
 
 
 class BlockServer(agent_pb2_grpc.AgentServicer):
-    """Serves one artifact folder. `sent` counts the bytes of blocks that left."""
+    """Serves the artifact folder, and what `add` adds. `sent` counts the bytes of blocks that left."""
 
     def __init__(self, folder: Path, leaf: Leaf, runtime: str = "gguf", port: int = 0) -> None:
         self.mischief = Mischief()
@@ -43,22 +43,9 @@ class BlockServer(agent_pb2_grpc.AgentServicer):
         self.calls = 0
         self.stalled = threading.Event()
         self.check_ins: list[agent_pb2.CheckInRequest] = []
-        self._folder = folder
-        self._bundle = bundle.from_folder(folder)
-        document = self._bundle.encode()
-        cut = block_index.cut(self._bundle, folder)
-        self._index = block_index.parse(cut, self._bundle)
-        self.objects = {digest.of_bytes(data): data for data in (document, cut)}
-        self.target = ImageTarget(
-            kind="model",
-            name="smollm2",
-            hw_class=f"{runtime}-cpu",
-            runtime=runtime,
-            bundle=self._bundle.digest,
-            bundle_length=len(document),
-            block_index=digest.of_bytes(cut),
-            block_index_length=len(cut),
-        )
+        self.objects: dict[str, bytes] = {}
+        self._folders: dict[str, tuple[Path, block_index.BlockIndex]] = {}
+        self.target = self.add(folder, runtime)
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         agent_pb2_grpc.add_AgentServicer_to_server(self, self._server)
         credentials = grpc.ssl_server_credentials(
@@ -67,13 +54,26 @@ class BlockServer(agent_pb2_grpc.AgentServicer):
         self.port = self._server.add_secure_port(f"127.0.0.1:{port}", credentials)
         self._server.start()
 
+    def add(self, folder: Path, runtime: str = "gguf") -> ImageTarget:
+        """Serve this artifact too; its target."""
+        made = bundle.from_folder(folder)
+        document, cut = made.encode(), block_index.cut(made, folder)
+        self._folders[made.digest] = folder, block_index.parse(cut, made)
+        self.objects |= {digest.of_bytes(data): data for data in (document, cut)}
+        return ImageTarget(
+            kind="model",
+            name="smollm2",
+            hw_class=f"{runtime}-cpu",
+            runtime=runtime,
+            bundle=made.digest,
+            bundle_length=len(document),
+            block_index=digest.of_bytes(cut),
+            block_index_length=len(cut),
+        )
+
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
-
-    @property
-    def blocks(self) -> int:
-        return len(self._index.blocks)
 
     def stop(self) -> None:
         self._server.stop(0).wait()
@@ -100,9 +100,10 @@ class BlockServer(agent_pb2_grpc.AgentServicer):
             context.abort(grpc.StatusCode.UNAVAILABLE, "told to")
         if mischief.refuse is not None:
             context.abort(mischief.refuse, "told to")
+        folder, index = self._folders[request.bundle]
         for wanted in request.ranges:
-            for block in self._index.blocks[wanted.first : wanted.first + wanted.count]:
-                data = bytearray(self._read(block))
+            for block in index.blocks[wanted.first : wanted.first + wanted.count]:
+                data = bytearray(_read(folder, block))
                 if mischief.flips[block.index]:
                     mischief.flips[block.index] -= 1
                     data[len(data) // 2] ^= 1
@@ -115,8 +116,8 @@ class BlockServer(agent_pb2_grpc.AgentServicer):
                         context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
                     since += len(part)
                     self.sent += len(part)
-                    index = block.index + 1 if mischief.wrong_index else block.index
-                    yield agent_pb2.BlockPart(index=index, encoding=agent_pb2.ENCODING_RAW, data=part)
+                    number = block.index + 1 if mischief.wrong_index else block.index
+                    yield agent_pb2.BlockPart(index=number, encoding=agent_pb2.ENCODING_RAW, data=part)
                 if mischief.stall:
                     self.stalled.set()
                     ended = threading.Event()
@@ -124,7 +125,8 @@ class BlockServer(agent_pb2_grpc.AgentServicer):
                     ended.wait(30)
                     return
 
-    def _read(self, block: block_index.Block) -> bytes:
-        with open(self._folder / block.path, "rb") as file:
-            file.seek(block.offset)
-            return file.read(block.size)
+
+def _read(folder: Path, block: block_index.Block) -> bytes:
+    with open(folder / block.path, "rb") as file:
+        file.seek(block.offset)
+        return file.read(block.size)

@@ -1,0 +1,260 @@
+"""The agent's parts, wired together. What each of them does is in its own file."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from edgewright_agent import inventory, status
+from edgewright_agent.acts import DeviceActs
+from edgewright_agent.answers import handlers
+from edgewright_agent.check_in import CheckIns, Sources
+from edgewright_agent.config import AgentConfig
+from edgewright_agent.database import StateDamaged
+from edgewright_agent.engines.catalogue import EngineSettings
+from edgewright_agent.engines.supervision import EngineEvent, EventKind, Serving
+from edgewright_agent.gateway import Gateway, Meter, Routes
+from edgewright_agent.identity import Identity
+from edgewright_agent.journal import DownloadJournal
+from edgewright_agent.lifecycle_state import ActiveBroken, Fault, Lifecycle, Outcome
+from edgewright_agent.link import Credentials, Link
+from edgewright_agent.outbox import Outbox
+from edgewright_agent.requests import Requests
+from edgewright_agent.slots import Slots
+from edgewright_agent.state_store import StateStore
+from edgewright_agent.telemetry import Gauges
+from edgewright_agent.trust import Assignment, Repository
+from edgewright_agent.trust_store import HeldVersion, TrustStore
+from edgewright_agent.update import ActFailed, Updates
+from edgewright_contract.release import hw_class
+from edgewright_contract.targets import ImageTarget
+from edgewright_contract.v1 import agent_pb2, telemetry_pb2
+
+# So many deaths or failed starts in a row, and the active version is given up for the previous one.
+_BROKEN_AFTER: Final = 5
+_INVENTORY_S: Final = 600.0
+
+_EVENTS: Final = {
+    EventKind.STARTED: telemetry_pb2.Event.KIND_ENGINE_STARTED,
+    EventKind.EXITED: telemetry_pb2.Event.KIND_ENGINE_EXITED,
+    EventKind.RESTARTED: telemetry_pb2.Event.KIND_ENGINE_RESTARTED,
+    EventKind.RESTART_FAILED: telemetry_pb2.Event.KIND_ENGINE_EXITED,
+}
+
+_log = logging.getLogger(__name__)
+
+
+class Agent:
+    """Made once in a process, on its event loop: `start`, then `work` until cancelled, then `stop`."""
+
+    def __init__(self, config: AgentConfig, identity: Identity) -> None:
+        """Opens the state. Raises StateDamaged, OSError."""
+        self._config, self._identity = config, identity
+        state, database = config.state, config.state / "agent.sqlite"
+        settings = engine_settings(config)
+        self._settings = settings
+        self._started_ms = int(time.time() * 1000)
+        self._store, self._journal, self._slots = StateStore(database), DownloadJournal(database), Slots(state)
+        self._trust = DeviceTrust(TrustStore.open(database), identity, hw_classes(config))
+        address = config.controller_address or identity.controller_address
+        self._link = Link(address, Credentials(identity.key_path, identity.certificate_path, identity.ca_path))
+        self._meter, self._routes = Meter(time.monotonic()), Routes()
+        self._serving = Serving(settings, state / "engines", self._routes, self._engine_event)
+        self._gateway = Gateway(self._routes, self._meter, self._serving.suspect)
+        mqtt = (config.mqtt_address or identity.mqtt_address) if config.mqtt_enabled else ""
+        self._outbox = Outbox(state, replace(identity, mqtt_address=mqtt), lambda _: self._check_ins.wake())
+        self._acts = DeviceActs(
+            self._store,
+            self._slots,
+            self._journal,
+            source=self._link,
+            serving=self._serving,
+            settings=settings,
+            reserve=config.disk_reserve,
+            on_progress=self._progressed,
+            on_activated=self._trust.activated,
+        )
+        self._updates = Updates(self._store, self._acts, self._changed)
+        self._shown = self._updates.state
+        self._check_ins = CheckIns(
+            self._link,
+            self._trust,
+            self._updates,
+            reports=self._outbox,
+            requests=Requests(handlers(self._serving, self._store, self._updates, self._outbox)),
+            sources=Sources(self.status, self._inventory),
+            every_s=config.check_in_s,
+        )
+        self._seen: tuple[float, agent_pb2.Inventory] | None = None
+        self._side_tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def ready_line(self) -> str:
+        """What a person, or a service manager, reads when the agent is up."""
+        serving = self._updates.state.active[:12] or "nothing yet"
+        return f"edgewright-agent {self._identity.device}: {self._gateway.url} serves {serving}"
+
+    def status(self) -> agent_pb2.DeviceStatus:
+        """The device's status now. Raises StateDamaged."""
+        info, download = self._acts.info, self._acts.download
+        running = status.Running(
+            done_bytes=download.done,
+            total_bytes=download.total,
+            engine=f"{info.engine} {info.version}" if info else "",
+            accelerator=info.device if info else "",
+            endpoint=self._gateway.url,
+            started_unix_ms=self._started_ms,
+        )
+        return status.compose(self._updates.state, self._store.known, running)
+
+    async def start(self) -> None:
+        """Listen, serve what served, go on with what was going on. Raises PortTaken, StateDamaged."""
+        url = await self._gateway.start(self._config.gateway_host, self._config.gateway_port)
+        (self._config.state / status.ENDPOINT_FILE).write_text(url)
+        self._outbox.start()
+        broken = await self._start_active()
+        await self._updates.resume()
+        if broken is not None:
+            await self._updates.feed(broken)
+        self._say_birth()
+
+    async def work(self) -> None:
+        """Check in and report until cancelled."""
+        await asyncio.gather(self._check_ins.run(), self._report())
+
+    async def stop(self) -> None:
+        """Say goodbye and end every child. Safe after a start that failed in the middle."""
+        await self._updates.stop()
+        for task in list(self._side_tasks):
+            task.cancel()
+        await self._gateway.stop()
+        await self._serving.stop(0)
+        await asyncio.to_thread(self._outbox.stop)
+        self._link.close()
+        self._trust.close()
+        self._journal.close()
+        self._store.close()
+
+    async def _start_active(self) -> ActiveBroken | None:
+        if not self._updates.state.active:
+            return None
+        try:
+            await self._acts.start_active(self._updates.state)
+        except ActFailed as error:
+            _log.error("the active version cannot be started: %s", error)
+            return ActiveBroken(error.fault, error.reason)
+        return None
+
+    async def _report(self) -> None:
+        """Telemetry, at the same pace for ever."""
+        gauges = Gauges(self._config.state)
+        while True:
+            await asyncio.sleep(self._config.telemetry_s)
+            window = self._meter.snapshot(time.monotonic())
+            model = next(iter(self._routes.models), "")
+            self._outbox.telemetry(await gauges.report(window, self._serving, model, self._outbox.depth()))
+
+    def _inventory(self) -> agent_pb2.Inventory:
+        """Looked at now and then: it changes when somebody installs something, and asking costs a process."""
+        now = time.monotonic()
+        if self._seen is None or now - self._seen[0] > _INVENTORY_S:
+            self._seen = (now, inventory.look(self._config.state, self._settings))
+        return self._seen[1]
+
+    def _changed(self, state: Lifecycle) -> None:
+        before, self._shown = self._shown, state
+        self._outbox.update(self.status())
+        if state.outcome is Outcome.FAILED and before.outcome is not Outcome.FAILED:
+            kind = {
+                Fault.PROBE_FAILED: telemetry_pb2.Event.KIND_PROBE_FAILED,
+                Fault.DISK_FULL: telemetry_pb2.Event.KIND_DISK_FULL,
+            }.get(state.fault, telemetry_pb2.Event.KIND_ROLLED_BACK)
+            self._outbox.event(kind, f"release {state.release[:12]}: {state.reason}")
+        if state.active != before.active:
+            self._say_birth()
+        if _worth_a_check_in(before) != _worth_a_check_in(state):
+            self._check_ins.wake()
+
+    def _say_birth(self) -> None:
+        now = self.status()
+        self._outbox.birth(now.endpoint, now.engine, now.accelerator, now)
+
+    def _engine_event(self, event: EngineEvent) -> None:
+        _log.info("%s", event.detail)
+        kind = _EVENTS.get(event.kind)
+        if kind is not None:
+            self._outbox.event(kind, event.detail)
+        if event.failures and event.failures % _BROKEN_AFTER == 0:
+            self._aside(self._give_up(ActiveBroken(Fault.ENGINE_FAILED, event.detail)))
+
+    async def _give_up(self, broken: ActiveBroken) -> None:
+        try:
+            await self._updates.feed(broken)
+        except StateDamaged as error:
+            _log.error("%s; the engine is started again meanwhile", error)
+
+    def _progressed(self) -> None:
+        self._aside(self._note_progress())
+
+    async def _note_progress(self) -> None:
+        try:
+            await self._updates.progressed()
+        except StateDamaged as error:
+            _log.error("%s; the download goes on", error)
+
+    def _aside(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._side_tasks.add(task)
+        task.add_done_callback(self._side_tasks.discard)
+
+
+class DeviceTrust:
+    """The trust store, asked as this device."""
+
+    def __init__(self, store: TrustStore, identity: Identity, accepted: Collection[str]) -> None:
+        self._store, self._identity, self._accepted = store, identity, accepted
+
+    def held(self) -> Sequence[HeldVersion]:
+        """See check_in.Trust."""
+        return self._store.held()
+
+    def apply(self, files: Mapping[tuple[Repository, str], bytes], holds: Collection[str], now: datetime) -> Assignment:
+        """See check_in.Trust."""
+        return self._store.apply(files, self._identity, now, holds, self._accepted)
+
+    def activated(self, target: ImageTarget) -> None:
+        """See trust_store.TrustStore."""
+        self._store.activated(target)
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
+
+
+def engine_settings(config: AgentConfig) -> dict[str, EngineSettings]:
+    """How each enabled runtime is served."""
+    return {
+        runtime: EngineSettings(python=engine.python, threads=engine.threads, engine=engine.engine)
+        for runtime, engine in config.engines.items()
+        if engine.enabled
+    }
+
+
+def hw_classes(config: AgentConfig) -> frozenset[str]:
+    """The kinds of hardware that this device may be given artifacts for."""
+    return frozenset(
+        hw_class(runtime, accelerator)
+        for runtime, engine in config.engines.items()
+        if engine.enabled
+        for accelerator in engine.accelerators
+    )
+
+
+def _worth_a_check_in(state: Lifecycle) -> tuple[object, ...]:
+    """What the controller should know at once. Progress in bytes waits for the regular time."""
+    return (state.step, state.outcome, state.fault, state.generation, state.active, state.held)

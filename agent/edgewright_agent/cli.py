@@ -1,0 +1,159 @@
+"""`edgewright-agent run | enroll | status`: arguments in, one clear line out when something is wrong.
+
+Exit codes: 0 it worked, 1 it failed, 2 the command or the configuration is wrong. Heavy parts are imported by the
+command that needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from edgewright_agent import __version__, config
+from edgewright_agent.config import AgentConfig, ConfigError
+from edgewright_agent.database import StateDamaged
+from edgewright_agent.state_lock import StateInUse, StateLock
+
+_DEFAULT: Final = Path("agent.toml")
+_HEALTH_S: Final = 3.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        code: int = given.command(given)
+    except ConfigError as error:
+        return _say(str(error), 2)
+    except (StateDamaged, StateInUse) as error:
+        return _say(str(error), 1)
+    except OSError as error:
+        return _say(f"{error.filename or 'the agent'}: {error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edgewright-agent", description="Serves what the controller signed for it.")
+    parser.add_argument("--version", action="version", version=f"edgewright-agent {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="serve, and follow the controller")
+    run.add_argument("--config", type=Path, default=_DEFAULT, metavar="FILE", help="default: agent.toml")
+    run.set_defaults(command=_run)
+
+    enroll = commands.add_parser("enroll", help="get this device's certificate with a token")
+    enroll.add_argument("--token", required=True, help="what `edgewright enroll create` printed; - reads it")
+    place = enroll.add_mutually_exclusive_group()
+    place.add_argument("--config", type=Path, default=_DEFAULT, metavar="FILE", help="default: agent.toml")
+    place.add_argument("--state", type=Path, metavar="DIR", help="the state folder, without a configuration")
+    enroll.set_defaults(command=_enroll)
+
+    status = commands.add_parser("status", help="what this device serves and how its last update ended")
+    status.add_argument("--config", type=Path, default=_DEFAULT, metavar="FILE", help="default: agent.toml")
+    status.add_argument("--json", action="store_true", help="for scripts")
+    status.set_defaults(command=_status)
+    return parser
+
+
+def _run(given: argparse.Namespace) -> int:
+    from edgewright_agent.gateway import PortTaken
+    from edgewright_agent.identity import IdentityError
+    from edgewright_agent.run import run
+
+    try:
+        run(config.load(given.config))
+    except (IdentityError, PortTaken) as error:
+        return _say(str(error), 1)
+    return 0
+
+
+def _enroll(given: argparse.Namespace) -> int:
+    from edgewright_agent.identity import IdentityError, enrol
+
+    settings = None if given.state is not None else config.load(given.config)
+    state = given.state.absolute() if settings is None else settings.state
+    token = sys.stdin.readline() if given.token == "-" else given.token
+    try:
+        _check_device(token, settings)
+        with StateLock(state):
+            identity = enrol(token, state)
+    except IdentityError as error:
+        return _say(str(error), 1)
+    print(f"{identity.device} is enrolled in fleet {identity.fleet}; its state is in {state}")  # noqa: T201 the answer
+    return 0
+
+
+def _check_device(token: str, settings: AgentConfig | None) -> None:
+    """Before the token is spent: it must be for the device that the configuration names."""
+    from edgewright_contract import enrolment_token
+
+    if settings is None or settings.device is None:
+        return
+    try:
+        device = enrolment_token.parse(token).device
+    except enrolment_token.TokenError:
+        return  # enrol says what is wrong with it
+    if device != settings.device:
+        raise ConfigError(f"{settings.file}: device: {settings.device!r}, but the token is for {device!r}")
+
+
+def _status(given: argparse.Namespace) -> int:
+    from edgewright_agent import status
+
+    settings = config.load(given.config)
+    try:
+        read = status.read(settings.state)
+    except status.NoState as error:
+        return _say(str(error), 1)
+    read["health"] = _health(read["endpoint"]) if read["running"] else {"status": "not running"}
+    if given.json:
+        print(json.dumps(read, indent=2))  # noqa: T201 the answer
+    else:
+        print("\n".join(_lines(read)))  # noqa: T201 the answer
+    return 0
+
+
+def _health(endpoint: str) -> dict[str, Any]:
+    """What the gateway itself says."""
+    import http.client
+    from urllib.parse import urlsplit
+
+    connection = http.client.HTTPConnection(urlsplit(endpoint).netloc, timeout=_HEALTH_S)
+    try:
+        connection.request("GET", "/health")
+        answer: dict[str, Any] = json.loads(connection.getresponse().read(1 << 16))
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return {"status": "no answer", "reason": f"{endpoint}: {error}"}
+    finally:
+        connection.close()
+    return answer
+
+
+def _lines(read: dict[str, Any]) -> list[str]:
+    health, active = read["health"], read["active_release"]
+    shown = {
+        "agent": "running" if read["running"] else "not running",
+        "health": " ".join(filter(None, [health.get("status"), health.get("reason")])),
+        "serves": f"{read['active_model']}, release {active[:12]}" if active else "nothing",
+        "endpoint": read["endpoint"],
+        "update": f"generation {read['generation']}: {read['step']}, {read['outcome']}",
+        "why": " ".join(filter(None, [read["error"], read["reason"]])),
+        "previous": read["previous_release"][:12],
+        "held": ", ".join(release[:12] for release in read["held_releases"]),
+    }
+    return [f"{key + ':':<10} {value}" for key, value in shown.items() if value]
+
+
+def _say(message: str, code: int) -> int:
+    print(f"edgewright-agent: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 the one line
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""A controller for one agent, of real parts: certificates, both repositories, enrolment, blocks, check-ins.
+
+What the real one adds, the ledger and rollouts, is not needed to show what a device does. A test says what the
+device should have (`want`) and waits for what it reports (`until`).
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable
+from concurrent import futures
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from edgewright_contract.release import Probe, Release
+from edgewright_contract.targets import ImageTarget
+from edgewright_contract.v1 import agent_pb2, enrolment_pb2, enrolment_pb2_grpc
+from edgewright_controller.director import Desired, Director
+from edgewright_controller.enrolment import EnrolmentRow, Enrolments
+from edgewright_controller.pki import Authority
+from edgewright_controller.publish import ImageRepository
+from tests.agent import echo
+from tests.agent.block_server import BlockServer
+from tests.agent.throwaway_ca import Leaf
+from tests.agent.trust_fleet import KeyInHand
+
+DEVICE, FLEET = "jetson-01", "demo"
+SOUND = Probe("greets", "well met", expect="well met")
+
+
+class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
+    """Starts listening at once. `stop` and `start_again` are the network's, not the state's."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        now = datetime.now(timezone.utc)
+        self.authority = Authority.open(folder / "pki", FLEET, now)
+        keys = folder / "keys"
+        self._image = ImageRepository.open(folder / "image", keys, now, builder=KeyInHand())
+        self._director = Director.open(folder / "director", keys, FLEET, now)
+        self._desired, self._version = Desired(0, None, None), 1
+        self._changed = threading.Condition()
+        self.requests: list[agent_pb2.DeviceRequest] = []
+        self.results: list[agent_pb2.RequestResult] = []
+        self.inventory = agent_pb2.Inventory()
+        pair = self.authority.server_certificate(["127.0.0.1"])
+        self._leaf = Leaf(pair.key, pair.chain, self.authority.ca_path)
+        super().__init__(self._empty_artifact(), self._leaf)
+        plain = grpc.ssl_server_credentials([(pair.key.read_bytes(), pair.chain.read_bytes())])
+        self._enrolment = grpc.server(futures.ThreadPoolExecutor(1))
+        enrolment_pb2_grpc.add_EnrolmentServicer_to_server(self, self._enrolment)
+        port = self._enrolment.add_secure_port("127.0.0.1:0", plain)
+        self._enrolments = Enrolments(self.authority, _Tokens(), f"127.0.0.1:{port}")
+        self._enrolment.start()
+
+    def token(self) -> str:
+        return self._enrolments.create(DEVICE, 3600, datetime.now(timezone.utc))
+
+    def release(self, name: str, probe: Probe = SOUND, size: int = 1 << 20, **how: Any) -> tuple[Release, ImageTarget]:
+        """A published release whose engine behaves as `how` says (echo_engine.py)."""
+        artifact = echo.artifact(self._folder / "artifacts" / name, name=name, **how)
+        weights = name.encode() * (size // len(name))
+        (artifact / "model.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0) + weights)
+        target = self.add(artifact)
+        self._image.publish([target], datetime.now(timezone.utc))
+        release = Release("smollm2", "jetson", "gguf", target.bundle, "cpu", 1 << 20, {}, (probe,))
+        return release, target
+
+    def want(self, generation: int, wanted: tuple[Release, ImageTarget] | None) -> None:
+        """From the next check-in on, the device should have this."""
+        with self._changed:
+            self._desired = Desired(generation, *(wanted or (None, None)))
+            self._version += 1
+
+    def until(self, what: Callable[[agent_pb2.DeviceStatus], bool], timeout_s: float = 30.0) -> agent_pb2.DeviceStatus:
+        """The first status of a check-in from now on that satisfies `what`."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: bool(self.check_ins) and what(self.status), timeout_s), self.status
+            return self.status
+
+    def ended(self, generation: int) -> agent_pb2.DeviceStatus:
+        """The status with which the update to `generation` ended."""
+        return self.until(
+            lambda status: (
+                status.generation == generation
+                and status.outcome not in (agent_pb2.OUTCOME_UNSPECIFIED, agent_pb2.OUTCOME_IN_PROGRESS)
+            )
+        )
+
+    @property
+    def status(self) -> agent_pb2.DeviceStatus:
+        return self.check_ins[-1].status
+
+    def CheckIn(self, request: agent_pb2.CheckInRequest, context: Any) -> agent_pb2.CheckInResponse:
+        with self._changed:
+            self.check_ins.append(request)
+            self.results += request.results
+            if request.HasField("inventory"):
+                self.inventory = request.inventory
+            answered = {result.id for result in self.results}
+            signed = self._director.sign(DEVICE, self._desired, self._version, datetime.now(timezone.utc))
+            self._changed.notify_all()
+            metadata = []
+            for repository, files in (
+                (agent_pb2.REPOSITORY_IMAGE, self._image.files),
+                (agent_pb2.REPOSITORY_DIRECTOR, lambda held: self._director.files(signed, held)),
+            ):
+                held = {one.role: one.version for one in request.held if one.repository == repository}
+                metadata += [
+                    agent_pb2.MetadataFile(repository=repository, name=name, content=content)
+                    for name, content in files(held)
+                ]
+            return agent_pb2.CheckInResponse(
+                metadata=metadata,
+                requests=[one for one in self.requests if one.id not in answered],
+                next_check_in_s=1,
+                inventory_wanted=not self.inventory.os,
+            )
+
+    def Enrol(self, request: enrolment_pb2.EnrolRequest, context: Any) -> enrolment_pb2.EnrolResponse:
+        device, chain = self._enrolments.redeem(request.token, request.csr_der, datetime.now(timezone.utc))
+        return enrolment_pb2.EnrolResponse(
+            certificate_chain_pem=chain,
+            ca_pem=self.authority.ca_pem,
+            device=device,
+            fleet=FLEET,
+            image_root=self._image.first_root,
+            director_root=self._director.first_root,
+            controller_address=self.address,
+        )
+
+    def stop(self) -> None:
+        super().stop()
+        self._enrolment.stop(0).wait()
+
+    def _empty_artifact(self) -> Path:
+        folder = echo.artifact(self._folder / "artifacts" / "empty")
+        (folder / "model.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+        return folder
+
+
+class _Tokens:
+    """The enrolment store's seam, on a dictionary."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, EnrolmentRow] = {}
+
+    def get(self, secret_sha256: str) -> EnrolmentRow | None:
+        return self._rows.get(secret_sha256)
+
+    def put(self, row: EnrolmentRow) -> None:
+        self._rows[row.secret_sha256] = row
