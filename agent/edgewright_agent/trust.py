@@ -27,7 +27,7 @@ from edgewright_contract.targets import ImageTarget
 
 _MODELS: Final = contract.FOLDERS["model"] + "/"
 # How far the highest trusted time moves before it is worth a write to the disk.
-_TIME_STEP: Final = timedelta(hours=1)
+TIME_STEP: Final = timedelta(hours=1)
 
 
 class Repository(IntEnum):
@@ -232,7 +232,7 @@ def advance(marks: Marks, roles: Roles, assignment: Assignment, now: datetime) -
                 Reason.ROLLBACK,
                 f"{repository.name.lower()} {role} version {new.version} after {old.version}",
             )
-    time = now if now - marks.trusted_time >= _TIME_STEP else marks.trusted_time
+    time = now if now - marks.trusted_time >= TIME_STEP else marks.trusted_time
     return replace(
         marks,
         roles={**marks.roles, **roles},

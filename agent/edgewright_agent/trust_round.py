@@ -42,10 +42,12 @@ class HeldFile:
 
 @dataclass(frozen=True)
 class Trusted:
-    """What a round ended with: the files, newest of each role and every root, and who speaks for each role."""
+    """What a round ended with: the files, newest of each role and every root, who speaks for each role, and until
+    when all of it is good."""
 
     files: tuple[HeldFile, ...]
     roles: Mapping[tuple[Repository, str], RoleMark]
+    until: datetime
 
 
 class Round:
@@ -119,7 +121,7 @@ class Round:
         paths = {version: history / f"{version}.root.json" for version in chain}
         files = [HeldFile("root", version, path.read_bytes()) for version, path in paths.items() if path.exists()]
         roles = {(self._repository, "root"): RoleMark(root.signed.version, "")}
-        speakers = dict(root.signed.roles)
+        speakers, until = dict(root.signed.roles), root.signed.expires
         for role in ("timestamp", "snapshot", "targets", BUILDER):
             path = self._folder / f"{role}.json"
             if not path.exists():
@@ -127,12 +129,13 @@ class Round:
             content = path.read_bytes()
             read: Metadata[Any] = Metadata.from_bytes(content)
             files.append(HeldFile(role, read.signed.version, content))
+            until = min(until, read.signed.expires)
             speaker = speakers[role]
             keys = digest.of_bytes(canonical.encode([sorted(speaker.keyids), speaker.threshold]))
             roles[self._repository, role] = RoleMark(read.signed.version, keys)
             if role == "targets" and read.signed.delegations and read.signed.delegations.roles:
                 speakers.update(read.signed.delegations.roles)
-        return Trusted(tuple(files), roles)
+        return Trusted(tuple(files), roles, until)
 
     def _read(self, role: str, kind: type[Targets]) -> Metadata[Targets]:
         read: Metadata[Any] = Metadata.from_bytes((self._folder / f"{role}.json").read_bytes())

@@ -11,7 +11,7 @@ import pytest
 from edgewright_agent.database import StateDamaged
 from edgewright_agent.trust import Assignment, MetadataStale, Reason, Repository, TrustRefused
 from edgewright_agent.trust_store import HeldVersion, OtherAnchor, TrustStore
-from tests.agent.trust_fleet import DAY, JETSON, NOW, Fleet, release, target
+from tests.agent.trust_fleet import DAY, JETSON, MAC, NOW, Fleet, release, target
 
 
 @pytest.fixture
@@ -95,6 +95,25 @@ def test_a_release_that_failed_here_is_marked_as_held(fleet: Fleet, store: Trust
     answer = fleet.answer(store, fleet.sign("a", 1))
     assert not store.apply(answer, JETSON, NOW).held
     assert store.apply({}, JETSON, NOW, holds={release("a").digest}).held
+
+
+def test_an_idle_check_in_judges_by_time_damage_and_name_all_the_same(
+    tmp_path: Path, fleet: Fleet, store: TrustStore
+) -> None:
+    first = store.apply(fleet.answer(store, fleet.sign("a", 1)), JETSON, NOW)
+    assert store.apply({}, JETSON, NOW) == first
+    with pytest.raises(TrustRefused):
+        store.apply({}, MAC, NOW)
+    with pytest.raises(TrustRefused):
+        store.apply({}, JETSON, NOW, accepted_hw_classes=())
+    with pytest.raises(MetadataStale):
+        store.apply({}, JETSON, NOW + DAY)
+    assert store.apply({}, JETSON, NOW) == first
+    with _database(tmp_path) as other:
+        other.execute("DELETE FROM trust_metadata WHERE role = 'builder'")
+    with pytest.raises(TrustRefused) as refused:
+        store.apply({}, JETSON, NOW)
+    assert refused.value.reason is Reason.INCOMPLETE
 
 
 def test_a_device_takes_only_its_kinds_of_hardware(fleet: Fleet, store: TrustStore) -> None:
