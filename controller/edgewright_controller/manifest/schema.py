@@ -203,6 +203,10 @@ class Manifest(Table):
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a manifest, for editors that complete and check TOML."""
     schema = Manifest.model_json_schema()
+    tables = [schema, *schema["$defs"].values()]
+    for value in (value for table in tables for value in table.get("properties", {}).values()):
+        if "patternProperties" in value:  # pydantic leaves a key that is no id open
+            value["additionalProperties"] = False
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Edgewright manifest"}
 
 

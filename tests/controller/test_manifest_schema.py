@@ -1,0 +1,110 @@
+"""The JSON Schema that editors use, and its agreement with what is really accepted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import jsonschema
+import pytest
+import tomli
+
+from edgewright_controller.compile import recipe
+from edgewright_controller.manifest import json_schema, load, profiles
+from tests.controller.small_fleet import edited, refusal
+
+MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
+EXAMPLES = sorted(MANIFESTS.glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_every_example_is_read_without_a_warning(path: Path) -> None:
+    manifest = load(path)
+    assert manifest.assignments()
+    assert manifest.warnings() == ()
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_every_example_agrees_with_the_schema(path: Path) -> None:
+    jsonschema.validate(tomli.loads(path.read_text()), json_schema())
+
+
+def test_the_examples_are_those_that_the_demo_and_the_readers_need() -> None:
+    names = {path.name for path in EXAMPLES}
+    bad = {"demo-bad-probe.toml", "demo-bad-engine.toml", "demo-bad-bytes.toml"}
+    assert names >= {"demo.toml", "demo-next.toml", "fleet.toml", *bad}
+
+
+def test_the_demos_manifests_are_one_fleet() -> None:
+    demos = [load(path) for path in EXAMPLES if path.name.startswith("demo")]
+    assert {demo.fleet.name for demo in demos} == {"demo"}
+    assert {tuple(demo.assignments()) for demo in demos} == {("jetson-01", "mac-01", "npu-pc-01")}
+    for demo in demos:
+        assert {profile.accelerator for profile in demo.profiles.values()} == {"cpu"}
+        assert demo.rollout.first_wave_devices(3) == 3
+
+
+def test_the_demos_releases_differ_from_each_other() -> None:
+    made = {
+        name: [recipe.recipe_of(profile) for profile in load(MANIFESTS / f"{name}.toml").profiles.values()]
+        for name in ("demo", "demo-next", "demo-bad-bytes")
+    }
+    assert len({recipe for recipes in made.values() for recipe in recipes}) == 9
+    engine = load(MANIFESTS / "demo-bad-engine.toml")
+    assert all(profile.is_prebuilt for profile in engine.profiles.values())
+
+
+def test_the_realistic_fleet_uses_cuda_metal_and_the_npu() -> None:
+    fleet = load(MANIFESTS / "fleet.toml")
+    assert {"cuda", "metal", "qnn"} <= {profile.accelerator for profile in fleet.profiles.values()}
+    assert fleet.retired == {"jetson-bergen-02"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('quantization = "Q4_K_M"', 'quantisation = "Q4_K_M"'),
+        ('quantization = "Q4_K_M"', 'quantization = "Q4"'),
+        ('accelerator = "cuda"', 'accelerator = "qnn"'),
+        ("context = 1024", 'context = "1024"'),
+        ('prompt = "Say hello."', 'prompt = "x"\ntimeout = 30'),
+        ("[devices.jetson-02]", "[devices.Jetson_02]"),
+    ],
+)
+def test_the_schema_refuses_what_the_manifest_refuses(old: str, new: str) -> None:
+    jsonschema.validate(tomli.loads(edited()), json_schema())
+    assert refusal((old, new))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(tomli.loads(edited((old, new))), json_schema())
+
+
+def test_the_schema_explains_every_key() -> None:
+    schema = json_schema()
+    json.dumps(schema)
+    tables = {"Manifest": schema, **schema["$defs"]}
+    silent = [
+        f"{table}.{key}"
+        for table, body in tables.items()
+        for key, value in body.get("properties", {}).items()
+        if "description" not in value and "const" not in value and "$ref" not in value
+    ]
+    assert silent == []
+
+
+def test_manifest_and_compiler_know_the_same_recipes() -> None:
+    known = {
+        "gguf": profiles.GgufQuantization,
+        "mlx": profiles.MlxQuantization,
+        "onnx": profiles.OnnxQuantization,
+    }
+    for runtime, literal in known.items():
+        assert {*recipe.QUANTIZATIONS[runtime], recipe.PREBUILT} == set(get_args(literal))
+    tables: dict[str, type[profiles.Table]] = {"gguf": profiles.GgufRecipe, "mlx": profiles.MlxRecipe, "onnx": profiles.OnnxRecipe}
+    for runtime, table in tables.items():
+        # An ONNX recipe's provider follows from the profile's accelerator.
+        options = {name: choice for name, choice in recipe.OPTIONS[runtime].items() if name != "provider"}
+        assert set(table.model_fields) == set(options)
+        assert {name: field.default for name, field in table.model_fields.items()} == {
+            name: choice.default for name, choice in options.items()
+        }
