@@ -15,6 +15,7 @@ from edgewright_contract.v1 import operator_pb2
 from edgewright_controller.ledger import Ledger, devices, releases, telemetry
 from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
 from edgewright_controller.ledger.telemetry import LatestRow
+from edgewright_controller.service import standing
 from edgewright_controller.service.change import BadInput
 from edgewright_controller.service.presence import Presence
 
@@ -87,7 +88,7 @@ class Overview:
             desired_release=(wanted.release or "") if wanted else "",
             model=release.model if release else "",
             profile=release.profile if release else "",
-            status=row.status,
+            status=standing.said(row),
             inventory=row.inventory,
             telemetry=latest.telemetry if latest else None,
             rollout_state=self._rollouts.device_state(row.id),

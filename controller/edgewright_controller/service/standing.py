@@ -13,6 +13,7 @@ from edgewright_contract import digest
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.director import Desired, DirectorMetadata
 from edgewright_controller.ledger import devices, releases, requests, telemetry
+from edgewright_controller.ledger.devices import DeviceRow
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ def desired(connection: Connection, device: str) -> Desired:
         return Desired(wanted.generation if wanted else 0)
     row = releases.get(connection, wanted.release)
     return Desired(wanted.generation, row.release, row.target)
+
+
+def said(row: DeviceRow) -> agent_pb2.DeviceStatus | None:
+    """What the device said last, None before its first word since it enrolled: one that enrolled anew is another."""
+    return row.status if row.status_sequence else None
 
 
 def record(connection: Connection, device: str, request: agent_pb2.CheckInRequest, now_ms: int) -> bool:

@@ -1,0 +1,239 @@
+"""The controller's process: everything opened in order, everything closed in the opposite order.
+
+The order says what depends on what: lock, ledger, authority, repositories, store, broker, rollouts, servers.
+Nothing answers before everything behind it is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+from edgewright_contract import durable
+from edgewright_contract.v1 import agent_pb2_grpc, enrolment_pb2_grpc, operator_pb2_grpc
+from edgewright_controller import operator_files
+from edgewright_controller.broker import Broker, BrokerFailed, BrokerFiles, BrokerMissing, find_mosquitto
+from edgewright_controller.compile.builder import Builder
+from edgewright_controller.compile.store import ArtifactStore, StoreError
+from edgewright_controller.config import DEFAULT_FLEET, Address, BrokerMode, Settings, SettingsError
+from edgewright_controller.director import Director
+from edgewright_controller.ledger import Ledger, LedgerError
+from edgewright_controller.ledger import fleet as ledger_fleet
+from edgewright_controller.pki import Authority
+from edgewright_controller.pki_files import AuthorityError
+from edgewright_controller.publish.errors import PublishError
+from edgewright_controller.publish.image import ImageRepository
+from edgewright_controller.reports import Ingest
+from edgewright_controller.service.agent_service import AgentService
+from edgewright_controller.service.authorisation import Gate
+from edgewright_controller.service.blocks import Blocks
+from edgewright_controller.service.check_in import CheckIns
+from edgewright_controller.service.enrolment_service import EnrolmentService, Welcome
+from edgewright_controller.service.jobs import Jobs
+from edgewright_controller.service.operator_service import OperatorService
+from edgewright_controller.service.overview import Overview
+from edgewright_controller.service.presence import Presence
+from edgewright_controller.service.reporting import LedgerReports
+from edgewright_controller.service.rollouts_runner import HintRelay, RolloutsRunner
+from edgewright_controller.service.servers import Server, ServerCertificate, open_server
+from edgewright_controller.service.tokens import Tokens
+from edgewright_controller.service.upkeep import Upkeep
+from edgewright_controller.state_lock import StateInUse, StateLock
+
+GRACE_S: Final = 3.0
+_LOOPBACK: Final = ("localhost", "127.0.0.1")
+_EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
+
+
+class StartError(Exception):
+    """The controller cannot start; the message says what stands in the way and what to do."""
+
+
+# What may stand in the way; each message is written for the operator.
+_EXPECTED: Final = (
+    AuthorityError,
+    BrokerFailed,
+    BrokerMissing,
+    LedgerError,
+    PublishError,
+    SettingsError,
+    StateInUse,
+    StoreError,
+)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A controller that answers. `mqtt` is empty without a broker."""
+
+    fleet: str
+    grpc: Address
+    enrolment: Address
+    mqtt: str
+    client_toml: Path
+
+
+def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. Raises StartError."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        asyncio.run(_serve(settings))
+    except _EXPECTED as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(f"{error.filename or settings.state}: {error.strerror}") from error
+
+
+async def _serve(settings: Settings) -> None:
+    end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end.set)
+    async with AsyncExitStack() as stack:
+        running = await start(settings, stack)
+        sys.stdout.write(
+            f"edgewright: fleet {running.fleet} ready at {running.grpc}, enrolment at {running.enrolment}, "
+            f"broker at {running.mqtt or 'none'}; operators use --config {running.client_toml}\n"
+        )
+        sys.stdout.flush()
+        await end.wait()
+
+
+async def start(settings: Settings, stack: AsyncExitStack) -> Running:
+    """Open everything; closing `stack` closes it. Raises the errors that StartError stands for, and OSError."""
+    state, now = settings.state, _clock()
+    durable.make_folder(state, mode=0o700)
+    stack.callback(StateLock.take(state).release)
+    ledger = Ledger.open(state / "ledger.sqlite")
+    stack.callback(ledger.close)
+    fleet = await _fleet(ledger, settings, now)
+
+    authority = Authority.open(state / "pki", fleet, now)
+    hosts = _hosts(settings)
+    pair = authority.server_certificate(hosts, now)
+    image = ImageRepository.open(state / "image", state / "keys", now)
+    director = Director.open(state / "director", state / "keys", fleet, now)
+    store = ArtifactStore(state / "store")
+    builder = Builder(store, state, settings.interpreters)
+
+    presence = Presence()
+    relay = HintRelay()
+    runner = RolloutsRunner(ledger, relay.hint, clock=_clock)
+    check_ins = CheckIns(ledger, image, director, presence, runner, clock=_clock)
+    broker = await _broker(settings, stack, BrokerFiles(authority.ca_path, pair.chain, pair.key))
+    ingest = _ingest(broker, authority, LedgerReports(ledger, check_ins), presence, now)
+    if ingest is not None:
+        ingest.start()
+        stack.push_async_callback(ingest.stop)
+        relay.to = ingest.hint
+    await runner.start()
+    stack.push_async_callback(runner.close)
+    jobs = Jobs(
+        fleet,
+        ledger,
+        store=store,
+        builder=builder,
+        image=image,
+        runner=runner,
+        hashes=state / "builds" / "hashes.json",
+        clock=_clock,
+    )
+    stack.push_async_callback(jobs.close)
+
+    gate, certificate = Gate(fleet, _clock), ServerCertificate(pair, authority.ca_pem)
+    upkeep = Upkeep(
+        ledger,
+        presence,
+        image=image,
+        director=director,
+        authority=authority,
+        certificate=certificate,
+        hosts=hosts,
+        clock=_clock,
+    )
+    work, grpc = open_server(settings.grpc, "listen.grpc", certificate, gate, clients=True)
+    enrol, enrolment = open_server(settings.enrolment, "listen.enrolment", certificate, gate, clients=False)
+    tokens = Tokens(ledger, authority, str(_reached_at(settings, enrolment)), _clock)
+    overview = Overview(
+        fleet, ledger, presence, runner, broker_connected=lambda: ingest is not None and ingest.connected, clock=_clock
+    )
+    welcome = Welcome(
+        fleet=fleet,
+        ca_pem=authority.ca_pem,
+        image_root=image.first_root,
+        director_root=director.first_root,
+        controller_address=str(_reached_at(settings, grpc)),
+        mqtt_address=broker,
+    )
+    _add(work, AgentService(gate, check_ins, Blocks(store)), agent_pb2_grpc.add_AgentServicer_to_server)
+    operators = OperatorService(gate, jobs, overview, tokens, ingest)
+    _add(work, operators, operator_pb2_grpc.add_OperatorServicer_to_server)
+    _add(enrol, EnrolmentService(tokens.redeem, welcome), enrolment_pb2_grpc.add_EnrolmentServicer_to_server)
+    upkeep.start()
+    stack.push_async_callback(upkeep.close)
+    for server in (work, enrol):
+        await server.start()
+        stack.push_async_callback(server.stop, GRACE_S)
+    client_toml = operator_files.write(state / "operator", authority, grpc, now)
+    return Running(fleet, grpc, enrolment, broker, client_toml)
+
+
+async def _fleet(ledger: Ledger, settings: Settings, now: datetime) -> str:
+    """The fleet's name: of the ledger, else of the settings, from now on. Raises LedgerError for another fleet's."""
+    bound = await ledger.read(ledger_fleet.name)
+    fleet = settings.fleet or bound or DEFAULT_FLEET
+    await ledger.write(lambda c: ledger_fleet.bind(c, fleet, int(now.timestamp() * 1000)))
+    return fleet
+
+
+def _hosts(settings: Settings) -> tuple[str, ...]:
+    """Every name that a client may call this host by; they stand in the server's certificate."""
+    listened = [one.host for one in (settings.grpc, settings.enrolment, settings.mqtt) if one.host not in _EVERYWHERE]
+    return tuple(dict.fromkeys((*_LOOPBACK, *settings.names, *listened)))
+
+
+def _reached_at(settings: Settings, address: Address) -> Address:
+    """The address that devices are told. Raises SettingsError when nothing says it."""
+    if settings.names:
+        return Address(settings.names[0], address.port)
+    if address.host in _EVERYWHERE:
+        raise SettingsError(f"names: {address} is every address of this host; say what devices call it")
+    return address
+
+
+async def _broker(settings: Settings, stack: AsyncExitStack, files: BrokerFiles) -> str:
+    """The broker's address as devices are told it, empty for none. A managed one is started."""
+    if settings.broker is BrokerMode.OFF:
+        return ""
+    if settings.broker is BrokerMode.EXTERNAL:
+        return str(settings.broker_address)
+    folder = settings.state / "broker"
+    broker = Broker(folder, settings.mqtt.host, settings.mqtt.port, files, find_mosquitto(settings.mosquitto))
+    await broker.start()
+    stack.push_async_callback(broker.stop)
+    port = int(broker.address.rpartition(":")[2])
+    return str(_reached_at(settings, Address(settings.mqtt.host, port)))
+
+
+def _ingest(
+    broker: str, authority: Authority, reports: LedgerReports, presence: Presence, now: datetime
+) -> Ingest | None:
+    if not broker:
+        return None
+    client = authority.service_client_certificate(now=now)
+    return Ingest(broker, BrokerFiles(authority.ca_path, client.chain, client.key), reports, presence)
+
+
+def _add(server: Server, service: object, register: Any) -> None:
+    register(service, server)  # generated code has no types
+
+
+def _clock() -> datetime:
+    return datetime.now(timezone.utc)

@@ -1,0 +1,118 @@
+"""Making the builds that a plan lacks, side by side as far as memory and processors allow."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import psutil
+from sqlalchemy import Connection
+
+from edgewright_contract.v1 import operator_pb2
+from edgewright_controller.compile.builder import Builder, BuildFailed, Built, Progress
+from edgewright_controller.compile.source import Source
+from edgewright_controller.compile.toolchain import ToolchainMissing
+from edgewright_controller.ledger import Ledger, artifacts
+from edgewright_controller.plan import Build
+from edgewright_controller.service.change import ChangeRefused
+from edgewright_controller.service.job import Job
+
+# A toolchain loads its libraries and, at the worst, the checkpoint in float32.
+TOOLCHAIN_BYTES: Final = 1 << 30
+GROWTH: Final = 2.5
+
+
+class Compiling:
+    """Runs builds. A key that is being built is not built twice; whoever asks later waits for the same build."""
+
+    def __init__(self, ledger: Ledger, builder: Builder) -> None:
+        self._ledger, self._builder = ledger, builder
+        self._running: dict[str, asyncio.Task[Built]] = {}
+
+    async def make(self, builds: Sequence[Build], sources: Mapping[str, Source], job: Job, now: datetime) -> None:
+        """Make all `builds`; `sources` has one for each build key. They are in the ledger when this returns.
+
+        What can be built is built and kept, also when another build fails. Raises ChangeRefused that tells
+        every failure.
+        """
+        largest = max((sources[build.key].bytes for build in builds), default=0)
+        room = asyncio.Semaphore(side_by_side(psutil.virtual_memory().available, largest, os.cpu_count() or 1))
+
+        async def one(build: Build) -> None:
+            async with room:
+                await self._one(build, sources[build.key], job, now)
+
+        outcomes = await asyncio.gather(*(one(build) for build in builds), return_exceptions=True)
+        failures = []
+        for build, outcome in zip(builds, outcomes, strict=True):
+            if isinstance(outcome, BuildFailed | ToolchainMissing):
+                failures.append(f"build {build.model} {build.recipe}: {outcome}")
+                job.say(_event(build, "failed", 0.0, str(outcome).splitlines()[0]))
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        if failures:
+            raise ChangeRefused("\n".join(failures))
+
+    async def close(self) -> None:
+        """End what runs; the children are gone when this returns."""
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _one(self, build: Build, source: Source, job: Job, now: datetime) -> None:
+        def progress(progress: Progress) -> None:
+            job.say(_event(build, progress.stage, progress.done, progress.say))
+
+        task = self._running.get(build.key)
+        if task is None:
+            task = asyncio.create_task(self._builder.build(source, build.recipe, build.key, progress))
+            self._running[build.key] = task
+            task.add_done_callback(lambda _: self._running.pop(build.key, None))
+        built = await asyncio.shield(task)
+        artifact = built.artifact
+        row = artifacts.ArtifactRow(
+            artifact.bundle, artifact.size, artifact.bundle_length, artifact.block_index, artifact.block_index_length
+        )
+        made_ms = int(now.timestamp() * 1000)
+        runtime = build.recipe.runtime
+        # How much memory it takes depends on a release's options too; never less than its own bytes.
+        made = artifacts.BuildRow(build.key, artifact.bundle, artifact.size, artifact.size, runtime, made_ms)
+
+        def enter(connection: Connection) -> None:
+            artifacts.put(connection, row)
+            artifacts.put_build(connection, made)
+
+        await self._ledger.write(enter)
+        done = _event(build, "done", 1.0, "")
+        done.build.artifact, done.build.artifact_bytes = artifact.bundle, artifact.size
+        job.say(done)
+
+
+def side_by_side(available_bytes: int, source_bytes: int, processors: int) -> int:
+    """How many builds of sources up to this size run at once: at least one, at most one a processor."""
+    each = TOOLCHAIN_BYTES + int(GROWTH * source_bytes)
+    return max(1, min(processors, available_bytes // each))
+
+
+def cached(build: Build) -> operator_pb2.ApplyEvent:
+    """What is told of a build that is there already."""
+    event = _event(build, "cached", 1.0, "")
+    event.build.artifact, event.build.artifact_bytes = build.artifact, build.size_bytes
+    return event
+
+
+def _event(build: Build, stage: str, done: float, detail: str) -> operator_pb2.ApplyEvent:
+    return operator_pb2.ApplyEvent(
+        build=operator_pb2.BuildProgress(
+            build_key=build.key,
+            model=build.model,
+            runtime=build.recipe.runtime,
+            quantization=build.recipe.quantization,
+            stage=stage,
+            fraction=min(1.0, max(0.0, done)),
+            detail=detail,
+        )
+    )

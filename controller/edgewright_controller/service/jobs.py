@@ -1,0 +1,308 @@
+"""The changes that an operator asks for. `apply` reads as parse, plan, compile, sign, start.
+
+A change is a task of the controller's own: the caller may leave, and finds it done. What the manifest itself
+gets wrong is said before anything begins; what goes wrong later is the change's result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from edgewright_contract.targets import ImageTarget
+from edgewright_contract.v1 import agent_pb2, operator_pb2
+from edgewright_controller.compile.builder import Builder
+from edgewright_controller.compile.recipe import RecipeError
+from edgewright_controller.compile.source import Source
+from edgewright_controller.compile.store import ArtifactStore
+from edgewright_controller.gates import GatePolicy
+from edgewright_controller.ledger import Ledger, LedgerError, NotInLedger, devices, releases, requests
+from edgewright_controller.manifest import Manifest, ManifestError, parse
+from edgewright_controller.plan import Kind, Plan, PlanError
+from edgewright_controller.plan import plan as make_plan
+from edgewright_controller.publish.errors import PublishError
+from edgewright_controller.publish.image import ImageRepository
+from edgewright_controller.rollout import DevicePhase, Finish, RolloutError, RolloutPhase, RolloutPolicy
+from edgewright_controller.service import plan_message, standing
+from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText
+from edgewright_controller.service.compiling import Compiling, cached
+from edgewright_controller.service.job import Job
+from edgewright_controller.service.rollouts_runner import RolloutsRunner, Wish
+from edgewright_controller.service.survey import Survey, Surveyor
+
+# What ends a change in an orderly way; its message is the change's result.
+_ENDINGS = (BadInput, ChangeRefused, LedgerError, PublishError, RolloutError, PlanError, RecipeError, OSError)
+
+_log = logging.getLogger(__name__)
+
+
+class Jobs:
+    """Plans, applies and rolls back, for one fleet."""
+
+    def __init__(
+        self,
+        fleet: str,
+        ledger: Ledger,
+        *,
+        store: ArtifactStore,
+        builder: Builder,
+        image: ImageRepository,
+        runner: RolloutsRunner,
+        hashes: Path,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """`hashes`: where digests of source files are kept."""
+        self._fleet, self._ledger, self._image, self._runner, self._clock = fleet, ledger, image, runner, clock
+        self._surveyor = Surveyor(ledger, store, builder, hashes)
+        self._compiling = Compiling(ledger, builder)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def plan(self, text: ManifestText) -> operator_pb2.PlanResponse:
+        """What an apply of this manifest would do. Raises BadInput, ChangeRefused, LedgerError."""
+        manifest = self._parse(text)
+        plan, _ = await self._planned(manifest, text, again=False)
+        return plan_message.message(plan)
+
+    async def apply(self, text: ManifestText, *, by: str, again: bool, build_only: bool) -> Job:
+        """Begin to make the fleet what the manifest says. Raises BadInput, ChangeRefused, LedgerError."""
+        manifest = self._parse(text)
+        plan, survey = await self._planned(manifest, text, again=again)
+        if not build_only:
+            _refuse_misfits(plan)
+            _refuse_held(plan)
+
+        async def change(job: Job) -> operator_pb2.ApplyResult:
+            return await self._apply(job, manifest, plan, survey, text, by=by, again=again, build_only=build_only)
+
+        return self._begin(change)
+
+    async def rollback(self, release: str, only: Sequence[str], *, by: str) -> Job:
+        """Begin to return devices to the release before. Raises BadInput, ChangeRefused, LedgerError."""
+        now_ms = self._now_ms()
+        back = await self._ledger.read(lambda c: _ways_back(c, release, only))
+
+        async def change(job: Job) -> operator_pb2.ApplyResult:
+            leaving = sorted({left for left, _ in back.values()})
+            for digest in leaving:
+                await self._ledger.write(lambda c, digest=digest: releases.mark_rolled_back(c, digest, by, now_ms))  # type: ignore[misc]  # mypy cannot type a lambda's default
+            job.message("rolling back " + ", ".join(f"{device} from {left[:12]}" for device, (left, _) in back.items()))
+            wanted = {device: target for device, (_, target) in back.items()}
+            # A fault is being undone: everywhere at once, and a device that fails holds up nobody.
+            policy = RolloutPolicy(gate=GatePolicy(max_failures=len(wanted)))
+            about = f"rollback of {', '.join(digest[:12] for digest in leaving)}"
+            return await self._roll_out(job, Wish(wanted, len(wanted), policy, by, about))
+
+        return self._begin(change)
+
+    async def close(self) -> None:
+        """End what runs: builds are cancelled, rollouts go on at the next start."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._compiling.close()
+
+    def _parse(self, text: ManifestText) -> Manifest:
+        try:
+            manifest = parse(text.text, file=text.file)
+        except ManifestError as error:
+            raise BadInput(str(error)) from error
+        if manifest.fleet.name != self._fleet:
+            raise BadInput(
+                f"{text.file}: fleet.name: {manifest.fleet.name!r}; this controller's fleet is {self._fleet!r}"
+            )
+        if not Path(text.folder).is_absolute():
+            raise BadInput(f"{text.file}: its folder must be sent as an absolute path, not {text.folder!r}")
+        return manifest.resolve(Path(text.folder))
+
+    async def _planned(self, manifest: Manifest, text: ManifestText, *, again: bool) -> tuple[Plan, Survey]:
+        survey = await self._surveyor.survey(manifest, text.file)
+        try:
+            return make_plan(manifest, survey.world, again=again), survey
+        except (RecipeError, PlanError) as error:
+            raise BadInput(f"{text.file}: {error}") from error
+
+    def _begin(self, change: Callable[[Job], Coroutine[Any, Any, operator_pb2.ApplyResult]]) -> Job:
+        job = Job()
+
+        async def run() -> None:
+            try:
+                result = await change(job)
+            except _ENDINGS as error:
+                result = operator_pb2.ApplyResult(summary=str(error))
+            except asyncio.CancelledError:
+                job.say(_result(operator_pb2.ApplyResult(summary="the controller is stopping; apply again")))
+                raise
+            except Exception as error:
+                # A fault of ours: the operator is told that much, the log has the rest.
+                _log.exception("a change ended by a fault")
+                result = operator_pb2.ApplyResult(summary=f"a fault in the controller, see its log: {error!r}")
+            job.say(_result(result))
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return job
+
+    async def _apply(
+        self,
+        job: Job,
+        manifest: Manifest,
+        plan: Plan,
+        survey: Survey,
+        text: ManifestText,
+        *,
+        by: str,
+        again: bool,
+        build_only: bool,
+    ) -> operator_pb2.ApplyResult:
+        job.say(operator_pb2.ApplyEvent(plan=plan_message.message(plan)))
+        missing = plan.missing_builds
+        for build in plan.builds:
+            if build.cached:
+                job.say(cached(build))
+        if missing:
+            await self._compiling.make(missing, _sources(plan, survey), job, self._clock())
+            plan, survey = await self._planned(manifest, text, again=again)
+            if plan.missing_builds:
+                raise ChangeRefused(f"{text.file}: the sources changed during the builds; apply again")
+        await self._publish(manifest, plan)
+        made = {"builds_made": len(missing), "builds_cached": len(plan.builds) - len(missing)}
+        if build_only:
+            return operator_pb2.ApplyResult(succeeded=True, summary=f"{len(plan.builds)} artifacts are signed", **made)
+        _refuse_misfits(plan)
+        _refuse_held(plan)
+        if not plan.to_do:
+            return operator_pb2.ApplyResult(succeeded=True, summary=_nothing_to_do(plan), **made)
+        await self._lift_holds(plan)
+        wish = Wish(
+            releases={change.device: change.to_release or None for change in plan.to_do},
+            first_wave=manifest.rollout.first_wave_devices(len(plan.to_do)),
+            policy=RolloutPolicy(
+                device_deadline_s=manifest.rollout.device_deadline_s,
+                gate=GatePolicy(max_failures=manifest.rollout.max_failures),
+            ),
+            by=by,
+            about=f"apply of {text.file}",
+        )
+        result = await self._roll_out(job, wish)
+        result.builds_made, result.builds_cached = made["builds_made"], made["builds_cached"]
+        return result
+
+    async def _publish(self, manifest: Manifest, plan: Plan) -> None:
+        """Sign what exists, then enter the releases that name it."""
+        now_ms = self._now_ms()
+        changes = [change for change in plan.changes if change.release is not None]
+
+        def enter(connection: Connection) -> list[ImageTarget]:
+            digests: dict[str, None] = {}  # each once, in order
+            for change in changes:
+                assert change.release is not None
+                epoch = manifest.models[change.model].release_epoch
+                digests[releases.put(connection, change.release, epoch, now_ms)] = None
+            return [releases.get(connection, digest).target for digest in digests]
+
+        targets = await self._ledger.write(enter)
+        if targets:
+            await asyncio.to_thread(self._image.publish, targets, self._clock())
+
+    async def _lift_holds(self, plan: Plan) -> None:
+        """What was rolled back is released again: here, and on the devices that hold it."""
+        now_ms = self._now_ms()
+        kind = agent_pb2.DeviceRequest.KIND_RELEASE_HOLD
+
+        def lift(connection: Connection) -> None:
+            for change in plan.to_do:
+                if change.to_release:
+                    releases.unmark_rolled_back(connection, change.to_release)
+                if change.lifts_hold:
+                    asked = uuid.uuid4().hex
+                    requests.ask(connection, asked, change.device, kind, argument=change.to_release, now_ms=now_ms)
+
+        await self._ledger.write(lift)
+
+    async def _roll_out(self, job: Job, wish: Wish) -> operator_pb2.ApplyResult:
+        ended = await self._runner.begin(wish, job)
+        finish = await ended
+        return _ended(finish)
+
+    def _now_ms(self) -> int:
+        return int(self._clock().timestamp() * 1000)
+
+
+def _sources(plan: Plan, survey: Survey) -> Mapping[str, Source]:
+    return {
+        build.key: survey.prebuilt[build.source] if build.recipe.prebuilt else survey.sources[build.model]
+        for build in plan.builds
+    }
+
+
+def _refuse_misfits(plan: Plan) -> None:
+    if plan.misfits:
+        raise ChangeRefused("\n".join(misfit.message for misfit in plan.misfits))
+
+
+def _refuse_held(plan: Plan) -> None:
+    held = [change for change in plan.changes if change.kind is Kind.HELD]
+    if held:
+        raise ChangeRefused("\n".join(f"{change.device}: {change.model}: {change.note}" for change in held))
+
+
+def _nothing_to_do(plan: Plan) -> str:
+    waiting = [change.device for change in plan.changes if change.kind is Kind.UNENROLLED]
+    if waiting:
+        return f"nothing to do; not enrolled yet: {', '.join(waiting)}"
+    return "nothing to do: every device has what the manifest says"
+
+
+def _ways_back(connection: Connection, prefix: str, only: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Device → (release to leave, release to return to). Raises BadInput, ChangeRefused."""
+    try:
+        leaving = releases.find(connection, prefix).digest if prefix else ""
+        rows = [devices.get(connection, device) for device in only] or devices.every(connection)
+    except NotInLedger as error:
+        raise BadInput(str(error)) from error
+    desired = devices.desired(connection, [row.id for row in rows])
+    back: dict[str, tuple[str, str]] = {}
+    stuck: list[str] = []
+    for row in rows:
+        # What it serves is rolled back; what it refused is not in use.
+        status = standing.said(row)
+        current = (status.active_release if status else "") or (desired[row.id].release if row.id in desired else "")
+        if not current or (leaving and current != leaving):
+            if only:
+                has = f"it serves {current[:12]}" if current else "it serves nothing"
+                stuck.append(f"{row.id}: nothing to roll back: {has}")
+            continue
+        target = devices.good_before(connection, row.id, current)
+        if target is None:
+            stuck.append(f"{row.id}: no earlier release has worked there, so there is none to return to")
+        else:
+            back[row.id] = (current, target)
+    if stuck and (only or not back):
+        raise ChangeRefused("\n".join(stuck))
+    if not back:
+        raise ChangeRefused("nothing to roll back: no device serves that release")
+    return back
+
+
+def _ended(finish: Finish) -> operator_pb2.ApplyResult:
+    good = finish.counts.get(DevicePhase.SUCCEEDED, 0)
+    bad = sum(finish.counts.get(phase, 0) for phase in (DevicePhase.FAILED, DevicePhase.TIMED_OUT))
+    succeeded = finish.phase is RolloutPhase.SUCCEEDED
+    return operator_pb2.ApplyResult(
+        succeeded=succeeded and not bad,
+        summary=f"{finish.phase.value}: {finish.reason}",
+        devices_succeeded=good,
+        devices_failed=bad,
+    )
+
+
+def _result(result: operator_pb2.ApplyResult) -> operator_pb2.ApplyEvent:
+    return operator_pb2.ApplyEvent(result=result)

@@ -1,0 +1,275 @@
+"""Carries rollouts out: events in, one at a time; what a step changes into the ledger; then the acts.
+
+Everything that a restart needs is stored before anything is done about it: a rollout goes on where it
+stood, and what devices said in between is read from the ledger and told to it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Connection
+
+from edgewright_contract.v1 import agent_pb2, operator_pb2
+from edgewright_controller.ledger import GenerationTaken, Ledger, LedgerError, devices, rollouts
+from edgewright_controller.rollout import (
+    Changes,
+    DeviceReported,
+    Event,
+    Finish,
+    Hint,
+    Outcome,
+    RolloutPolicy,
+    RolloutSpec,
+    RolloutState,
+    RolloutTarget,
+    Started,
+    Superseded,
+    Tick,
+    apply_changes,
+    in_two_waves,
+    seconds_until_due,
+    step,
+)
+from edgewright_controller.service import standing
+from edgewright_controller.service.job import Job
+
+AGAIN_S: Final = 1.0
+
+_OUTCOMES: Final[Mapping[int, Outcome]] = {
+    agent_pb2.OUTCOME_IN_PROGRESS: Outcome.IN_PROGRESS,
+    agent_pb2.OUTCOME_SUCCEEDED: Outcome.SUCCEEDED,
+    agent_pb2.OUTCOME_FAILED: Outcome.FAILED,
+    agent_pb2.OUTCOME_HELD: Outcome.FAILED,
+}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class HintRelay:
+    """Where hints go, once the broker's client is there; until then nowhere, which only makes a device wait."""
+
+    to: Callable[[str, int], None] | None = None
+
+    def hint(self, device: str, generation: int) -> None:
+        """Tell `device` to check in."""
+        if self.to is not None:
+            self.to(device, generation)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a new rollout shall give each device (None: nothing), how many of them first, and under which policy.
+    `by` names the operator, `about` says what it is for."""
+
+    releases: Mapping[str, str | None]
+    first_wave: int
+    policy: RolloutPolicy
+    by: str
+    about: str
+
+
+@dataclass
+class _Live:
+    state: RolloutState
+    job: Job | None = None
+    ended: asyncio.Future[Finish] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class RolloutsRunner:
+    """All rollouts of the fleet. Belongs to one event loop."""
+
+    def __init__(self, ledger: Ledger, hint: Callable[[str, int], None], *, clock: Callable[[], datetime]) -> None:
+        self._ledger, self._hint, self._clock = ledger, hint, clock
+        self._live: dict[str, _Live] = {}
+        self._last: _Live | None = None
+        self._turn = asyncio.Lock()  # one event at a time
+        self._reports: asyncio.Queue[tuple[str, agent_pb2.DeviceStatus]] = asyncio.Queue()
+        self._news = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Take up the rollouts that an earlier controller left. Raises LedgerError."""
+        for name in await self._ledger.read(rollouts.live):
+            state = await self._ledger.read(lambda c, name=name: rollouts.load(c, name))  # type: ignore[misc]  # mypy cannot type a lambda's default
+            self._live[state.spec.id] = _Live(state)
+            _log.info("rollout %s goes on: %s", state.spec.id, state.reason)
+            if not state.wave:
+                await self._event(state.spec.id, Started())
+            statuses = await self._ledger.read(lambda c, s=state: devices.every(c, list(s.devices)))  # type: ignore[misc]  # mypy cannot type a lambda's default
+            for row in statuses:
+                status = standing.said(row)
+                if status is not None:
+                    self.reported(row.id, status)
+        self._tasks = [asyncio.create_task(self._hear(), name="rollouts"), asyncio.create_task(self._tick())]
+
+    async def close(self) -> None:
+        """Stop; what is unfinished goes on at the next start."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def reported(self, device: str, status: agent_pb2.DeviceStatus) -> None:
+        """A device's status changed. Never blocks."""
+        self._reports.put_nowait((device, status))
+
+    async def begin(self, wish: Wish, job: Job) -> asyncio.Future[Finish]:
+        """Start a rollout, which takes its devices over from those that run; how it ends.
+
+        Raises RolloutError, LedgerError.
+        """
+        async with self._turn:
+            name = await self._ledger.read(rollouts.next_id)
+            for other in list(self._live):
+                await self._event(other, Superseded(name, frozenset(wish.releases)))
+            targets = await self._ledger.read(lambda c: _targets(c, wish.releases))
+            spec = RolloutSpec(name, in_two_waves(targets, wish.first_wave), wish.policy)
+            now = self._clock().timestamp()
+            about = {"what": wish.about}
+            state = await self._ledger.write(lambda c: rollouts.create(c, spec, by=wish.by, about=about, now=now))
+            live = self._live[name] = _Live(state, job)
+            await self._event(name, Started())
+            self._news.set()
+            return live.ended
+
+    async def views(self) -> list[operator_pb2.RolloutView]:
+        """Those that run, else the newest that ended."""
+        shown = list(self._live.values()) or ([self._last] if self._last else [])
+        return [_view(one.state) for one in shown]
+
+    def device_state(self, device: str) -> str:
+        """Where the device stands in the newest rollout that has it, empty when in none."""
+        for one in (*reversed(self._live.values()), self._last):
+            if one is not None and device in one.state.devices and not one.state.devices[device].detached:
+                return one.state.devices[device].phase.value
+        return ""
+
+    async def _hear(self) -> None:
+        while True:
+            device, status = await self._reports.get()
+            try:
+                async with self._turn:
+                    await self._report(device, status)
+            except LedgerError as error:
+                # The status is stored, and the device may not repeat it: it is told again soon.
+                _log.error("report of %s waits: %s", device, error)
+                asyncio.get_running_loop().call_later(AGAIN_S, self.reported, device, status)
+
+    async def _report(self, device: str, status: agent_pb2.DeviceStatus) -> None:
+        outcome = _OUTCOMES.get(status.outcome)
+        name = agent_pb2.Step.Name(status.step).removeprefix("STEP_").lower() if status.step in _STEPS else ""
+        for rollout, live in list(self._live.items()):
+            if device not in live.state.devices or live.state.devices[device].generation != status.generation:
+                continue
+            if outcome is not None:
+                said = DeviceReported(device, status.generation, outcome, name, status.reason)
+                await self._event(rollout, said, {device: status})
+            self._say_device(live, device, status)
+
+    async def _tick(self) -> None:
+        while True:
+            now = self._clock().timestamp()
+            due = [seconds_until_due(live.state, now) for live in self._live.values()]
+            waits = [seconds for seconds in due if seconds is not None]
+            self._news.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), max(0.05, min(waits)) if waits else None)
+                continue
+            async with self._turn:
+                await self._tick_all()
+
+    async def _tick_all(self) -> None:
+        for rollout in list(self._live):
+            try:
+                await self._event(rollout, Tick())
+            except LedgerError as error:
+                # The next tick tries again.
+                _log.error("rollout %s: %s", rollout, error)
+
+    async def _event(
+        self, rollout: str, event: Event, statuses: Mapping[str, agent_pb2.DeviceStatus] | None = None
+    ) -> None:
+        """Step, store, then act."""
+        live, now = self._live[rollout], self._clock()
+        changes, actions = step(live.state, event, now.timestamp())
+        if not changes:
+            return
+        try:
+            await self._ledger.write(lambda c: rollouts.commit(c, rollout, changes, actions))
+        except GenerationTaken as taken:
+            # Only rollouts set what devices should have, so another one has taken the device over.
+            await self._event(rollout, Superseded("another rollout", frozenset({taken.device})))
+            await self._event(rollout, event, statuses)
+            return
+        apply_changes(live.state, changes)
+        self._say(live, changes, statuses or {})
+        for action in actions:
+            if isinstance(action, Hint):
+                self._hint(action.device, action.generation)
+            elif isinstance(action, Finish):
+                self._finish(rollout, action)
+
+    def _finish(self, rollout: str, finish: Finish) -> None:
+        _log.info("rollout %s %s: %s", rollout, finish.phase.value, finish.reason)
+        self._last = self._live.pop(rollout)
+        if not self._last.ended.done():
+            self._last.ended.set_result(finish)
+
+    def _say(self, live: _Live, changes: Changes, statuses: Mapping[str, agent_pb2.DeviceStatus]) -> None:
+        if live.job is None:
+            return
+        for change in changes.devices:
+            self._say_device(live, change.device, statuses.get(change.device))
+        if changes.rollout is not None:
+            state = live.state
+            progress = operator_pb2.RolloutProgress(
+                rollout=state.spec.id,
+                state=state.phase.value,
+                wave=state.wave,
+                waves=len(state.spec.waves),
+                reason=state.reason,
+            )
+            live.job.say(operator_pb2.ApplyEvent(rollout=progress))
+
+    def _say_device(self, live: _Live, device: str, status: agent_pb2.DeviceStatus | None) -> None:
+        if live.job is None or live.job.result is not None:
+            return
+        change = live.state.devices[device]
+        shown = status or agent_pb2.DeviceStatus(reason=change.reason)
+        progress = operator_pb2.DeviceProgress(device=device, state=change.phase.value, status=shown)
+        live.job.say(operator_pb2.ApplyEvent(device=progress))
+
+
+_STEPS: Final = frozenset(agent_pb2.Step.values())
+
+
+def _targets(connection: Connection, releases: Mapping[str, str | None]) -> Sequence[RolloutTarget]:
+    return [
+        RolloutTarget(
+            device,
+            release,
+            devices.good_before(connection, device, release),
+            devices.generation_of(connection, device),
+        )
+        for device, release in releases.items()
+    ]
+
+
+def _view(state: RolloutState) -> operator_pb2.RolloutView:
+    return operator_pb2.RolloutView(
+        rollout=state.spec.id,
+        state=state.phase.value,
+        reason=state.reason,
+        wave=state.wave,
+        waves=len(state.spec.waves),
+        devices_by_state={phase.value: count for phase, count in state.counts.items() if count},
+    )

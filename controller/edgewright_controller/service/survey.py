@@ -1,0 +1,149 @@
+"""Looking up what a plan must know: the sources on the disk, the toolchains, and the ledger's facts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from edgewright_contract.release import Release
+from edgewright_contract.v1 import agent_pb2
+from edgewright_controller.compile.builder import Builder
+from edgewright_controller.compile.hashing import Hashes
+from edgewright_controller.compile.source import Source, SourceError, inspect, inspect_prebuilt
+from edgewright_controller.compile.store import ArtifactStore
+from edgewright_controller.compile.toolchain import ToolchainMissing
+from edgewright_controller.ledger import Ledger, NotInLedger, artifacts, devices, releases
+from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
+from edgewright_controller.manifest import Manifest
+from edgewright_controller.service import standing
+from edgewright_controller.service.change import BadInput, ChangeRefused
+from edgewright_controller.world import BuildFact, DeviceFact, InventoryFact, Outcome, SourceFact, World
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The plan's world, and the sources behind its facts: by model id, and by path for prebuilt artifacts."""
+
+    world: World
+    sources: Mapping[str, Source]
+    prebuilt: Mapping[str, Source]
+
+
+class Surveyor:
+    """Looks things up. Files are hashed once, and again only when they changed."""
+
+    def __init__(self, ledger: Ledger, store: ArtifactStore, builder: Builder, hashes: Path) -> None:
+        self._ledger, self._store, self._builder = ledger, store, builder
+        self._hashes = Hashes(hashes)
+        self._looking = asyncio.Lock()
+
+    async def survey(self, manifest: Manifest, file: str) -> Survey:
+        """The world for a resolved manifest; `file` is its name in messages.
+
+        Raises BadInput for a source that is missing or not a model, ChangeRefused for a missing toolchain.
+        """
+        async with self._looking:  # the hashes are of one thread at a time
+            sources, prebuilt = await asyncio.to_thread(self._sources, manifest, file)
+        toolchains = await asyncio.to_thread(self._toolchains, manifest)
+        known = await self._ledger.read(_known)
+        world = World(
+            builds={key: build for key, build in known.builds.items() if self._store.has(build.artifact)},
+            devices=known.devices,
+            rolled_back=known.rolled_back,
+            sources={name: _fact(source) for name, source in sources.items()},
+            prebuilt={path: _fact(source) for path, source in prebuilt.items()},
+            toolchains=toolchains,
+            releases=known.releases,
+        )
+        return Survey(world, sources, prebuilt)
+
+    def _sources(self, manifest: Manifest, file: str) -> tuple[dict[str, Source], dict[str, Source]]:
+        faults: list[str] = []
+        sources: dict[str, Source] = {}
+        prebuilt: dict[str, Source] = {}
+        for assignment in manifest.assignments().values():
+            profile = manifest.profiles[assignment.profile]
+            try:
+                if profile.prebuilt is not None:
+                    key = f"profiles.{assignment.profile}.prebuilt"
+                    if profile.prebuilt not in prebuilt:
+                        found = inspect_prebuilt(Path(profile.prebuilt), profile.runtime, self._hashes)
+                        prebuilt[profile.prebuilt] = found
+                elif assignment.model not in sources:
+                    key = f"models.{assignment.model}.source"
+                    source = manifest.models[assignment.model].source
+                    sources[assignment.model] = inspect(Path(source), self._hashes)
+            except SourceError as error:
+                faults.append(f"{file}: {key}: {error}")
+        if faults:
+            raise BadInput("\n".join(dict.fromkeys(faults)))
+        return sources, prebuilt
+
+    def _toolchains(self, manifest: Manifest) -> dict[str, Mapping[str, str]]:
+        used = {manifest.profiles[assignment.profile] for assignment in manifest.assignments().values()}
+        try:
+            return {
+                runtime: self._builder.versions(runtime)
+                for runtime in sorted({profile.runtime for profile in used if not profile.is_prebuilt})
+            }
+        except ToolchainMissing as error:
+            raise ChangeRefused(str(error)) from error
+
+
+@dataclass(frozen=True)
+class _Known:
+    builds: Mapping[str, BuildFact]
+    devices: Mapping[str, DeviceFact]
+    rolled_back: frozenset[str]
+    releases: Mapping[str, Release]
+
+
+def _known(connection: Connection) -> _Known:
+    desired = devices.desired(connection)
+    facts = {row.id: _device(row, desired.get(row.id)) for row in devices.every(connection)}
+    rolled_back = releases.rolled_back(connection)
+    named = {digest for fact in facts.values() for digest in (fact.desired_release, fact.active_release)} | rolled_back
+    found = {}
+    for digest in sorted(named - {""}):
+        try:
+            found[digest] = releases.get(connection, digest).release
+        except NotInLedger:
+            # A device may still serve what an older ledger gave it; the plan then knows only its name.
+            continue
+    builds = {key: BuildFact(row.bundle, row.size) for key, row in artifacts.builds(connection).items()}
+    return _Known(builds, facts, rolled_back, found)
+
+
+def _device(row: DeviceRow, desired: DesiredRow | None) -> DeviceFact:
+    status = standing.said(row) or agent_pb2.DeviceStatus()
+    # A generation that the device has not concluded counts as not given, so that an apply gives it anew and
+    # waits for it: an apply that returns has seen every device reach a final state.
+    settled = desired is not None and status.generation == desired.generation and status.outcome in devices.SETTLED
+    return DeviceFact(
+        generation=desired.generation if desired else 0,
+        desired_release=(desired.release or "") if desired and settled else "",
+        active_release=status.active_release,
+        outcome=Outcome(status.outcome) if settled else Outcome.NONE,
+        reason=status.reason if settled else "",
+        held_releases=frozenset(status.held_releases),
+        inventory=_inventory(row.inventory),
+    )
+
+
+def _inventory(inventory: agent_pb2.Inventory | None) -> InventoryFact | None:
+    if inventory is None:
+        return None
+    return InventoryFact(
+        memory_bytes=inventory.memory_bytes,
+        disk_free_bytes=inventory.disk_free_bytes,
+        runtimes=frozenset(inventory.runtimes),
+        accelerators=frozenset(accelerator.kind for accelerator in inventory.accelerators),
+    )
+
+
+def _fact(source: Source) -> SourceFact:
+    return SourceFact(source.digest, source.bytes, source.facts)
