@@ -46,7 +46,9 @@ class GatePolicy:
 
     def __post_init__(self) -> None:
         if self.max_failures < 0 or not 0 <= self.soak_s < float("inf"):
-            raise ValueError(f"max_failures {self.max_failures}, soak_s {self.soak_s}: neither may be negative")
+            raise ValueError(
+                f"max_failures {self.max_failures}, soak_s {self.soak_s}: neither may be negative, nor without end"
+            )
 
 
 @dataclass(frozen=True)

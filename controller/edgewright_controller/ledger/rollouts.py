@@ -31,7 +31,6 @@ from edgewright_controller.rollout import (
     RolloutState,
     RolloutTarget,
     SetDesired,
-    StoredDevice,
     begin,
     restore,
 )
@@ -97,6 +96,7 @@ def create(connection: Connection, spec: RolloutSpec, *, by: str, about: Mapping
             watched=0.0,
             wall=now,
             state_watched=0.0,
+            concluded_at=0.0,
         )
     )
     rows = [
@@ -111,7 +111,6 @@ def create(connection: Connection, spec: RolloutSpec, *, by: str, about: Mapping
             "state": DevicePhase.WAITING.value,
             "generation": target.generation,
             "changed_at": now,
-            "watched": 0.0,
             "deadline": None,
             "detached": False,
             "reason": "",
@@ -133,7 +132,7 @@ def commit(connection: Connection, rollout: str, changes: Changes, actions: Acti
         return
     clock = changes.clock
     table = tables.rollouts
-    values: dict[str, Any] = {"watched": clock.watched, "wall": clock.wall}
+    values: dict[str, Any] = {"watched": clock.watched, "wall": clock.wall, "concluded_at": clock.concluded_at}
     if changes.rollout is not None:
         values |= _of_rollout(connection, rollout, changes.rollout, clock)
     connection.execute(update(table).where(table.c.id == rollout).values(values))
@@ -174,7 +173,6 @@ def _store_devices(connection: Connection, rollout: str, changes: Iterable[Devic
             "state": change.phase.value,
             "generation": change.generation,
             "changed_at": clock.wall,
-            "watched": clock.watched,
             "deadline": change.deadline,
             "detached": change.detached,
             "reason": change.reason,
@@ -204,15 +202,17 @@ def load(connection: Connection, rollout: str) -> RolloutState:
     changed = []
     for one in connection.execute(in_order):
         waves[one.wave - 1].append(RolloutTarget(one.device, one.release, one.previous, one.first_generation))
-        if one.watched or one.state != DevicePhase.WAITING.value or one.detached:
+        if one.state != DevicePhase.WAITING.value or one.detached:
             change = DeviceChange(
                 one.device, DevicePhase(one.state), one.generation, one.deadline, one.detached, one.reason
             )
-            changed.append(StoredDevice(change, one.watched))
+            changed.append(change)
     spec = RolloutSpec(rollout, tuple(tuple(wave) for wave in waves), _policy(json.loads(row.document)))
     ending = RolloutPhase(row.ending) if row.ending else None
     change_of_all = RolloutChange(RolloutPhase(row.state), row.wave, ending, row.reason)
-    return restore(spec, RolloutClock(row.watched, row.wall), change_of_all, row.state_watched, changed)
+    return restore(
+        spec, RolloutClock(row.watched, row.wall, row.concluded_at), change_of_all, row.state_watched, changed
+    )
 
 
 def _policy(document: Mapping[str, Any]) -> RolloutPolicy:

@@ -133,6 +133,7 @@ rollouts = Table(
     Column("watched", Float, nullable=False),
     Column("wall", Float, nullable=False),
     Column("state_watched", Float, nullable=False),
+    Column("concluded_at", Float, nullable=False),
     Index(None, "ended_at"),
 )
 
@@ -149,7 +150,6 @@ rollout_devices = Table(
     Column("state", String(16), nullable=False),
     Column("generation", BigInteger, nullable=False),
     Column("changed_at", Float, nullable=False),
-    Column("watched", Float, nullable=False),
     Column("deadline", Float),
     Column("detached", Boolean, nullable=False),
     Column("reason", Text, nullable=False),

@@ -36,7 +36,6 @@ from edgewright_controller.rollout.model import (
 )
 from edgewright_controller.rollout.state import (
     RolloutState,
-    StoredDevice,
     apply_changes,
     begin,
     restore,
@@ -69,7 +68,6 @@ __all__ = [
     "RolloutTarget",
     "SetDesired",
     "Started",
-    "StoredDevice",
     "Superseded",
     "Tick",
     "apply_changes",

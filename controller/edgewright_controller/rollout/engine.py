@@ -62,7 +62,7 @@ class _Draft:
         self.state, self.spec, self.now = state, state.spec, now
         self.watched = state.clock.watched + min(max(0.0, now - state.clock.wall), MAX_GAP_S)
         self.counts = dict(state.counts)
-        self.concluded_at = state.concluded_at
+        self.concluded_at = state.clock.concluded_at
         self.devices: dict[str, DeviceChange] = {}
         self.rollout = RolloutChange(state.phase, state.wave, state.ending, state.reason)
         self.actions: list[Action] = []
@@ -110,7 +110,7 @@ class _Draft:
             passed = self.now - self.state.clock.wall
             if not ticked or 0 <= passed < MARK_S or self.state.finished:
                 return Changes()
-        return Changes(RolloutClock(self.watched, self.now), tuple(self.devices.values()), rollout)
+        return Changes(RolloutClock(self.watched, self.now, self.concluded_at), tuple(self.devices.values()), rollout)
 
 
 # ── What each event means ──
@@ -284,9 +284,14 @@ def _finish(draft: _Draft) -> None:
     """End as was decided. A silent device may come back after weeks: it must not find the offer still there."""
     ending = draft.rollout.ending
     assert ending is not None
+    reason = draft.rollout.reason
+    if ending is RolloutPhase.FAILED and draft.rollout.phase is RolloutPhase.RUNNING:
+        # Those that were still under way when it was stopped have ended since, and count too.
+        samples = activations(draft.counts, draft.concluded_at)
+        reason = "; ".join(judge(samples, draft.spec.policy.gate, draft.watched).reasons)
     if ending is not RolloutPhase.SUPERSEDED:
-        _withdraw(draft, draft.rollout.reason, DevicePhase.TIMED_OUT)
-    draft.move(END_MOVES[ending], draft.rollout.reason)
+        _withdraw(draft, reason, DevicePhase.TIMED_OUT)
+    draft.move(END_MOVES[ending], reason)
     _say_finished(draft)
 
 

@@ -130,11 +130,12 @@ class RolloutClock:
 
     Deadlines count `watched`: the seconds during which the controller was there to hear an answer. So no device
     is called silent because the controller was down, or because somebody set its clock. `wall` is the Unix
-    time at which `watched` was taken.
+    time at which `watched` was taken. `concluded_at` is `watched` when a device ended last.
     """
 
     watched: float
     wall: float
+    concluded_at: float = 0.0
 
 
 # ── What can happen ──

@@ -25,20 +25,11 @@ from edgewright_controller.rollout.model import (
 )
 
 MARK_S: Final = 10.0
-_CONCLUDED: Final = frozenset((DevicePhase.SUCCEEDED, DevicePhase.FAILED, DevicePhase.TIMED_OUT))
-
-
-@dataclass(frozen=True)
-class StoredDevice:
-    """A device's last change, and `watched` when it was made: what `restore` needs of each."""
-
-    change: DeviceChange
-    watched: float
 
 
 @dataclass
 class RolloutState:
-    """One rollout. `since`: `watched` when `phase` was entered; `concluded_at`: when the last device ended."""
+    """One rollout. `since`: `watched` when `phase` was entered."""
 
     spec: RolloutSpec
     clock: RolloutClock
@@ -47,7 +38,6 @@ class RolloutState:
     ending: RolloutPhase | None = None
     reason: str = "not started"
     since: float = 0.0
-    concluded_at: float = 0.0
     devices: dict[str, DeviceChange] = field(default_factory=dict)
     targets: dict[str, RolloutTarget] = field(default_factory=dict)
     # Devices by phase, without those that another rollout has taken over; dicts, because they keep their order.
@@ -76,16 +66,15 @@ def begin(spec: RolloutSpec, now: float) -> RolloutState:
 
 
 def restore(
-    spec: RolloutSpec, clock: RolloutClock, rollout: RolloutChange, since: float, devices: Iterable[StoredDevice]
+    spec: RolloutSpec, clock: RolloutClock, rollout: RolloutChange, since: float, devices: Iterable[DeviceChange]
 ) -> RolloutState:
     """The rollout as it was when its last changes were stored. Devices that never changed may be left out.
 
     No time passes for it between the last stored change and the first step after this but MAX_GAP_S.
     """
     state = begin(spec, clock.wall)
-    for one in sorted(devices, key=lambda one: (one.change.deadline or 0.0, one.watched)):
-        apply_changes(state, Changes(RolloutClock(one.watched, clock.wall), (one.change,)))
-    apply_changes(state, Changes(clock, (), rollout))
+    in_order = sorted(devices, key=lambda device: device.deadline or 0.0)
+    apply_changes(state, Changes(clock, tuple(in_order), rollout))
     state.since = since
     return state
 
@@ -116,8 +105,6 @@ def _apply_device(state: RolloutState, change: DeviceChange) -> None:
     state.devices[change.device] = change
     if change.deadline is not None and change.deadline != before.deadline:
         state.deadlines.append((change.deadline, change.device))
-    if change.phase in _CONCLUDED and before.phase is not change.phase:
-        state.concluded_at = max(state.concluded_at, state.clock.watched)
 
 
 def _expected(state: RolloutState, deadline: float, device: str) -> bool:
@@ -131,7 +118,7 @@ def seconds_until_due(state: RolloutState, now: float) -> float | None:
     watched = state.clock.watched + min(max(0.0, now - state.clock.wall), MARK_S)
     due = state.deadlines[0][0] if state.deadlines else watched + MARK_S
     if state.phase is RolloutPhase.WAITING and state.wave:
-        due = min(due, state.concluded_at + state.spec.policy.gate.soak_s)
+        due = min(due, state.clock.concluded_at + state.spec.policy.gate.soak_s)
     return min(max(0.0, due - watched), MARK_S)
 
 

@@ -80,6 +80,7 @@ def upgrade() -> None:
         sa.Column("watched", sa.Float(), nullable=False),
         sa.Column("wall", sa.Float(), nullable=False),
         sa.Column("state_watched", sa.Float(), nullable=False),
+        sa.Column("concluded_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rollouts")),
         sa.UniqueConstraint("number", name=op.f("uq_rollouts_number")),
     )
@@ -183,7 +184,6 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("changed_at", sa.Float(), nullable=False),
-        sa.Column("watched", sa.Float(), nullable=False),
         sa.Column("deadline", sa.Float(), nullable=True),
         sa.Column("detached", sa.Boolean(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
