@@ -48,7 +48,8 @@ class BuildFailed(Exception):
     def __init__(
         self, stage: str, reason: str, *, exit_status: int | None, last_lines: tuple[str, ...], log: Path
     ) -> None:
-        super().__init__("\n".join([f"{stage}: {reason} (log: {log})", *(f"    {line}" for line in last_lines)]))
+        where = f" (log: {log})" if last_lines else ""
+        super().__init__("\n".join([f"{stage}: {reason}{where}", *(f"    {line}" for line in last_lines)]))
         self.stage = stage
         self.reason = reason
         self.exit = exit_status

