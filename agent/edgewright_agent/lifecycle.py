@@ -281,8 +281,8 @@ def _fall_back(state: Lifecycle, event: Event, now: float) -> Next:
     if not state.active or waiting:
         return state, ()
     if not state.previous:
-        # Nothing to return to. Going through the whole update again repairs damaged files.
-        wait = min(_FIRST_RETRY_S * 2.0 ** min(state.failures, 10), _LAST_RETRY_S)
+        # Nothing to return to, and nothing serves: going through the whole update again at once repairs damaged files.
+        wait = min(_FIRST_RETRY_S * 2.0 ** min(state.failures, 10), _LAST_RETRY_S) if state.failures else 0.0
         return replace(broken, outcome=Outcome.FAILED, failures=state.failures + 1, retry_at=now + wait), ()
     reverting, _ = _enter(replace(broken, falling_back=True), Step.REVERTING, now)
     return reverting, (Act.FALL_BACK,)

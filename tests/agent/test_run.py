@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,7 +167,7 @@ def test_bad_releases_never_take_traffic_and_a_corrected_one_does(
             start=2,
         ):
             if wanted is bad_bytes:
-                controller.mischief.flips.update(dict.fromkeys(range(8), 1000))
+                controller.mischief.flips.update(dict.fromkeys(range(1, 8), 1000))
             controller.want(generation, wanted)
             status = controller.ended(generation)
             assert (status.outcome, status.error) == (agent_pb2.OUTCOME_FAILED, fault), status
@@ -254,7 +255,7 @@ def test_a_damaged_only_artifact_is_fetched_again(agent: AgentProcess, controlle
     (agent.state / "artifacts" / only[1].bundle / "model.gguf").unlink()
     agent.start()
     controller.until(lambda status: status.outcome == agent_pb2.OUTCOME_FAILED)
-    status = controller.until(lambda status: status.outcome == agent_pb2.OUTCOME_SUCCEEDED, timeout_s=100)
+    status = controller.until(lambda status: status.outcome == agent_pb2.OUTCOME_SUCCEEDED)
     assert status.active_release == only[0].digest
     assert agent.ask() == "v1 hello there"
 
@@ -300,7 +301,7 @@ def test_what_is_wrong_is_one_line_without_a_traceback(agent: AgentProcess, tmp_
     unenrolled = stranger.command("run")
     rubbish = stranger.command("enroll", "--token", "rubbish")
     stranger.write_config(agent.base.removeprefix("http://"))
-    subprocess.run(["cp", "-r", str(agent.state), str(stranger.state)], check=True)
+    shutil.copytree(agent.state, stranger.state, dirs_exist_ok=True)
     taken = stranger.command("run")
     stranger.config.write_text('stat = "x"')
     misspelt = stranger.command("status")
@@ -332,4 +333,5 @@ def test_an_idle_agent_is_small_and_quiet(agent: AgentProcess, controller: Small
     import psutil
 
     controller.until(lambda _: True)
-    assert psutil.Process(agent.pid).memory_info().rss < 90e6
+    process = psutil.Process(agent.pid)
+    assert process.memory_info().rss < 90e6
