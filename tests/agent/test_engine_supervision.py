@@ -33,7 +33,7 @@ class Device:
     def __init__(self, folder: Path) -> None:
         self.events: list[EngineEvent] = []
         self._happened = asyncio.Event()
-        self.serving = Serving(echo.ALL, folder / "engines", Routes(), self._report, QUICK)
+        self.serving = Serving(echo.ALL, folder / "engines", Routes(), self._report, backoff=QUICK)
 
     def kinds(self) -> list[EventKind]:
         return [event.kind for event in self.events]

@@ -28,7 +28,7 @@ class Device:
         self.routes = Routes()
         self.meter = Meter(0.0)
         self.serving = Serving(
-            echo.ALL, folder / "engines", self.routes, lambda _: None, Backoff(0.05, 0.2, 60), load_s=12
+            echo.ALL, folder / "engines", self.routes, lambda _: None, backoff=Backoff(0.05, 0.2, 60), load_s=8
         )
         self.gateway = Gateway(self.routes, self.meter, self.serving.suspect, wait_s=5.0, stall_s=1.0, max_body=1 << 16)
         self.client = aiohttp.ClientSession()

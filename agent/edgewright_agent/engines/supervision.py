@@ -85,6 +85,7 @@ class Serving:
         logs: Path,
         routes: Routes,
         on_event: Callable[[EngineEvent], None],
+        *,
         backoff: Backoff = Backoff(),
         load_s: float = LOAD_S,
     ) -> None:

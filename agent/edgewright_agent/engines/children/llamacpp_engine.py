@@ -90,7 +90,7 @@ class LlamaCpp:
         return self._llm.tokenize(prompt.encode(), add_bos=False, special=True)
 
     def encode_text(self, text):
-        return self._llm.tokenize(text.encode(), add_bos=False, special=False)
+        return self._llm.tokenize(text.encode(), add_bos=False, special=True)
 
     def generate(self, tokens, limit, chat, _progress):
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
