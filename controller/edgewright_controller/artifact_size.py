@@ -1,7 +1,7 @@
 """How large an artifact will be, before it is built: the bits that each recipe spends on each kind of tensor. Pure.
 
 Measured against 35 builds of a model of 135 million parameters whose rows do not divide by 256 (tests say which):
-within 2 percent. For a mixture of experts the parts of a layer are guessed, and so is the result.
+within 2 percent. For a mixture of experts the parts of a layer are a guess, and so is the result.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ class Tensors:
 
 
 def tensors_of(model: ModelFacts) -> tuple[Tensors, ...]:
-    """The model's weights by role. An embedding that stands twice counts once, and its copy among `ffn`; that is
-    less exact by little, because the copy is spent the same bits as a layer."""
+    """The model's weights by role. `output` is empty where the embedding does both."""
     attention_width = model.heads * model.head_dim
     counts = {
         "embedding": model.vocab * model.hidden,
@@ -50,13 +49,30 @@ def tensors_of(model: ModelFacts) -> tuple[Tensors, ...]:
         "norm": (2 * model.layers + 1) * model.hidden,
     }
     rest = max(0, model.parameters - sum(counts.values()))
-    down_row = max(1, rest // max(1, 3 * model.layers * model.hidden))
-    rows = {"o": attention_width}
+    shared, apart = _inner_width(model, rest), _inner_width(model, rest - counts["embedding"])
+    output = counts["embedding"] if apart.error < shared.error else 0
+    width = min(shared, apart, key=lambda guess: guess.error).width
+    rest -= output
     return (
-        *(Tensors(role, count, rows.get(role, model.hidden)) for role, count in counts.items()),
+        *(Tensors(role, count, attention_width if role == "o" else model.hidden) for role, count in counts.items()),
+        Tensors("output", output, model.hidden),
         Tensors("ffn", rest - rest // 3, model.hidden),
-        Tensors("down", rest // 3, down_row),
+        Tensors("down", rest // 3, width),
     )
+
+
+@dataclass(frozen=True)
+class _Width:
+    width: int
+    error: float
+
+
+def _inner_width(model: ModelFacts, weights: int) -> _Width:
+    """The width inside a layer when its three matrices have `weights` in all, and how badly that comes out. No header
+    says whether the output layer is the embedding; the right guess leaves a width that divides by 64."""
+    step = 64 * 3 * model.layers * model.hidden
+    widths = max(1, round(weights / max(1, step)))
+    return _Width(64 * widths, abs(widths * step - weights) / max(1, step))
 
 
 def predicted_bytes(recipe: Recipe, model: ModelFacts, beside_bytes: int) -> int:
@@ -102,7 +118,7 @@ _MIXTURES: Final[Mapping[str, _Mixture]] = {
     "Q4_K_M": _Mixture("Q4_K", v="Q6_K", v_share=_more_bits, down="Q6_K", down_share=_more_bits),
     "Q4_K_S": _Mixture("Q4_K", v="Q5_K", v_share=_four, down="Q5_K", down_share=_first(1 / 8)),
     "Q3_K_L": _Mixture("Q3_K", o="Q5_K", v="Q5_K", down="Q5_K"),
-    "Q3_K_M": _Mixture("Q3_K", o="Q4_K", v="Q4_K", down="Q4_K", down_rest="Q3_K", down_share=_more_bits),
+    "Q3_K_M": _Mixture("Q3_K", o="Q4_K", v="Q4_K", down="Q5_K", down_rest="Q4_K", down_share=_first(1 / 16)),
     "Q3_K_S": _Mixture("Q3_K"),
     "Q2_K": _Mixture("Q2_K", o="Q3_K", v="Q3_K", down="Q3_K"),
     "IQ4_NL": _Mixture("IQ4_NL", down="Q5_K", down_share=_first(1 / 8)),
@@ -118,6 +134,8 @@ def _gguf(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> fl
     else:
         output = mix.base if mix.base in ("F32", "F16", "BF16", "Q8_0") else "Q6_K"
 
+    tied = not _count(tensors, "output")
+
     def bits(kind: str, row: int) -> float:
         return GGUF_BITS[_SHORT_ROWS.get(kind, kind) if row % 256 else kind]
 
@@ -125,7 +143,7 @@ def _gguf(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> fl
         base = bits(mix.base, part.row)
         if part.role == "norm":
             return 32
-        if part.role == "embedding":
+        if part.role == "output" or (part.role == "embedding" and tied):
             return bits(output, part.row)
         if part.role == "o" and mix.o:
             return bits(mix.o, part.row)
@@ -153,15 +171,20 @@ def _mlx(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> flo
 
 def _onnx(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> float:
     options = dict(recipe.options)
-    embedding = next(part.count for part in tensors if part.role == "embedding")
+    embedding = _count(tensors, "embedding")
+    # An output layer is written out even where the source shares it with the embedding.
+    layers = model.parameters - embedding + (0 if _count(tensors, "output") else embedding)
     cosines = model.context * model.head_dim * 32  # the table of rotations stands in the graph as float32
     if recipe.quantization in _KEPT_BITS:
-        # The output layer is written out even where the source shares it with the embedding.
-        weights: float = (model.parameters + embedding) * _KEPT_BITS[recipe.quantization]
+        weights: float = (layers + embedding) * _KEPT_BITS[recipe.quantization]
     else:
         float_bits = 32 if options["provider"] == "cpu" or recipe.quantization == "int8" else 16
         width = 8 if recipe.quantization == "int8" else 4
         each = width + 32 / int(options.get("block_size", 32))
         small = recipe.quantization == "int8" or bool(options.get("tie_embeddings"))
-        weights = model.parameters * each + embedding * (width if small else float_bits)
+        weights = layers * each + embedding * (width if small else float_bits)
     return weights + cosines + 8 * _GRAPH_BYTES
+
+
+def _count(tensors: tuple[Tensors, ...], role: str) -> int:
+    return sum(part.count for part in tensors if part.role == role)
