@@ -204,13 +204,12 @@ class _Planner:
         """What happens to an enrolled or expected device."""
         release = self.release(assignment)
         digest = release.digest if release else ""
-        served = fact.active_release or fact.desired_release
         change = Change(
             device=assignment.device,
             model=assignment.model,
             profile=assignment.profile,
-            kind=Kind.UPDATE if served else Kind.INSTALL,
-            from_release=served,
+            kind=Kind.UPDATE if fact.active_release else Kind.INSTALL,
+            from_release=fact.active_release,
             to_release=digest,
             release=release,
             build_key=self._keys[assignment.model, assignment.profile],
@@ -295,8 +294,11 @@ def _predicted(recipe: Recipe, source: SourceFact) -> int:
 
 def _removal(device: str, fact: DeviceFact) -> Change:
     served = fact.active_release or fact.desired_release
-    kind = Kind.REMOVE if fact.enrolled and served else Kind.NONE
-    return Change(device, "", "", kind, served, "", "serve = false" if served else "serves nothing")
+    if not (fact.enrolled and served):
+        return Change(device, "", "", Kind.NONE, served, "", "serves nothing")
+    asked = fact.generation > 0 and not fact.desired_release and fact.outcome is not Outcome.FAILED
+    kind, note = (Kind.NONE, "under way") if asked else (Kind.REMOVE, "serve = false")
+    return Change(device, "", "", kind, served, "", note)
 
 
 def _under_way(fact: DeviceFact) -> str:

@@ -1,0 +1,334 @@
+"""What a manifest makes of a given world: builds, changes per device, what is held, and what will not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgewright_contract.release import Release, from_json
+from edgewright_controller.manifest import Manifest, load
+from edgewright_controller.plan import Kind, Plan, PlanError, plan, release_of
+from edgewright_controller.world import BuildFact, DeviceFact, InventoryFact, Outcome, SourceFact, World
+from tests.controller.small_fleet import BIG, ENROLLED, SOURCE, TOOLCHAINS, built, manifest
+
+MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
+DEVICES = ("jetson-01", "jetson-02", "mac-01")
+FRESH = World(devices=dict.fromkeys(DEVICES, ENROLLED), sources={"smollm2": SOURCE}, toolchains=TOOLCHAINS)
+
+
+def _with_builds(world: World, fleet: Manifest, digits: str = "abcdef") -> World:
+    """The world after every build that the manifest needs."""
+    missing = plan(fleet, world).missing_builds
+    return replace(world, builds={**world.builds, **{b.key: built(d) for b, d in zip(missing, digits, strict=False)}})
+
+
+def _with_devices(world: World, **facts: DeviceFact) -> World:
+    return replace(world, devices={**world.devices, **{name.replace("_", "-"): fact for name, fact in facts.items()}})
+
+
+def _settled(world: World, made: Plan) -> World:
+    """The world after a rollout of the whole plan that succeeded everywhere."""
+    devices = dict(world.devices)
+    for change in made.to_do:
+        devices[change.device] = replace(
+            devices[change.device],
+            desired_release=change.to_release,
+            active_release=change.to_release,
+            outcome=Outcome.SUCCEEDED,
+        )
+    known = {change.to_release: change.release for change in made.changes if change.release}
+    return replace(world, devices=devices, releases={**world.releases, **known})
+
+
+def _kinds(made: Plan) -> Mapping[str, Kind]:
+    return {change.device: change.kind for change in made.changes}
+
+
+def test_devices_with_equal_recipes_share_one_build() -> None:
+    made = plan(manifest(), FRESH)
+    assert [(b.model, b.profiles, str(b.recipe), b.cached) for b in made.builds] == [
+        ("smollm2", ("jetson",), "gguf Q4_K_M", False),
+        ("smollm2", ("mac",), "mlx 4bit", False),
+    ]
+    assert made.missing_builds == made.builds
+    assert made.builds[0].size_bytes == pytest.approx(105_453_920, rel=0.02)
+
+
+def test_profiles_that_differ_only_in_options_share_one_build() -> None:
+    twin = (
+        '[profiles.twin]\nruntime = "gguf"\nquantization = "Q4_K_M"\naccelerator = "cpu"\nmemory = "4GB"\n'
+        '[devices.jetson-02]\nprofile = "twin"'
+    )
+    made = plan(manifest(('[devices.jetson-02]\nprofile = "jetson"', twin)), FRESH)
+    assert [build.profiles for build in made.builds] == [("jetson", "twin"), ("mac",)]
+
+
+def test_a_device_without_a_model_gets_an_install_whose_release_waits_for_the_build() -> None:
+    made = plan(manifest(), FRESH)
+    assert set(_kinds(made).values()) == {Kind.INSTALL}
+    assert {(c.to_release, c.release, c.note) for c in made.changes} == {("", None, "its build comes first")}
+
+
+def test_with_all_builds_there_every_change_names_its_release() -> None:
+    fleet = manifest()
+    made = plan(fleet, _with_builds(FRESH, fleet))
+    assert made.missing_builds == ()
+    first, second, mac = made.changes
+    assert first.release is not None
+    assert first.to_release == first.release.digest == second.to_release != mac.to_release
+    assert first.release.artifact == "a" * 64
+    assert first.release.options == {"context": 1024, "parallel": 1}
+    assert [probe.prompt for probe in first.release.probes] == ["Say hello."]
+
+
+def test_the_release_is_one_that_a_device_accepts() -> None:
+    fleet = manifest(('source = "smollm2"', 'source = "smollm2"\nserved_name = "chat"'))
+    (change, *_) = plan(fleet, _with_builds(FRESH, fleet)).changes
+    assert change.release is not None
+    assert from_json(change.release.to_json()) == change.release
+    assert change.release.options["served_name"] == "chat"
+
+
+def test_the_same_manifest_again_changes_nothing() -> None:
+    fleet = manifest()
+    world = _with_builds(FRESH, fleet)
+    world = _settled(world, plan(fleet, world))
+    made = plan(fleet, world)
+    assert set(_kinds(made).values()) == {Kind.NONE}
+    assert (made.to_do, made.missing_builds, made.warnings) == ((), (), ())
+
+
+def test_another_recipe_updates_the_devices_that_use_it_and_only_those() -> None:
+    fleet = manifest()
+    world = _with_builds(FRESH, fleet)
+    world = _settled(world, plan(fleet, world))
+    newer = manifest(('"Q4_K_M"', '"Q8_0"'))
+    assert _kinds(plan(newer, world)) == {"jetson-01": Kind.UPDATE, "jetson-02": Kind.UPDATE, "mac-01": Kind.NONE}
+    world = _with_builds(world, newer, "012")
+    change = plan(newer, world).changes[0]
+    assert change.from_release == world.devices["jetson-01"].active_release != change.to_release
+
+
+def test_other_options_are_another_release_of_the_same_artifact() -> None:
+    fleet = manifest()
+    world = _with_builds(FRESH, fleet)
+    world = _settled(world, plan(fleet, world))
+    made = plan(manifest(("context = 1024", "context = 2048")), world)
+    assert made.missing_builds == ()
+    assert (made.changes[0].kind, made.changes[0].note) == (Kind.UPDATE, "the same artifact with other options")
+
+
+def test_another_toolchain_builds_again() -> None:
+    fleet = manifest()
+    world = _with_builds(FRESH, fleet)
+    newer = replace(world, toolchains={**TOOLCHAINS, "gguf": {"llama-cpp-python": "0.4"}})
+    assert [build.recipe.runtime for build in plan(fleet, newer).missing_builds] == ["gguf"]
+
+
+def test_a_better_memory_prediction_alone_changes_no_device() -> None:
+    fleet = manifest()
+    world = _with_builds(FRESH, fleet)
+    first = plan(fleet, world)
+    old = {c.device: replace(c.release, memory_bytes=1) for c in first.changes if c.release}
+    devices = {
+        name: replace(ENROLLED, desired_release=r.digest, active_release=r.digest, outcome=Outcome.SUCCEEDED)
+        for name, r in old.items()
+    }
+    world = replace(world, devices=devices, releases={r.digest: r for r in old.values()})
+    assert set(_kinds(plan(fleet, world)).values()) == {Kind.NONE}
+    other = {**world.releases, "f" * 64: replace(next(iter(old.values())), options={"context": 9})}
+    assert set(_kinds(plan(fleet, replace(world, releases=other))).values()) == {Kind.NONE}
+
+
+def test_a_device_that_is_not_enrolled_is_said_to_be() -> None:
+    world = _with_devices(FRESH, mac_01=DeviceFact(enrolled=False))
+    change = plan(manifest(), world).changes[2]
+    assert change.kind is Kind.UNENROLLED
+    assert "edgewright enroll create mac-01" in change.note
+    unknown = replace(FRESH, devices={})
+    assert set(_kinds(plan(manifest(), unknown)).values()) == {Kind.UNENROLLED}
+
+
+def _world_with_jetson(**fact: object) -> tuple[Manifest, World, Release]:
+    fleet = manifest()
+    world = _with_builds(FRESH, fleet)
+    release = plan(fleet, world).changes[0].release
+    assert release is not None
+    facts = {key: release.digest if value == "new" else value for key, value in fact.items()}
+    if "held_releases" in facts:
+        facts["held_releases"] = frozenset({release.digest})
+    world = _with_devices(world, jetson_01=replace(ENROLLED, **facts))  # type: ignore[arg-type]  # names of fields
+    return fleet, world, release
+
+
+def test_a_release_that_was_rolled_back_is_held_until_it_is_asked_for_again() -> None:
+    fleet, world, release = _world_with_jetson()
+    assert plan(fleet, world).changes[0].kind is Kind.INSTALL
+    world = replace(world, rolled_back=frozenset({release.digest}))
+    change = plan(fleet, world).changes[0]
+    assert (change.kind, change.to_release) == (Kind.HELD, release.digest)
+    assert change.note == "rolled back before; `apply --again` releases it all the same"
+    again = plan(fleet, world, again=True).changes[0]
+    assert (again.kind, again.lifts_hold) == (Kind.INSTALL, False)
+
+
+def test_a_corrected_release_goes_out_after_a_rollback() -> None:
+    _, world, release = _world_with_jetson()
+    world = replace(world, rolled_back=frozenset({release.digest}))
+    assert plan(manifest(("context = 1024", "context = 512")), world).changes[0].kind is Kind.INSTALL
+
+
+def test_a_release_that_a_device_holds_is_held_there_only() -> None:
+    fleet, world, _ = _world_with_jetson(
+        desired_release="new", outcome=Outcome.HELD, held_releases=(), reason="probe speaks: no answer"
+    )
+    kinds = _kinds(plan(fleet, world))
+    assert (kinds["jetson-01"], kinds["jetson-02"]) == (Kind.HELD, Kind.INSTALL)
+    assert "failed there before: probe speaks: no answer" in plan(fleet, world).changes[0].note
+    assert plan(fleet, world, again=True).changes[0].lifts_hold
+
+
+def test_a_failure_that_the_device_does_not_hold_is_tried_again() -> None:
+    fleet, world, _ = _world_with_jetson(desired_release="new", outcome=Outcome.FAILED, reason="disk full")
+    change = plan(fleet, world).changes[0]
+    assert (change.kind, change.note) == (Kind.INSTALL, "tries again: disk full")
+
+
+def test_an_update_that_is_under_way_is_left_alone() -> None:
+    fleet, world, _ = _world_with_jetson(desired_release="new", outcome=Outcome.IN_PROGRESS)
+    change = plan(fleet, world).changes[0]
+    assert (change.kind, change.note) == (Kind.NONE, "under way")
+
+
+def test_going_back_to_what_a_device_still_serves_settles_what_is_desired() -> None:
+    fleet, world, _ = _world_with_jetson(active_release="new", desired_release="b" * 64, outcome=Outcome.FAILED)
+    change = plan(fleet, world).changes[0]
+    assert (change.kind, change.from_release) == (Kind.UPDATE, change.to_release)
+
+
+def test_a_device_that_shall_serve_nothing_is_emptied_once() -> None:
+    fleet = manifest(('[devices.jetson-02]\nprofile = "jetson"', "[devices.jetson-02]\nserve = false"))
+    serving = _with_devices(FRESH, jetson_02=replace(ENROLLED, active_release="b" * 64, desired_release="b" * 64))
+    change = plan(fleet, serving).changes[1]
+    assert (change.device, change.kind, change.from_release) == ("jetson-02", Kind.REMOVE, "b" * 64)
+    assert change in plan(fleet, serving).to_do
+    asked = _with_devices(FRESH, jetson_02=replace(ENROLLED, generation=7, active_release="b" * 64))
+    assert (plan(fleet, asked).changes[1].kind, plan(fleet, asked).changes[1].note) == (Kind.NONE, "under way")
+    assert plan(fleet, FRESH).changes[1].kind is Kind.NONE
+
+
+def test_a_device_that_the_manifest_does_not_name_is_left_alone_with_a_warning() -> None:
+    world = _with_devices(FRESH, forgotten=replace(ENROLLED, active_release="b" * 64))
+    made = plan(manifest(), world)
+    assert "forgotten" not in _kinds(made)
+    assert made.warnings == (
+        "forgotten: in the fleet but not in the manifest; left alone; to take away what it serves, add it with"
+        " serve = false",
+    )
+
+
+def test_what_does_not_fit_is_said_in_bytes() -> None:
+    small = replace(ENROLLED, inventory=replace(BIG, memory_bytes=100_000_000, disk_free_bytes=50_000_000))
+    made = plan(manifest(), _with_devices(FRESH, jetson_01=small))
+    assert [(misfit.device, misfit.what.value) for misfit in made.misfits] == [
+        ("jetson-01", "memory"),
+        ("jetson-01", "disk"),
+    ]
+    for misfit in made.misfits:
+        assert f"needs about {misfit.needed_bytes - misfit.available_bytes:,} bytes more" in misfit.message
+
+
+def test_the_version_that_is_replaced_counts_during_the_swap() -> None:
+    fleet = manifest()
+    world = _with_builds(FRESH, fleet)
+    world = _settled(world, plan(fleet, world))
+    newer = manifest(('"Q4_K_M"', '"Q8_0"'), ('memory = "8GB"\noptions', 'memory = "400MB"\noptions'))
+    assert [m.device for m in plan(newer, world).misfits] == ["jetson-01", "jetson-02"]
+    assert "for both versions during the swap" in plan(newer, world).misfits[0].message
+    assert plan(newer, FRESH).misfits == ()
+
+
+def test_the_same_artifact_with_other_options_needs_no_disk() -> None:
+    fleet = manifest()
+    world = _with_builds(FRESH, fleet)
+    world = _settled(world, plan(fleet, world))
+    full = replace(world.devices["jetson-01"], inventory=replace(BIG, disk_free_bytes=0))
+    world = _with_devices(world, jetson_01=full)
+    assert plan(manifest(("context = 1024", "context = 512")), world).misfits == ()
+    assert [m.what.value for m in plan(manifest(('"Q4_K_M"', '"Q8_0"')), world).misfits] == ["disk"]
+
+
+def test_what_a_device_lacks_or_has_not_told_is_a_warning() -> None:
+    poor = InventoryFact(memory_bytes=8 * 10**9, disk_free_bytes=10**12)
+    world = _with_devices(FRESH, mac_01=replace(ENROLLED, inventory=poor), jetson_02=DeviceFact())
+    assert plan(manifest(), FRESH).warnings == ()
+    assert plan(manifest(), world).warnings == (
+        "jetson-02: has not reported its memory and disk; only its profile was checked",
+        "mac-01: reports no engine for mlx; there, pip install 'edgewright[agent,mlx]'",
+        "mac-01: reports no metal accelerator",
+    )
+
+
+def test_a_context_beyond_the_models_is_a_warning() -> None:
+    made = plan(manifest(("context = 1024", "context = 16384")), FRESH)
+    assert made.warnings == (
+        "profiles.jetson.options.context: 16,384 is more than models.smollm2 was trained for: 8,192",
+    )
+
+
+def test_a_prebuilt_artifact_needs_no_toolchain_and_has_its_own_digest() -> None:
+    edits = ('"Q4_K_M"', '"prebuilt"\nprebuilt = "made/model.gguf"'), ('"4bit"', '"prebuilt"\nprebuilt = "made/mlx"')
+    fleet = manifest(*edits).resolve(Path("/srv"))
+    world = World(
+        devices=FRESH.devices,
+        prebuilt={"/srv/made/model.gguf": SourceFact("6" * 64, 123), "/srv/made/mlx": SourceFact("7" * 64, 456)},
+    )
+    builds = plan(fleet, world).builds
+    assert [(b.source, b.size_bytes) for b in builds] == [("/srv/made/model.gguf", 123), ("/srv/made/mlx", 456)]
+    changed = replace(world, prebuilt={**world.prebuilt, "/srv/made/mlx": SourceFact("8" * 64, 456)})
+    assert {b.key for b in builds} & {b.key for b in plan(fleet, changed).builds} == {builds[0].key}
+
+
+def test_a_fact_that_is_missing_is_named() -> None:
+    with pytest.raises(PlanError, match=r"models\.smollm2\.source: was not looked at"):
+        plan(manifest(), replace(FRESH, sources={}))
+    with pytest.raises(PlanError, match="the versions of the gguf toolchain are not known"):
+        plan(manifest(), replace(FRESH, toolchains={}))
+
+
+def test_release_of_is_what_the_plan_says() -> None:
+    fleet = manifest()
+    world = _with_builds(FRESH, fleet)
+    change = plan(fleet, world).changes[0]
+    assignment = fleet.assignments()["jetson-01"]
+    assert release_of(fleet, assignment, world.builds[change.build_key], world) == change.release
+    assert release_of(fleet, assignment, BuildFact("9" * 64, 5), world) != change.release
+
+
+def test_the_demos_manifests_one_after_the_other_always_fit() -> None:
+    devices = {name: replace(ENROLLED, inventory=BIG) for name in ("jetson-01", "mac-01", "npu-pc-01")}
+    world = replace(FRESH, devices=devices)
+    for name in ("demo", "demo-bad-probe", "demo-bad-bytes", "demo-next"):
+        fleet = load(MANIFESTS / f"{name}.toml")
+        world = _with_sizes(world, fleet)
+        made = plan(fleet, world)
+        assert (made.misfits, made.warnings) == ((), ()), name
+        assert set(_kinds(made).values()) == {Kind.INSTALL if name == "demo" else Kind.UPDATE}
+        if name == "demo":
+            world = _settled(world, made)
+
+
+def _with_sizes(world: World, fleet: Manifest) -> World:
+    builds = {b.key: BuildFact(b.key, b.size_bytes) for b in plan(fleet, world).missing_builds}
+    return replace(world, builds={**world.builds, **builds})
+
+
+def test_a_fleet_of_thousands_is_planned_in_seconds() -> None:
+    names = [f"d{number}" for number in range(3000)]
+    extra = "\n".join(f'[devices.{name}]\nprofile = "jetson"\nmodel = "smollm2"' for name in names)
+    fleet = manifest(("[probes.speaks]", f"{extra}\n[probes.speaks]"))
+    world = _with_builds(replace(FRESH, devices=dict.fromkeys((*DEVICES, *names), ENROLLED)), fleet)
+    assert len(plan(fleet, world).to_do) == 3003
