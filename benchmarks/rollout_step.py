@@ -81,7 +81,7 @@ def _ticks(devices: int) -> float:
 
 def _figure(name: str, value: float, unit: str, of: str) -> None:
     host = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    print(json.dumps({"name": name, "value": round(value, 2), "unit": unit, "baseline": of, "host": host}))
+    print(json.dumps({"name": name, "value": round(value, 2), "unit": unit, "of": of, "host": host}))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ class _Draft:
         self.counts = dict(state.counts)
         self.concluded_at = state.clock.concluded_at
         self.devices: dict[str, DeviceChange] = {}
-        self.rollout = RolloutChange(state.phase, state.wave, state.ending, state.reason)
+        self.was = self.rollout = RolloutChange(state.phase, state.wave, state.ending, state.reason)
         self.actions: list[Action] = []
 
     def device(self, device: str) -> DeviceChange:
@@ -87,24 +87,23 @@ class _Draft:
         self.counts[phase] += 1
         if move in (DeviceMove.SUCCEED, DeviceMove.FAIL, DeviceMove.FALL_SILENT):
             self.concluded_at = self.watched
-        change = replace(before, phase=phase, reason=reason)
-        self.devices[device] = change if move is DeviceMove.BEGIN else replace(change, deadline=None)
+        deadline = before.deadline if move is DeviceMove.BEGIN else None
+        self.devices[device] = DeviceChange(device, phase, before.generation, deadline, before.detached, reason)
 
     def give(self, device: str, release: str | None, reason: str, *, expect: bool) -> None:
         """Set what `device` shall have, and expect its answer by the deadline if somebody waits for it."""
         before = self.device(device)
         deadline = self.watched + self.spec.policy.device_deadline_s if expect else None
-        after = replace(before, generation=before.generation + 1, deadline=deadline)
-        self.devices[device] = after
-        self.actions += [SetDesired(device, release, after.generation, reason), Hint(device, after.generation)]
+        generation = before.generation + 1
+        self.devices[device] = DeviceChange(device, before.phase, generation, deadline, before.detached, before.reason)
+        self.actions += [SetDesired(device, release, generation, reason), Hint(device, generation)]
 
     def move(self, move: Move, reason: str, **also: Any) -> None:
         phase = moved(self.spec.id, self.rollout.phase, move)
         self.rollout = replace(self.rollout, phase=phase, reason=reason, **also)
 
     def changes(self, *, ticked: bool) -> Changes:
-        was = RolloutChange(self.state.phase, self.state.wave, self.state.ending, self.state.reason)
-        rollout = self.rollout if self.rollout != was else None
+        rollout = self.rollout if self.rollout != self.was else None
         if not self.devices and rollout is None:
             # Time alone is worth storing now and then, or when the clock was set back.
             passed = self.now - self.state.clock.wall

@@ -19,6 +19,8 @@ class RolloutError(Exception):
 class RolloutPhase(Enum):
     """Where a rollout stands. The last four are final."""
 
+    __hash__ = object.__hash__
+
     RUNNING = "running"
     PAUSED = "paused"
     WAITING = "waiting"  # not begun, or a wave is being watched before the next
@@ -39,6 +41,9 @@ _FINAL: Final = frozenset((RolloutPhase.SUCCEEDED, RolloutPhase.FAILED, RolloutP
 
 class DevicePhase(Enum):
     """Where a device stands in a rollout."""
+
+    # Counts are kept by phase, and Enum's own hash is a slow one, written in Python.
+    __hash__ = object.__hash__
 
     WAITING = "waiting"
     OFFERED = "offered"  # the next check-in says so

@@ -13,7 +13,6 @@ from typing import Final
 
 from edgewright_controller.gates import Activations
 from edgewright_controller.rollout.model import (
-    IN_FLIGHT,
     Changes,
     DeviceChange,
     DevicePhase,
@@ -128,6 +127,6 @@ def activations(counts: dict[DevicePhase, int], last_at: float) -> Activations:
         succeeded=counts[DevicePhase.SUCCEEDED],
         failed=counts[DevicePhase.FAILED],
         silent=counts[DevicePhase.TIMED_OUT],
-        under_way=sum(counts[phase] for phase in IN_FLIGHT),
+        under_way=counts[DevicePhase.OFFERED] + counts[DevicePhase.UPDATING],
         last_at=last_at,
     )

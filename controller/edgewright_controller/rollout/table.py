@@ -27,6 +27,8 @@ from edgewright_controller.rollout.model import DevicePhase, RolloutError, Rollo
 class Move(Enum):
     """What happens to a rollout."""
 
+    __hash__ = object.__hash__
+
     OPEN = "start"
     WATCH = "watch"
     PAUSE = "pause"
@@ -41,6 +43,8 @@ class Move(Enum):
 
 class DeviceMove(Enum):
     """What happens to a device in a rollout."""
+
+    __hash__ = object.__hash__
 
     OFFER = "offer"
     BEGIN = "begin"
