@@ -296,9 +296,7 @@ def _removal(device: str, fact: DeviceFact) -> Change:
     served = fact.active_release or fact.desired_release
     if not (fact.enrolled and served):
         return Change(device, "", "", Kind.NONE, served, "", "serves nothing")
-    asked = fact.generation > 0 and not fact.desired_release and fact.outcome is not Outcome.FAILED
-    kind, note = (Kind.NONE, "under way") if asked else (Kind.REMOVE, "serve = false")
-    return Change(device, "", "", kind, served, "", note)
+    return Change(device, "", "", Kind.REMOVE, served, "", "serve = false")
 
 
 def _under_way(fact: DeviceFact) -> str:

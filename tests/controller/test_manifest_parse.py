@@ -200,6 +200,13 @@ def test_values_cannot_be_changed() -> None:
         read.fleet.name = "other"
 
 
+def test_profiles_are_values_that_may_stand_in_a_set() -> None:
+    matching = ("options = {", 'match = { labels = { site = "oslo" } }\noptions = {')
+    profiles = [manifest(matching).profiles["jetson"], manifest(matching).profiles["jetson"]]
+    assert len(set(profiles)) == 1
+    assert len({*profiles, manifest().profiles["jetson"]}) == 2
+
+
 def test_a_file_is_read_with_its_folder(tmp_path: Path) -> None:
     file = tmp_path / "fleet.toml"
     file.write_text(TEXT)

@@ -37,6 +37,10 @@ class Match(Table):
         """Whether a device with these labels is meant."""
         return all(labels.get(key) == value for key, value in self.labels.items())
 
+    def __hash__(self) -> int:
+        # A profile is a value that may stand in a set; a dict by itself may not.
+        return hash(frozenset(self.labels.items()))
+
 
 GgufQuantization = Literal[
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
