@@ -23,7 +23,6 @@ class ChildLog:
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
         self._rest = b""
         self.lost_bytes = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, data: bytes) -> None:
         """Take a piece of output as it came."""
@@ -41,6 +40,7 @@ class ChildLog:
         return (*self._lines, *rest)[-LAST_LINES:]
 
     def _append(self, data: bytes) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         size = self.path.stat().st_size if self.path.exists() else 0
         if size + len(data) > MAX_FILE_BYTES and size:
             os.replace(self.path, self.path.with_name(self.path.name + ".1"))

@@ -13,7 +13,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -86,8 +86,10 @@ class EngineProcess:
         """A child that listens; it is still loading. Raises EngineMissing, EngineFailed."""
         engine = await asyncio.to_thread(catalogue.find, spec.runtime, settings, capability)
         secret = secrets.token_urlsafe(32)
-        threads = spec.options.get("threads", settings.threads)
         options = {"threads": settings.threads, **spec.options}
+        threads = options["threads"]
+        if not isinstance(threads, int) or threads < 1:
+            raise EngineFailed(f"the release's option threads: {threads!r} is not a number of threads")
         command = catalogue.command(engine, settings, _with_options(spec, options))
         try:
             process = await asyncio.create_subprocess_exec(
@@ -95,7 +97,7 @@ class EngineProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env=engine_environment(os.environ, secret, int(threads)),
+                env=engine_environment(os.environ, secret, threads),
                 start_new_session=True,
             )
         except OSError as error:
@@ -147,11 +149,11 @@ class EngineProcess:
 
     async def info(self) -> contract.EngineInfo:
         """What runs and on what, as the runtime says. Raises EngineFailed."""
-        return contract.info(await self._ask("/engine/info"))
+        return await self._ask("/engine/info", contract.info)
 
     async def memory(self) -> contract.EngineMemory:
         """The memory that the child holds. Raises EngineFailed."""
-        return contract.memory(await self._ask("/engine/memory"))
+        return await self._ask("/engine/memory", contract.memory)
 
     async def wait(self) -> int:
         """The child's exit code, once it has ended and its last words are read; negative: killed by that signal."""
@@ -221,11 +223,14 @@ class EngineProcess:
                     raise self._failed(f"engine {self.name} cannot serve: {_error_of(document)}")
             await asyncio.sleep(_POLL_S)
 
-    async def _ask(self, path: str) -> Any:
+    async def _ask(self, path: str, read: Callable[[Any], T]) -> T:
         status, document = await self._before_exit(self._get(path, _ASK_S), _ASK_S, f"did not answer {path}")
         if status != 200:
             raise self._failed(f"engine {self.name}: {path} answered {status}: {_error_of(document)}")
-        return document
+        try:
+            return read(document)
+        except contract.EngineReplyError as error:
+            raise self._failed(f"engine {self.name}: {path}: {error}") from error
 
     async def _get(self, path: str, deadline_s: float) -> tuple[int, Any]:
         timeout = aiohttp.ClientTimeout(total=deadline_s)
@@ -247,7 +252,7 @@ class EngineProcess:
             if ended.done():
                 raise self._failed(self.exit_reason())
             raise self._failed(f"engine {self.name} {failing} within {deadline_s:g} s")
-        except (aiohttp.ClientError, asyncio.TimeoutError, contract.EngineReplyError) as error:
+        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             gone = await self.ends_within(2 * _LAST_WORDS_S)
             reason = self.exit_reason() if gone else f"engine {self.name} {failing}: {error!r}"
             raise self._failed(reason) from error

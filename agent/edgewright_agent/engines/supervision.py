@@ -255,11 +255,11 @@ class Serving:
         return failures
 
     def _log_of(self, spec: EngineSpec) -> Path:
-        self._logs.mkdir(parents=True, exist_ok=True)
-        logs = sorted(self._logs.glob("*.log"), key=lambda path: path.stat().st_mtime)
-        for old in logs[:-_KEPT_LOGS]:
-            old.unlink(missing_ok=True)
-            old.with_name(old.name + ".1").unlink(missing_ok=True)
+        with suppress(OSError):  # a folder of logs in disorder is no reason not to serve
+            logs = sorted(self._logs.glob("*.log"), key=lambda path: path.stat().st_mtime)
+            for old in logs[:-_KEPT_LOGS]:
+                old.unlink(missing_ok=True)
+                old.with_name(old.name + ".1").unlink(missing_ok=True)
         return self._logs / f"{spec.runtime}-{Path(spec.artifact).name[:16]}.log"
 
 

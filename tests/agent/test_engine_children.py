@@ -1,0 +1,218 @@
+"""The parts of the engines' children that decide, tested where they stand: run by path, they import their siblings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import edgewright_agent.engines
+
+CHILDREN = Path(edgewright_agent.engines.__file__).parent / "children"
+
+
+@pytest.fixture(scope="module")
+def children() -> Iterator[dict[str, ModuleType]]:
+    import importlib
+
+    names = ("generation", "gguf_files", "llama_log", "openai_chat", "process_memory")
+    sys.path.insert(0, str(CHILDREN))
+    yield {name: importlib.import_module(name) for name in names}
+    sys.path.remove(str(CHILDREN))
+
+
+CUDA = """\
+0.1 I print_info: n_layer               = 32
+0.2 I load_tensors: offloading 32 repeating layers to GPU
+0.2 I load_tensors: offloading output layer to GPU
+0.2 I load_tensors: offloaded {offloaded}/33 layers to GPU
+0.3 I load_tensors:   CPU_Mapped model buffer size =   281.81 MiB
+0.3 I load_tensors:        CUDA0 model buffer size =  4403.49 MiB
+"""
+METAL = """\
+print_info: n_layer          = 30
+load_tensors: offloaded 31/31 layers to GPU
+load_tensors:   CPU_Mapped model buffer size =    28.69 MiB
+load_tensors: MTL0_Mapped model buffer size =    98.87 MiB
+"""
+CPU = """\
+0.1 I print_info: n_layer               = 30
+0.1 I print_info: n_layer_all           = 30
+0.2 I load_tensors:   CPU_Mapped model buffer size =    98.87 MiB
+0.2 I load_tensors:   CPU_REPACK model buffer size =     7.59 MiB
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),  # accelerator, layers, layers offloaded, MiB on the accelerator
+    [
+        (CUDA.format(offloaded=33), ("cuda", 33, 33, 4403)),
+        (CUDA.format(offloaded=20), ("cuda", 33, 20, 4403)),
+        (METAL, ("metal", 31, 31, 98)),
+        (CPU, ("cpu", 31, 0, 0)),
+        (CUDA.format(offloaded=0).replace("CUDA0", "CUDA_Host"), ("cpu", 33, 0, 0)),
+    ],
+    ids=["cuda", "cuda in part", "metal", "cpu", "host memory of a cuda build"],
+)
+def test_llama_cpp_is_believed_by_where_it_put_the_weights(
+    children: dict[str, ModuleType], said: str, expected: tuple[str, int, int, int]
+) -> None:
+    watched = subprocess.run(
+        [sys.executable, str(CHILDREN / "llama_log.py")], input=said.encode(), capture_output=True, check=True
+    )
+    assert watched.stderr.decode() == said  # nothing of the log is lost
+    log = children["llama_log"].LlamaLog()
+    log.facts = json.loads(watched.stdout)
+    counted = (log.facts["layers"], log.facts["layers_offloaded"])
+    assert (log.accelerator()[0], *counted, log.vram_bytes() >> 20) == expected
+
+
+@pytest.mark.parametrize("pieces", [["one STOP two"], ["one S", "TOP two"], list("one STOP two")])
+def test_a_stop_text_is_found_however_it_is_cut(children: dict[str, ModuleType], pieces: list[str]) -> None:
+    stops = children["generation"].StopText(["STOP", "never"])
+    text = ""
+    for piece in pieces:
+        text += stops.feed(piece)
+        if stops.stopped:
+            break
+    assert (text, stops.stopped) == ("one ", True)
+
+
+def test_text_that_only_looked_like_a_stop_is_passed_on(children: dict[str, ModuleType]) -> None:
+    stops = children["generation"].StopText(["STOP"])
+    assert stops.feed("a ST") == "a "
+    assert stops.feed("ART") == "START"
+    assert stops.feed("x STO") == "x "
+    assert stops.rest() == "STO"
+    assert not stops.stopped
+
+
+def test_a_job_hands_over_its_results_and_then_its_fault(children: dict[str, ModuleType]) -> None:
+    worker = children["generation"].Worker()
+
+    def work(job: Any) -> None:
+        job.put(1)
+        raise OSError("no more")
+
+    results = worker.submit(work).results()
+    assert next(results) == 1
+    with pytest.raises(OSError, match="no more"):
+        next(results)
+    assert list(worker.submit(lambda job: job.put(2)).results()) == [2]  # the thread lives on
+
+
+def test_a_cancelled_job_stops_at_its_next_result(children: dict[str, ModuleType]) -> None:
+    worker, steps, cancelled = children["generation"].Worker(), [], threading.Event()
+
+    def work(job: Any) -> None:
+        for step in range(100):
+            steps.append(step)
+            job.put(step)
+            cancelled.wait(5)
+
+    job = worker.submit(work)
+    results = job.results()
+    next(results)
+    job.cancelled.set()
+    cancelled.set()
+    assert list(results) == []
+    assert len(steps) <= 2
+
+
+def test_more_jobs_than_may_wait_are_refused(children: dict[str, ModuleType]) -> None:
+    generation = children["generation"]
+    worker, go, begun = generation.Worker(), threading.Event(), threading.Event()
+
+    def hold(_: Any) -> None:
+        begun.set()
+        go.wait(10)
+
+    first = worker.submit(hold)
+    assert begun.wait(10)
+    waiting = [worker.submit(lambda job: job.put(1)) for _ in range(generation.MAX_WAITING)]
+    with pytest.raises(generation.Busy):
+        worker.submit(lambda job: None)
+    go.set()
+    assert list(first.results()) == []
+    assert all(list(job.results()) == [1] for job in waiting)
+
+
+GOOD = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+
+
+def test_a_request_is_read_with_its_defaults(children: dict[str, ModuleType]) -> None:
+    chat = children["openai_chat"].Chat(json.dumps(GOOD), "m")
+    assert (chat.max_tokens, chat.temperature, chat.stop, chat.stream) == (None, 0.8, [], False)
+    parts = {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
+    more = {"messages": [parts], "max_completion_tokens": 3, "stop": "x", "temperature": 0, "stream": True}
+    chat = children["openai_chat"].Chat(json.dumps({**more, "stream_options": {"include_usage": True}}), "m")
+    assert chat.messages == [{"role": "user", "content": "ab"}]
+    assert (chat.max_tokens, chat.temperature, chat.stop, chat.stream) == (3, 0.0, ["x"], True)
+    assert chat.include_usage
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"model": "other"}, "'other' does not exist"),
+        ({"messages": []}, "messages must be"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content must be text"),
+        ({"messages": [{"content": "x"}]}, "messages[0] must have a role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "only parts of type text"),
+        ({"temperature": 3}, "temperature: 3"),
+        ({"temperature": True}, "temperature: True"),
+        ({"max_tokens": 1.5}, "max_tokens: 1.5"),
+        ({"max_tokens": -1}, "max_tokens: -1"),
+        ({"stop": ["a"] * 5}, "stop must be"),
+        ({"stop": ""}, "stop must be"),
+        ({"n": 2}, "n must be 1"),
+        ({"tools": [{}]}, "tools is not supported"),
+        ({"logprobs": True}, "logprobs is not supported"),
+        ({"response_format": {"type": "json_object"}}, "response_format is not supported"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_as_asked_is_refused(
+    children: dict[str, ModuleType], change: dict[str, Any], told: str
+) -> None:
+    chat = children["openai_chat"]
+    assert chat.Chat(json.dumps(GOOD), "m").model == "m"
+    with pytest.raises(chat.BadRequest) as caught:
+        chat.Chat(json.dumps({**GOOD, **change}), "m")
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["model.gguf", "mmproj-model.gguf"], "model.gguf"),
+        (["m-00002-of-00002.gguf", "m-00001-of-00002.gguf"], "m-00001-of-00002.gguf"),
+    ],
+)
+def test_the_model_file_is_found(
+    children: dict[str, ModuleType], tmp_path: Path, names: list[str], expected: str
+) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    assert Path(children["gguf_files"].model_file(tmp_path)).name == expected
+
+
+def test_no_model_file_or_several_are_told(children: dict[str, ModuleType], tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no \.gguf file"):
+        children["gguf_files"].model_file(tmp_path)
+    (tmp_path / "a.gguf").touch()
+    (tmp_path / "b.gguf").touch()
+    with pytest.raises(ValueError, match="not the parts of one"):
+        children["gguf_files"].model_file(tmp_path)
+
+
+def test_the_memory_of_a_process_is_what_the_system_says(children: dict[str, ModuleType]) -> None:
+    import psutil
+
+    assert abs(children["process_memory"].rss_bytes() - psutil.Process().memory_info().rss) < 32 << 20
