@@ -143,7 +143,6 @@ async def test_credentials_of_the_agent_do_not_reach_the_engine(
     assert "hidden" not in environment.values()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("load", ["", "hang", "seize"])
 async def test_the_engine_ends_when_its_parent_is_killed(tmp_path: Path, load: str) -> None:
     spec = echo.spec(tmp_path / "a", load=load)
