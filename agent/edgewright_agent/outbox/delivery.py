@@ -178,8 +178,8 @@ class Delivery:
         return self._session
 
     def depth(self) -> int:
-        """How many messages are not yet known to be stored by the controller."""
-        return self._spooled + len(self._unsaved) + self._items.qsize()
+        """How many messages are not yet known to be stored by the controller, without those said just now."""
+        return self._spooled + len(self._unsaved)
 
     # What the link tells, on its thread.
 
@@ -237,7 +237,8 @@ class Delivery:
         stopping = False
         for item in items:
             if isinstance(item, Say):
-                self._accept(item.message)
+                if self._connection or not item.message.HasField("birth"):  # a birth comes with the connection anyway
+                    self._accept(item.message)
             elif isinstance(item, Connected):
                 self._begin(item.connection)
             elif isinstance(item, Disconnected):
@@ -259,6 +260,9 @@ class Delivery:
             _log.error("a message was not sent: %s", error)
             return
         self._unsaved.append(message)
+        if len(self._unsaved) > _MAX_WAITING:
+            self._unsaved.popleft()
+            self._lost += 1
 
     def _begin(self, connection: int) -> None:
         """The birth first, then the newest status, then what is made from now on, and the backlog beside it."""
@@ -312,9 +316,6 @@ class Delivery:
         except SpoolFailed as error:
             self._complain(error)
             self._retry_disk_at = now + _RETRY_DISK_S
-            while len(self._unsaved) > _MAX_WAITING:
-                self._unsaved.popleft()
-                self._lost += 1
 
     def _open(self) -> None:
         """Open the spool, and the link over it. Raises SpoolFailed."""
