@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from sqlalchemy.exc import SQLAlchemyError
+
 
 class LedgerError(Exception):
     """The ledger could not do it; nothing of it was stored. The text says why."""
+
+
+def translated(error: SQLAlchemyError) -> LedgerError:
+    """What the database says, as our own error: callers need not know which database it is."""
+    return LedgerError(f"the ledger could not do it: {getattr(error, 'orig', None) or error}")
 
 
 class LedgerDamaged(LedgerError):

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from edgewright_controller.ledger import migrate
-from edgewright_controller.ledger.errors import LedgerDamaged
+from edgewright_controller.ledger.errors import LedgerDamaged, translated
 from edgewright_controller.ledger.writer import Writer
 
 T = TypeVar("T")
@@ -57,13 +57,19 @@ class Ledger:
         return self._writer.write_now(act)
 
     async def read(self, act: Callable[[Connection], T]) -> T:
-        """What `act` returns, run in a thread, on one consistent view. Writing in it fails."""
+        """What `act` returns, run in a thread, on one consistent view. Writing in it fails.
+
+        Raises what `act` raises, and LedgerError for what the database refuses.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, act)
 
     def read_now(self, act: Callable[[Connection], T]) -> T:
         """`read` for callers without an event loop; blocks."""
-        with self._reading.connect() as connection, connection.begin():
-            return act(connection)
+        try:
+            with self._reading.connect() as connection, connection.begin():
+                return act(connection)
+        except SQLAlchemyError as error:
+            raise translated(error) from error
 
     def close(self) -> None:
         """Store what waits, then close. A second call does nothing. Raises LedgerError when it takes too long."""

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from edgewright_controller.ledger.errors import LedgerBusy, LedgerClosed, LedgerError
+from edgewright_controller.ledger.errors import LedgerBusy, LedgerClosed, LedgerError, translated
 
 T = TypeVar("T")
 
@@ -45,8 +45,8 @@ class Writer:
     async def write(self, act: Callable[[Connection], T]) -> T:
         """What `act` returns, once it is committed. `act` runs in the writer's thread, inside a transaction.
 
-        Raises what `act` raises (then nothing of it is stored), LedgerBusy, LedgerClosed, or LedgerError when the
-        commit failed. A caller that is cancelled while `act` runs or commits cannot take it back.
+        Raises what `act` raises (then nothing of it is stored), LedgerError for what the database refuses, LedgerBusy,
+        LedgerClosed. A caller that is cancelled while `act` runs or commits cannot take it back.
         """
         return await asyncio.wrap_future(self._put(act))
 
@@ -128,8 +128,8 @@ def _commit_together(connection: Connection, batch: list[_Write]) -> None:
         with connection.begin():
             for write in batch:
                 outcomes.append((write, *_one(connection, write)))
-    except (SQLAlchemyError, _TransactionLost) as error:
-        failed = LedgerError(f"the ledger could not be written: {getattr(error, 'orig', None) or error}")
+    except (SQLAlchemyError, LedgerError) as error:
+        failed = translated(error) if isinstance(error, SQLAlchemyError) else error
         for write in batch:
             write.done.set_exception(failed)
         return
@@ -140,18 +140,15 @@ def _commit_together(connection: Connection, batch: list[_Write]) -> None:
             write.done.set_result(result)
 
 
-class _TransactionLost(Exception):
-    """SQLite has rolled the whole transaction back, as it does when the disk is full."""
-
-
 def _one(connection: Connection, write: _Write) -> tuple[Any, Exception | None]:
     connection.exec_driver_sql("SAVEPOINT one")
     try:
         result, problem = write.act(connection), None
     except Exception as error:  # it goes to the caller, who waits for it
         if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr] # SQLite's own
-            raise _TransactionLost(str(getattr(error, "orig", None) or error)) from error
+            # SQLite has rolled back all of it, as it may when the disk is full.
+            raise LedgerError(f"the ledger could not be written: {getattr(error, 'orig', None) or error}") from error
         connection.exec_driver_sql("ROLLBACK TO one")
-        result, problem = None, error
+        result, problem = None, translated(error) if isinstance(error, SQLAlchemyError) else error
     connection.exec_driver_sql("RELEASE one")
     return result, problem

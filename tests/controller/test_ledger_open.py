@@ -1,0 +1,79 @@
+"""Opening a ledger: made when absent, migrated when old, refused when it is something else."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from edgewright_controller.ledger import FleetMismatch, Ledger, LedgerDamaged, LedgerError, fleet, migrate, tables
+from tests.controller.ledger_rows import opened
+
+
+def test_a_new_ledger_has_the_tables_that_the_code_expects(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        differences = ledger.read_now(lambda c: compare_metadata(MigrationContext.configure(c), tables.metadata))
+    assert differences == []
+
+
+def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.write_now(lambda c: fleet.bind(c, "demo", 1))
+    with opened(tmp_path) as ledger:
+        assert ledger.read_now(fleet.name) == "demo"
+        ledger.write_now(lambda c: fleet.bind(c, "demo", 2))
+        with pytest.raises(FleetMismatch, match="belongs to fleet 'demo', not 'other'"):
+            ledger.write_now(lambda c: fleet.bind(c, "other", 3))
+
+
+def test_it_is_durable_and_checks_references(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        pragmas = ledger.write_now(
+            lambda c: [
+                c.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous", "foreign_keys")
+            ]
+        )
+    assert pragmas == ["wal", 2, 1]
+
+
+def test_reading_cannot_write(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        assert ledger.read_now(fleet.name) is None
+        with pytest.raises(LedgerError, match="readonly"):
+            ledger.read_now(lambda c: fleet.bind(c, "demo", 1))
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"these are my holiday pictures" * 1000)
+    with pytest.raises(LedgerDamaged, match=r"ledger\.sqlite: this is not a ledger .* restore the state folder"):
+        Ledger.open(path)
+    assert path.read_bytes().startswith(b"these are my holiday")
+
+
+def test_the_ledger_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.write_now(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    with pytest.raises(LedgerDamaged, match="a newer Edgewright has changed this ledger"):
+        Ledger.open(tmp_path / "ledger.sqlite")
+
+
+def test_a_migration_that_was_cut_off_leaves_nothing_half_done(tmp_path: Path) -> None:
+    """All of a migration is one transaction: this shows that tables are part of it."""
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE watermarks (x)")  # the migration makes this one late, and fails there
+    with pytest.raises(LedgerDamaged):
+        Ledger.open(path)
+    with sqlite3.connect(path) as other:
+        names = {row[0] for row in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert names == {"watermarks"}
+
+
+def test_the_migrations_lie_inside_the_package() -> None:
+    assert (migrate.FOLDER / "env.py").is_file()
+    assert migrate.FOLDER.parent == Path(migrate.__file__).parent
