@@ -83,6 +83,7 @@ class Running:
 def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises StartError."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         asyncio.run(_serve(settings))
     except _EXPECTED as error:

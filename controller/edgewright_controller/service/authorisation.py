@@ -79,7 +79,7 @@ def check(method: str, caller: Peer | None, now: datetime) -> None:
         raise Denied(f"{who} may not call {method}; it is for {' and '.join(sorted(role.value for role in allowed))}")
 
 
-class Gate(ServerInterceptor):  # type: ignore[misc]  # grpc has no types: its classes are Any
+class Gate(ServerInterceptor):
     """Checks every call of all four kinds before its handler sees it."""
 
     def __init__(self, fleet: str, clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc)) -> None:

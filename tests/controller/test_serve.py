@@ -1,0 +1,148 @@
+"""`edgewright serve` as an operator runs it: a process, its ready line, its end, and the verbs against it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgewright_controller.cli import run
+from tests.controller.service_rig import Device, manifest
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+ANY = "127.0.0.1:0"
+
+
+def command(state: Path, *flags: str) -> list[str]:
+    listen = ("--listen", ANY, "--enrolment", ANY, "--mqtt", ANY)
+    return [sys.executable, "-m", "edgewright_controller.cli", "serve", "--state", str(state), *listen, *flags]
+
+
+@contextlib.contextmanager
+def serving(state: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    """A controller that has said that it is ready."""
+    with (state.parent / "serve.log").open("w") as log:
+        process = subprocess.Popen(
+            command(state, "--fleet", "plant-7", *flags), stdout=subprocess.PIPE, stderr=log, text=True, env=ENVIRONMENT
+        )
+    try:
+        assert process.stdout is not None
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(process.stdout, selectors.EVENT_READ)
+            assert waiting.select(60), "no ready line"
+        line = process.stdout.readline()
+        assert line.startswith("edgewright: fleet plant-7 ready at "), (state.parent / "serve.log").read_text()
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(20)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def refused(state: Path, *flags: str) -> str:
+    """How a controller that cannot start says so: one line, exit 1, no traceback."""
+    done = subprocess.run(
+        command(state, *flags), capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT
+    )
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def test_it_starts_ends_on_sigterm_with_0_and_starts_again_on_the_same_state(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    for _ in range(2):
+        with serving(state) as process:
+            assert run(["status", "--config", str(state / "operator" / "client.toml")]) == 0
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+    assert "belongs to fleet 'plant-7', not 'plant-8'" in refused(state, "--fleet", "plant-8")
+
+
+def test_a_second_controller_on_one_state_folder_and_a_taken_port_are_refused(tmp_path: Path) -> None:
+    with serving(tmp_path / "state", "--broker", "off") as process:
+        line = refused(tmp_path / "state")
+        assert f"another controller (pid {process.pid}) uses this state folder" in line
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = refused(tmp_path / "other", "--broker", "off", "--listen", f"127.0.0.1:{port}")
+        assert f"listen.grpc: cannot listen on 127.0.0.1:{port}" in line
+
+
+def test_a_killed_controller_leaves_a_state_that_the_next_one_takes_up(tmp_path: Path) -> None:
+    with serving(tmp_path / "state") as process:
+        process.kill()
+        process.wait(10)
+    with serving(tmp_path / "state") as process:
+        assert process.poll() is None
+
+
+def test_the_verbs_against_a_controller_with_its_broker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = tmp_path / "state"
+    text = tmp_path / "fleet.toml"
+    text.write_text(manifest(tmp_path, ["jetson-01"]))
+    with serving(state):
+        config = ("--config", str(state / "operator" / "client.toml"))
+        assert run(["enroll", "create", "jetson-01", *config]) == 0
+        token = capsys.readouterr().out.strip()
+        assert token.startswith("ewt1.")
+        with a_living_device(token):
+            assert run(["plan", str(text), *config]) == 0
+            assert "+ jetson-01: install tiny for jetson" in capsys.readouterr().out
+            assert run(["apply", str(text), *config]) == 0
+            shown = capsys.readouterr().out
+            assert "build tiny gguf prebuilt: done" in shown
+            assert "jetson-01: succeeded" in shown
+            assert run(["plan", str(text), "--json", *config]) == 0
+            assert json.loads(capsys.readouterr().out)["builds"][0]["cached"]
+            text.write_text(manifest(tmp_path, ["jetson-01"], weights=b"second"))
+            assert run(["apply", str(text), "--json", *config]) == 0
+            events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+            assert events[-1]["result"]["succeeded"]
+            assert run(["rollback", "jetson-01", *config]) == 0
+            capsys.readouterr()
+            assert run(["apply", str(text), *config]) == 1
+            assert "--again" in capsys.readouterr().err
+            assert run(["rollback", "mac-09", *config]) == 2
+            assert "there is no device 'mac-09'" in capsys.readouterr().err
+        assert run(["status", "--json", *config]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["broker_connected"]
+        assert answer["devices"][0]["desired_generation"] == "3"
+        for verb in ("status", "devices"):
+            assert run([verb, *config]) == 0
+            assert "jetson-01" in capsys.readouterr().out
+
+
+@contextlib.contextmanager
+def a_living_device(token: str) -> Iterator[None]:
+    """A device on a thread of its own, because the verbs block this one."""
+    end = threading.Event()
+
+    async def live() -> None:
+        device = await Device.enrol(token)
+        async with device.living():
+            await asyncio.to_thread(end.wait, 60)
+
+    thread = threading.Thread(target=lambda: asyncio.run(live()))
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join(10)

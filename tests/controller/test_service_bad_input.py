@@ -1,0 +1,101 @@
+"""What an operator can get wrong: one clear line each, and nothing changes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+
+from edgewright_contract.v1 import operator_pb2
+from tests.controller.service_rig import Controller, controller, manifest, result
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Controller]:
+    async with controller(tmp_path / "state") as running:
+        yield running
+
+
+async def refused(fleet: Controller, text: str, folder: str) -> grpc.aio.AioRpcError:
+    """How the controller refuses to plan this, and to apply it."""
+    errors = []
+    for call in (
+        fleet.operator.Plan(operator_pb2.PlanRequest(manifest=text, file="fleet.toml", folder=folder), timeout=10),
+        anext(
+            aiter(
+                fleet.operator.Apply(
+                    operator_pb2.ApplyRequest(manifest=text, file="fleet.toml", folder=folder), timeout=10
+                )
+            )
+        ),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await call
+        errors.append(refusal.value)
+    assert errors[0].details() == errors[1].details()
+    return errors[0]
+
+
+async def test_each_fault_of_a_manifest_is_one_line_with_file_and_key(fleet: Controller, tmp_path: Path) -> None:
+    text = manifest(tmp_path, ["jetson-01"])
+    for wrong, words in (
+        (text.replace("accelerator", "acelerator"), "fleet.toml: profiles.jetson.acelerator: unknown key"),
+        (text.replace('profile = "jetson"', 'profile = "jetsun"'), 'there is no profile "jetsun"'),
+        (text.replace("plant-7", "plant-8"), "fleet.name: 'plant-8'; this controller's fleet is 'plant-7'"),
+        (text.replace("model-7.gguf", "gone.gguf"), "fleet.toml: profiles.jetson.prebuilt:"),
+    ):
+        error = await refused(fleet, wrong, str(tmp_path))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert words in error.details(), error.details()
+    assert (await refused(fleet, text, "here")).code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_source_that_is_no_model_is_named(fleet: Controller, tmp_path: Path) -> None:
+    await fleet.enrol("jetson-01")
+    text = manifest(tmp_path, ["jetson-01"]).replace('quantization = "prebuilt"', 'quantization = "Q8_0"')
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("prebuilt"))
+    error = await refused(fleet, text, str(tmp_path))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.details().startswith(f"fleet.toml: models.tiny.source: {tmp_path / 'unused'}: there is no such folder")
+    (tmp_path / "unused").mkdir()
+    (tmp_path / "unused" / "notes.txt").write_text("hello")
+    assert "not a model" in (await refused(fleet, text, str(tmp_path))).details()
+    (tmp_path / "unused" / "config.json").write_text("{}")
+    (tmp_path / "unused" / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    assert "safetensors" in (await refused(fleet, text, str(tmp_path))).details()
+
+
+async def test_a_release_too_large_for_a_device_is_refused_in_bytes(fleet: Controller, tmp_path: Path) -> None:
+    await fleet.enrol("jetson-01")
+    text = manifest(tmp_path, ["jetson-01"]).replace('memory = "8GB"', 'memory = "1MB"')
+    planned = await fleet.operator.Plan(
+        operator_pb2.PlanRequest(manifest=text, file="fleet.toml", folder=str(tmp_path)), timeout=10
+    )
+    assert [misfit.device for misfit in planned.misfits] == ["jetson-01"]
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await fleet.apply(text, tmp_path)
+    assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "jetson-01" in refusal.value.details()
+    assert "bytes more" in refusal.value.details()
+
+
+async def test_a_device_that_is_not_enrolled_is_planned_and_left_alone(fleet: Controller, tmp_path: Path) -> None:
+    ended = result(await fleet.apply(manifest(tmp_path, ["jetson-01"]), tmp_path))
+    assert ended.succeeded
+    assert "not enrolled yet: jetson-01" in ended.summary
+
+
+async def test_status_of_an_unknown_device_names_it(fleet: Controller) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await fleet.operator.Status(operator_pb2.StatusRequest(devices=["mac-09"]), timeout=10)
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "'mac-09' is not enrolled" in refusal.value.details()
+
+
+async def test_tail_without_a_broker_says_so(fleet: Controller) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await anext(aiter(fleet.operator.Tail(operator_pb2.TailRequest(), timeout=10)))
+    assert "without a broker" in refusal.value.details()

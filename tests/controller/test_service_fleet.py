@@ -1,0 +1,194 @@
+"""A controller and devices over real mutual TLS: apply, refuse, roll back, restart."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from edgewright_contract.v1 import agent_pb2, operator_pb2
+from tests.controller.service_rig import Controller, Device, controller, manifest, result, takes_everything
+
+NAMES = ["jetson-01", "jetson-02"]
+
+
+def refuses(_release: str) -> agent_pb2.ErrorCode:
+    """A device on which nothing runs."""
+    return agent_pb2.ERROR_CODE_ENGINE_FAILED
+
+
+class Moody:
+    """A device's behaviour that a test changes while the device lives."""
+
+    def __init__(self) -> None:
+        self.now: Callable[[str], agent_pb2.ErrorCode] = takes_everything
+
+    def __call__(self, release: str) -> agent_pb2.ErrorCode:
+        return self.now(release)
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Controller]:
+    async with controller(tmp_path / "state") as running:
+        yield running
+
+
+async def serving(fleet: Controller) -> dict[str, str]:
+    return {device: view.status.active_release for device, view in (await fleet.status()).items()}
+
+
+async def test_a_release_goes_out_and_a_second_apply_changes_nothing(fleet: Controller, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        for name in NAMES:
+            await stack.enter_async_context((await fleet.enrol(name)).living())
+        text = manifest(tmp_path, NAMES, first_wave="1")
+        events = await fleet.apply(text, tmp_path)
+        assert result(events).succeeded, result(events)
+        assert (result(events).devices_succeeded, result(events).builds_made) == (2, 1)
+        assert {event.rollout.waves for event in events if event.HasField("rollout")} == {2}
+        views = await fleet.status()
+        assert {view.status.active_release for view in views.values()} == {views["jetson-01"].desired_release}
+        assert views["jetson-01"].online
+        again = await fleet.apply(text, tmp_path)
+        assert result(again).succeeded
+        assert (result(again).builds_made, result(again).builds_cached) == (0, 1)
+        assert {view.desired_generation for view in (await fleet.status()).values()} == {1}
+
+
+async def test_a_failed_release_is_reported_and_the_old_one_serves_on(fleet: Controller, tmp_path: Path) -> None:
+    moody = Moody()
+    async with (await fleet.enrol("jetson-01")).living(moody):
+        assert result(await fleet.apply(manifest(tmp_path, NAMES[:1]), tmp_path)).succeeded
+        good = (await serving(fleet))["jetson-01"]
+        moody.now = refuses
+        ended = result(await fleet.apply(manifest(tmp_path, NAMES[:1], weights=b"worse"), tmp_path))
+        assert not ended.succeeded
+        assert ended.devices_failed == 1
+        view = (await fleet.status())["jetson-01"]
+        assert (view.status.active_release, view.status.reason) == (good, "it did not answer")
+        assert view.desired_release != good
+
+
+async def test_the_second_wave_is_spared_when_the_first_fails(fleet: Controller, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        for name in NAMES:
+            await stack.enter_async_context((await fleet.enrol(name)).living(refuses))
+        ended = result(await fleet.apply(manifest(tmp_path, NAMES, first_wave="1"), tmp_path))
+        assert (ended.succeeded, ended.devices_failed) == (False, 1)
+        assert sorted(view.desired_generation for view in (await fleet.status()).values()) == [0, 1]
+
+
+async def test_rollback_is_a_higher_generation_of_the_older_release(fleet: Controller, tmp_path: Path) -> None:
+    first, second = manifest(tmp_path, NAMES[:1]), manifest(tmp_path, NAMES[:1], weights=b"second")
+    async with (await fleet.enrol("jetson-01")).living():
+        assert result(await fleet.apply(first, tmp_path)).succeeded
+        older = await serving(fleet)
+        assert result(await fleet.apply(second, tmp_path)).succeeded
+        newer = await serving(fleet)
+        assert newer != older
+        assert result(await fleet.rollback()).succeeded
+        assert await serving(fleet) == older
+        assert (await fleet.status())["jetson-01"].desired_generation == 3
+
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await fleet.apply(second, tmp_path)
+        assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "jetson-01" in refusal.value.details()
+        assert "--again" in refusal.value.details()
+        assert await serving(fleet) == older
+
+        corrected = manifest(tmp_path, NAMES[:1], weights=b"corrected")
+        assert result(await fleet.apply(corrected, tmp_path)).succeeded
+        assert result(await fleet.apply(second, tmp_path, again=True)).succeeded
+        assert await serving(fleet) == newer
+
+
+async def test_rollback_with_nothing_to_return_to_says_so_and_changes_nothing(
+    fleet: Controller, tmp_path: Path
+) -> None:
+    async with (await fleet.enrol("jetson-01")).living():
+        assert result(await fleet.apply(manifest(tmp_path, NAMES[:1]), tmp_path)).succeeded
+        for release, devices, words in (
+            ("", (), "no earlier release has worked there"),
+            ("", ("mac-09",), "there is no device 'mac-09'"),
+            ("ffff", (), "there is no release 'ffff'"),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await fleet.rollback(release, devices)
+            assert words in refusal.value.details()
+        assert (await fleet.status())["jetson-01"].desired_generation == 1
+
+
+async def test_a_silent_device_counts_as_failed_after_its_deadline(fleet: Controller, tmp_path: Path) -> None:
+    await fleet.enrol("jetson-01")
+    ended = result(await fleet.apply(manifest(tmp_path, NAMES[:1], deadline="1s"), tmp_path))
+    assert (ended.succeeded, ended.devices_failed) == (False, 1)
+
+
+async def test_an_apply_goes_on_when_the_caller_leaves(fleet: Controller, tmp_path: Path) -> None:
+    device = await fleet.enrol("jetson-01")
+    call = fleet.operator.Apply(
+        operator_pb2.ApplyRequest(manifest=manifest(tmp_path, NAMES[:1]), file="fleet.toml", folder=str(tmp_path))
+    )
+    async for event in call:
+        if event.HasField("rollout"):
+            break
+    call.cancel()
+    assert await device.update()
+    view = (await fleet.status())["jetson-01"]
+    assert view.status.active_release == view.desired_release != ""
+
+
+async def test_a_restart_in_the_middle_of_a_rollout_finishes_it(tmp_path: Path) -> None:
+    text = manifest(tmp_path, NAMES, first_wave="1")
+    async with controller(tmp_path / "state") as fleet:
+        devices = [await fleet.enrol(name) for name in NAMES]
+        call = fleet.operator.Apply(operator_pb2.ApplyRequest(manifest=text, file="fleet.toml", folder=str(tmp_path)))
+        async for event in call:
+            if event.HasField("rollout"):
+                break
+        address = fleet.running.grpc
+        assert [view.rollout_state for view in (await fleet.status()).values()] == ["offered", "waiting"]
+    async with controller(tmp_path / "state", grpc_at=address) as fleet, AsyncExitStack() as stack:
+        for device in devices:
+            await stack.enter_async_context(device.living())
+        deadline = time.monotonic() + 20
+        while len({view.status.active_release for view in (await fleet.status()).values()} - {""}) != 1 or any(
+            not view.status.active_release for view in (await fleet.status()).values()
+        ):
+            assert time.monotonic() < deadline, await fleet.status()
+            await asyncio.sleep(0.1)  # paces the polling; the deadline ends it
+        assert {view.rollout_state for view in (await fleet.status()).values()} == {"succeeded"}
+
+
+async def test_a_newer_apply_takes_the_devices_over(fleet: Controller, tmp_path: Path) -> None:
+    device = await fleet.enrol("jetson-01")
+    first = asyncio.create_task(fleet.apply(manifest(tmp_path, NAMES[:1]), tmp_path))
+    deadline = time.monotonic() + 10
+    while not (await fleet.status())["jetson-01"].desired_generation:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)  # paces the polling; the deadline ends it
+    second = asyncio.create_task(fleet.apply(manifest(tmp_path, NAMES[:1], weights=b"second"), tmp_path))
+    assert not result(await first).succeeded
+    assert "superseded" in result(await first).summary
+    assert await device.update()
+    assert result(await second).succeeded
+    assert (await fleet.status())["jetson-01"].desired_generation == 2
+
+
+async def test_a_device_that_enrols_anew_gets_its_release_again_and_apply_waits_for_it(
+    fleet: Controller, tmp_path: Path
+) -> None:
+    text = manifest(tmp_path, NAMES[:1])
+    async with (await fleet.enrol("jetson-01")).living():
+        assert result(await fleet.apply(text, tmp_path)).succeeded
+    blank: Device = await fleet.enrol("jetson-01")
+    assert (await fleet.status())["jetson-01"].status.active_release == ""
+    async with blank.living():
+        assert result(await fleet.apply(text, tmp_path)).succeeded
+        assert blank.status.active_release
