@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from edgewright_agent import inventory, status
+from edgewright_agent import inventory, memory, status
 from edgewright_agent.acts import DeviceActs
 from edgewright_agent.answers import handlers
 from edgewright_agent.check_in import CheckIns, Sources
@@ -21,7 +21,7 @@ from edgewright_agent.engines.supervision import EngineEvent, EventKind, Serving
 from edgewright_agent.gateway import Gateway, Meter, Routes
 from edgewright_agent.identity import Identity
 from edgewright_agent.journal import DownloadJournal
-from edgewright_agent.lifecycle_state import ActiveBroken, Fault, Lifecycle, Outcome
+from edgewright_agent.lifecycle_state import ActiveBroken, Fault, Lifecycle, Outcome, Step
 from edgewright_agent.link import Credentials, Link
 from edgewright_agent.outbox import Outbox
 from edgewright_agent.requests import Requests
@@ -122,6 +122,7 @@ class Agent:
         if broken is not None:
             await self._updates.feed(broken)
         self._say_birth()
+        memory.give_back()
 
     async def work(self) -> None:
         """Check in and report until cancelled."""
@@ -177,6 +178,8 @@ class Agent:
             self._outbox.event(kind, f"release {state.release[:12]}: {state.reason}")
         if state.active != before.active:
             self._say_birth()
+        if state.step is Step.IDLE and before.step is not Step.IDLE:
+            memory.give_back()
         if _worth_a_check_in(before) != _worth_a_check_in(state):
             self._check_ins.wake()
 

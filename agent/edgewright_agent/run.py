@@ -12,6 +12,7 @@ import signal
 import sys
 from typing import Final
 
+from edgewright_agent import memory
 from edgewright_agent.agent import Agent
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.identity import Identity, IdentityError
@@ -25,6 +26,7 @@ def run(config: AgentConfig) -> None:
 
     Raises IdentityError, StateInUse, StateDamaged, PortTaken, OSError before it is ready.
     """
+    memory.begin_small()
     logging.basicConfig(level=logging.INFO, format=_FORMAT, stream=sys.stderr)
     with StateLock(config.state):
         identity = Identity.load(config.state)

@@ -111,9 +111,10 @@ class Updates:
         state, acts = following
         if state != self._state or known is not None:
             await asyncio.to_thread(self._store.save, state, known)
-        changed, self._state = state != self._state, state
-        if changed:
+        before, self._state = self._state, state
+        if _told(state) != _told(before):  # progress in bytes is in the status, not in the log
             _log.info("%s", _told(state))
+        if state != before:
             self._on_change(state)
         for act in acts:
             if act is Act.CANCEL:

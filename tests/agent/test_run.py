@@ -329,9 +329,9 @@ def test_sigterm_ends_it_cleanly_with_its_engine(agent: AgentProcess, controller
     assert "Traceback" not in agent.log.read_text()
 
 
-def test_an_idle_agent_is_small_and_quiet(agent: AgentProcess, controller: SmallController) -> None:
+def test_an_idle_agent_is_small_also_after_an_update(agent: AgentProcess, controller: SmallController) -> None:
     import psutil
 
-    controller.until(lambda _: True)
-    process = psutil.Process(agent.pid)
-    assert process.memory_info().rss < 90e6
+    controller.want(1, controller.release("one", size=64 << 20))
+    controller.ended(1)
+    assert psutil.Process(agent.pid).memory_info().rss < 90e6
