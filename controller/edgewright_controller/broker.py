@@ -275,7 +275,8 @@ class Broker:
         if self._listening:
             await asyncio.wait([self._listening], timeout=1)  # the pipe may hold its last line still
         lines = self._said.decode("utf-8", "replace").strip().splitlines()
-        return "; ".join(line.partition(": ")[2] or line for line in lines[-3:]) or "it said nothing"
+        errors = [line for line in lines if ": Error: " in line] or lines  # OpenSSL's own stack says less
+        return "; ".join(line.partition(": ")[2] or line for line in errors[-3:]) or "it said nothing"
 
 
 def end_leftover(folder: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from paho.mqtt.client import Client
 
 from edgewright_contract import names
 from edgewright_contract.mqtt_link import Incoming, LinkSettings, MqttLink, Outgoing
@@ -115,6 +116,17 @@ class Listening:
 
     def say(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         return self.link.publish(self.connections[-1], Outgoing(1, topic, payload, retain))
+
+    def cut(self) -> None:
+        """Lose the connection without a word, as a device does whose cable is pulled."""
+
+        def drop(client: Client) -> None:
+            stream = client.socket()
+            assert stream is not None
+            stream.close()
+
+        self._will = None
+        self.link._hand_over(self.connections[-1], drop)
 
     def will(self) -> Outgoing | None:
         return self._will
