@@ -29,6 +29,7 @@ app.command("rollback")(rollback.rollback)
 app.command("tail")(tail.tail)
 app.command("schema")(schema.schema)
 app.command("demo")(demo.demo)
+app.command("demo")(demo.demo)
 app.add_typer(enroll.app, name="enroll")
 
 
