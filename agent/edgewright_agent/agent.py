@@ -10,6 +10,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+import psutil
+
 from edgewright_agent import inventory, memory, status
 from edgewright_agent.acts import DeviceActs
 from edgewright_agent.answers import handlers
@@ -158,7 +160,12 @@ class Agent:
             await asyncio.sleep(self._config.telemetry_s)
             window = self._meter.snapshot(time.monotonic())
             model = next(iter(self._routes.models), "")
-            self._outbox.telemetry(await gauges.report(window, self._serving, model, self._outbox.depth()))
+            try:
+                report = await gauges.report(window, self._serving, model, self._outbox.depth())
+            except (OSError, psutil.Error) as error:
+                _log.warning("no telemetry this time: %s", error)
+            else:
+                self._outbox.telemetry(report)
 
     def _inventory(self) -> agent_pb2.Inventory:
         """Looked at now and then: it changes when somebody installs something, and asking costs a process."""

@@ -107,7 +107,12 @@ class CheckIns:
         """Check in for ever, until cancelled."""
         while True:
             self._woken.clear()
-            wait_s = await self.once()
+            try:
+                wait_s = await self.once()
+            except Exception:
+                # A fault of ours must not take the engine down with it: the device serves on and asks again.
+                _log.exception("the check-in failed in a way that nobody thought of")
+                wait_s = self._backoff.pause()
             try:
                 await asyncio.wait_for(self._woken.wait(), wait_s)
                 await asyncio.sleep(_GATHER_S)

@@ -201,3 +201,13 @@ async def test_a_hint_ends_the_wait(bench: Bench) -> None:
         assert await asyncio.to_thread(bench.link.calls.acquire, timeout=5)
     finally:
         loop.cancel()
+
+
+async def test_a_fault_of_ours_does_not_end_the_loop(bench: Bench) -> None:
+    bench.link.answers = [ZeroDivisionError("oops"), agent_pb2.CheckInResponse()]
+    loop = asyncio.ensure_future(bench.check_ins.run())
+    try:
+        for _ in range(2):
+            assert await asyncio.to_thread(bench.link.calls.acquire, timeout=10)
+    finally:
+        loop.cancel()
