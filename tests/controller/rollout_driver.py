@@ -68,8 +68,10 @@ class Driver:
         before = self.state.phase
         changes, actions = step(self.state, event, self.now)
         assert self.state.phase is before, "step must not alter the state"
+        changed = {change.device: change for change in changes.devices}
         for action in actions:
             if isinstance(action, SetDesired):
+                assert not changed[action.device].detached, "another rollout has it"
                 assert action.generation > self.generations[action.device], "generations only rise"
                 self.generations[action.device] = action.generation
                 self.desired[action.device] = action.release

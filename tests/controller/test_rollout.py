@@ -33,6 +33,9 @@ WAIT, OFFER, UPDATE, GOOD, BAD = (
 )
 
 
+NAMES = ("dev-0", "dev-1", "dev-2", "dev-3")
+
+
 def started(devices: int = 3, first: int = 1, **wanted: float) -> Driver:
     driver = Driver(spec(devices, first, policy(**wanted)))  # type: ignore[arg-type] # names are checked by policy
     driver.do(Started())
@@ -221,6 +224,17 @@ def test_a_newer_rollout_takes_over_some_devices_and_the_rest_goes_on() -> None:
     assert driver.phases() == [GOOD, DevicePhase.SKIPPED, DevicePhase.SKIPPED, OFFER]
     driver.do(Aborted(revert=True))
     assert driver.desired == {"dev-0": NEW, "dev-1": NEW, "dev-3": OLD}, "it touches only what is its own"
+
+
+def test_a_silent_device_that_is_taken_over_is_left_to_the_newer_rollout() -> None:
+    driver = started(devices=4, first=2, deadline_s=100, max_failures=1)
+    driver.says(0, Outcome.SUCCEEDED)
+    driver.wait(120)
+    assert driver.phases() == [GOOD, DevicePhase.TIMED_OUT, OFFER, OFFER]
+    driver.says(2, Outcome.FAILED)
+    driver.do(Superseded(by="rollout-2", devices=frozenset({"dev-1", "dev-3"})))
+    assert driver.phase is RolloutPhase.FAILED
+    assert driver.desired == dict.fromkeys(NAMES, NEW), "dev-1 would have been told to go back"
 
 
 def test_soak_time_passes_before_the_next_wave() -> None:
