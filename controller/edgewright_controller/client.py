@@ -23,7 +23,11 @@ MAX_MESSAGE_BYTES: Final = 64 << 20
 _KEYS: Final = ("address", "certificate", "key", "ca")
 
 # What the network, not the controller, says.
-_UNREACHABLE: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_UNREACHABLE: Final = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,  # a controller that stops ends its streams like this
+)
 
 
 class ClientError(Exception):

@@ -124,6 +124,11 @@ def result(events: list[operator_pb2.ApplyEvent]) -> operator_pb2.ApplyResult:
     return events[-1].result
 
 
+def words(error: grpc.aio.AioRpcError) -> str:
+    """What a refusal says."""
+    return error.details() or ""
+
+
 Behaviour = Callable[[str], agent_pb2.ErrorCode]
 
 
@@ -138,6 +143,7 @@ class Device:
 
     id: str
     welcome: enrolment_pb2.EnrolResponse
+    key_pem: bytes
     channel: Any
     status: agent_pb2.DeviceStatus = field(default_factory=lambda: agent_pb2.DeviceStatus(sequence=1))
     answers: list[agent_pb2.CheckInResponse] = field(default_factory=list)
@@ -153,7 +159,7 @@ class Device:
             welcome = await enrolment_pb2_grpc.EnrolmentStub(channel).Enrol(asked, timeout=10)
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         mutual = grpc.ssl_channel_credentials(welcome.ca_pem, private, welcome.certificate_chain_pem)
-        return cls(token.device, welcome, grpc.aio.secure_channel(welcome.controller_address, mutual))
+        return cls(token.device, welcome, private, grpc.aio.secure_channel(welcome.controller_address, mutual))
 
     @property
     def stub(self) -> Any:
@@ -179,7 +185,8 @@ class Device:
             return False
         release = self.offered(answer)
         self.says(generation=answer.generation, step=agent_pb2.STEP_DOWNLOADING, outcome=agent_pb2.OUTCOME_IN_PROGRESS)
-        self.status.release, self.status.error, self.status.reason = release, 0, ""
+        self.status.release, self.status.reason = release, ""
+        self.status.error = agent_pb2.ERROR_CODE_UNSPECIFIED
         await self.check_in()
         error = behaviour(release)
         outcome = agent_pb2.OUTCOME_FAILED if error else agent_pb2.OUTCOME_SUCCEEDED

@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 
 from edgewright_contract.v1 import operator_pb2
-from tests.controller.service_rig import Controller, controller, manifest, result
+from tests.controller.service_rig import Controller, controller, manifest, result, words
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def refused(fleet: Controller, text: str, folder: str) -> grpc.aio.AioRpcE
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             await call
         errors.append(refusal.value)
-    assert errors[0].details() == errors[1].details()
+    assert words(errors[0]) == words(errors[1])
     return errors[0]
 
 
@@ -49,7 +49,7 @@ async def test_each_fault_of_a_manifest_is_one_line_with_file_and_key(fleet: Con
     ):
         error = await refused(fleet, wrong, str(tmp_path))
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert words in error.details(), error.details()
+        assert words in words(error), words(error)
     assert (await refused(fleet, text, "here")).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -59,13 +59,13 @@ async def test_a_source_that_is_no_model_is_named(fleet: Controller, tmp_path: P
     text = "\n".join(line for line in text.splitlines() if not line.startswith("prebuilt"))
     error = await refused(fleet, text, str(tmp_path))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert error.details().startswith(f"fleet.toml: models.tiny.source: {tmp_path / 'unused'}: there is no such folder")
+    assert words(error).startswith(f"fleet.toml: models.tiny.source: {tmp_path / 'unused'}: there is no such folder")
     (tmp_path / "unused").mkdir()
     (tmp_path / "unused" / "notes.txt").write_text("hello")
-    assert "not a model" in (await refused(fleet, text, str(tmp_path))).details()
+    assert "not a model" in words(await refused(fleet, text, str(tmp_path)))
     (tmp_path / "unused" / "config.json").write_text("{}")
     (tmp_path / "unused" / "pytorch_model.bin").write_bytes(b"\x80\x04")
-    assert "safetensors" in (await refused(fleet, text, str(tmp_path))).details()
+    assert "safetensors" in words(await refused(fleet, text, str(tmp_path)))
 
 
 async def test_a_release_too_large_for_a_device_is_refused_in_bytes(fleet: Controller, tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ async def test_a_release_too_large_for_a_device_is_refused_in_bytes(fleet: Contr
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
         await fleet.apply(text, tmp_path)
     assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "jetson-01" in refusal.value.details()
-    assert "bytes more" in refusal.value.details()
+    assert "jetson-01" in words(refusal.value)
+    assert "bytes more" in words(refusal.value)
 
 
 async def test_a_device_that_is_not_enrolled_is_planned_and_left_alone(fleet: Controller, tmp_path: Path) -> None:
@@ -92,10 +92,10 @@ async def test_status_of_an_unknown_device_names_it(fleet: Controller) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
         await fleet.operator.Status(operator_pb2.StatusRequest(devices=["mac-09"]), timeout=10)
     assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "'mac-09' is not enrolled" in refusal.value.details()
+    assert "'mac-09' is not enrolled" in words(refusal.value)
 
 
 async def test_tail_without_a_broker_says_so(fleet: Controller) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
         await anext(aiter(fleet.operator.Tail(operator_pb2.TailRequest(), timeout=10)))
-    assert "without a broker" in refusal.value.details()
+    assert "without a broker" in words(refusal.value)

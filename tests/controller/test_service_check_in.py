@@ -17,7 +17,7 @@ from edgewright_contract import block_index, bundle, enrolment_token
 from edgewright_contract.v1 import agent_pb2, enrolment_pb2, enrolment_pb2_grpc, operator_pb2
 from edgewright_controller.pki import Authority
 from tests.controller.pki_requests import new_key, request
-from tests.controller.service_rig import Controller, Device, controller, manifest, result
+from tests.controller.service_rig import Controller, Device, controller, manifest, result, words
 
 DIRECTOR, IMAGE = agent_pb2.REPOSITORY_DIRECTOR, agent_pb2.REPOSITORY_IMAGE
 
@@ -134,7 +134,7 @@ async def test_a_request_that_is_too_large_is_refused_and_not_stored(fleet: Cont
     device.says(reason="x" * 2001)
     error = await refused(device.check_in())
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "status.reason: 2001; at most 2000" in error.details()
+    assert "status.reason: 2001; at most 2000" in words(error)
     assert (await fleet.status())["jetson-01"].status.reason == ""
 
 
@@ -148,9 +148,9 @@ async def test_a_good_certificate_of_a_device_that_never_enrolled_is_refused(
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     credentials = grpc.ssl_channel_credentials(authority.ca_pem, private, chain)
     async with grpc.aio.secure_channel(str(fleet.running.grpc), credentials) as channel:
-        error = await refused(Device("mac-01", device.welcome, channel).check_in())
+        error = await refused(Device("mac-01", device.welcome, private, channel).check_in())
     assert error.code() is grpc.StatusCode.PERMISSION_DENIED
-    assert "there is no device 'mac-01'" in error.details()
+    assert "there is no device 'mac-01'" in words(error)
 
 
 async def test_a_token_is_good_once_and_for_one_key(fleet: Controller) -> None:
@@ -169,7 +169,7 @@ async def test_a_token_is_good_once_and_for_one_key(fleet: Controller) -> None:
             assert error.code() is grpc.StatusCode.PERMISSION_DENIED
     bad = operator_pb2.CreateEnrolmentRequest(device="Mac 01")
     error = await refused(fleet.operator.CreateEnrolment(bad, timeout=10))
-    assert (error.code(), "'Mac 01' is not a device id" in error.details()) == (
+    assert (error.code(), "'Mac 01' is not a device id" in words(error)) == (
         grpc.StatusCode.INVALID_ARGUMENT,
         True,
     )
@@ -183,7 +183,7 @@ async def test_what_was_released_again_is_asked_of_a_device_that_holds_it(
         assert not result(await fleet.apply(text, tmp_path)).succeeded
         device.says(held_releases=[(await fleet.status())["jetson-01"].desired_release])
         await device.check_in()
-        assert "apply --again" in (await refused(_drained(fleet, text, tmp_path))).details()
+        assert "apply --again" in words(await refused(_drained(fleet, text, tmp_path)))
         await fleet.apply(text, tmp_path, again=True)
         asked = [request for answer in device.answers for request in answer.requests]
         assert {one.kind for one in asked} == {agent_pb2.DeviceRequest.KIND_RELEASE_HOLD}

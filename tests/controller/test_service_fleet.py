@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 
 from edgewright_contract.v1 import agent_pb2, operator_pb2
-from tests.controller.service_rig import Controller, Device, controller, manifest, result, takes_everything
+from tests.controller.service_rig import Controller, Device, controller, manifest, result, takes_everything, words
 
 NAMES = ["jetson-01", "jetson-02"]
 
@@ -98,8 +98,8 @@ async def test_rollback_is_a_higher_generation_of_the_older_release(fleet: Contr
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             await fleet.apply(second, tmp_path)
         assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-        assert "jetson-01" in refusal.value.details()
-        assert "--again" in refusal.value.details()
+        assert "jetson-01" in words(refusal.value)
+        assert "--again" in words(refusal.value)
         assert await serving(fleet) == older
 
         corrected = manifest(tmp_path, NAMES[:1], weights=b"corrected")
@@ -120,7 +120,7 @@ async def test_rollback_with_nothing_to_return_to_says_so_and_changes_nothing(
         ):
             with pytest.raises(grpc.aio.AioRpcError) as refusal:
                 await fleet.rollback(release, devices)
-            assert words in refusal.value.details()
+            assert words in words(refusal.value)
         assert (await fleet.status())["jetson-01"].desired_generation == 1
 
 
@@ -176,8 +176,8 @@ async def test_a_newer_apply_takes_the_devices_over(fleet: Controller, tmp_path:
     second = asyncio.create_task(fleet.apply(manifest(tmp_path, NAMES[:1], weights=b"second"), tmp_path))
     assert not result(await first).succeeded
     assert "superseded" in result(await first).summary
-    assert await device.update()
-    assert result(await second).succeeded
+    async with device.living():
+        assert result(await second).succeeded
     assert (await fleet.status())["jetson-01"].desired_generation == 2
 
 
@@ -192,3 +192,30 @@ async def test_a_device_that_enrols_anew_gets_its_release_again_and_apply_waits_
     async with blank.living():
         assert result(await fleet.apply(text, tmp_path)).succeeded
         assert blank.status.active_release
+
+
+async def test_rollback_after_a_failed_release_leaves_what_is_served_not_what_was_refused(
+    fleet: Controller, tmp_path: Path
+) -> None:
+    moody = Moody()
+    async with (await fleet.enrol("jetson-01")).living(moody):
+        served = []
+        for weights in (b"first", b"second!"):
+            assert result(await fleet.apply(manifest(tmp_path, NAMES[:1], weights=weights), tmp_path)).succeeded
+            served.append((await serving(fleet))["jetson-01"])
+        moody.now = refuses
+        assert not result(await fleet.apply(manifest(tmp_path, NAMES[:1], weights=b"bad"), tmp_path)).succeeded
+        moody.now = takes_everything
+        assert (await serving(fleet))["jetson-01"] == served[1]
+        assert result(await fleet.rollback(release=served[1][:10])).succeeded
+        assert (await serving(fleet))["jetson-01"] == served[0]
+
+
+async def test_a_device_that_shall_not_serve_gets_nothing(fleet: Controller, tmp_path: Path) -> None:
+    text = manifest(tmp_path, NAMES[:1])
+    async with (await fleet.enrol("jetson-01")).living():
+        assert result(await fleet.apply(text, tmp_path)).succeeded
+        off = text.replace("[devices.jetson-01]", "[devices.jetson-01]\nserve = false")
+        ended = result(await fleet.apply(off, tmp_path))
+        assert ended.succeeded, ended
+        assert (await serving(fleet))["jetson-01"] == ""

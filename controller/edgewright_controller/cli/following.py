@@ -12,7 +12,7 @@ from rich.text import Text
 
 from edgewright_contract.v1 import operator_pb2
 from edgewright_controller.cli import printing
-from edgewright_controller.cli.ending import FAILED, Ending
+from edgewright_controller.cli.ending import FAILED, INTERRUPTED, Ending
 
 _STYLES = {"succeeded": "green", "done": "green", "cached": "green", "failed": "red", "timed_out": "red"}
 
@@ -20,15 +20,13 @@ _STYLES = {"succeeded": "green", "done": "green", "cached": "green", "failed": "
 def follow(events: Iterator[operator_pb2.ApplyEvent], *, as_json: bool) -> int:
     """Show the events until the result; the exit code: 0 when all devices are where they should be."""
     console = printing.out()
-    result = None
-    if as_json:
-        for event in events:
-            printing.json_line(event)
-            result = event.result if event.HasField("result") else result
-    elif console.is_terminal:
-        result = _live(events, console)
-    else:
-        result = _lines(events, console)
+    try:
+        if as_json:
+            result = _json(events)
+        else:
+            result = _live(events, console) if console.is_terminal else _lines(events, console)
+    except KeyboardInterrupt:
+        raise Ending("left; the change goes on, `edgewright status` shows it", INTERRUPTED) from None
     if result is None:
         raise Ending("the controller ended before the change did; it goes on when the controller is back", FAILED)
     return 0 if result.succeeded else FAILED
@@ -88,6 +86,14 @@ class View:
                 status.reason,
             )
         return table
+
+
+def _json(events: Iterator[operator_pb2.ApplyEvent]) -> operator_pb2.ApplyResult | None:
+    result = None
+    for event in events:
+        printing.json_line(event)
+        result = event.result if event.HasField("result") else result
+    return result
 
 
 def _live(events: Iterator[operator_pb2.ApplyEvent], console: Console) -> operator_pb2.ApplyResult | None:

@@ -19,8 +19,8 @@ _KINDS = {
     operator_pb2.PlannedChange.KIND_INSTALL: ("+", "green", "install"),
     operator_pb2.PlannedChange.KIND_UPDATE: ("~", "yellow", "update"),
     operator_pb2.PlannedChange.KIND_REMOVE: ("-", "red", "remove"),
-    operator_pb2.PlannedChange.KIND_HELD: ("!", "red", "held: was rolled back; apply --again releases it"),
-    operator_pb2.PlannedChange.KIND_UNENROLLED: ("?", "magenta", "not enrolled; edgewright enroll create"),
+    operator_pb2.PlannedChange.KIND_HELD: ("!", "red", "held"),
+    operator_pb2.PlannedChange.KIND_UNENROLLED: ("?", "magenta", "not enrolled"),
 }
 
 

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
@@ -39,6 +39,8 @@ from edgewright_controller.service.survey import Survey, Surveyor
 
 # What ends a change in an orderly way; its message is the change's result.
 _ENDINGS = (BadInput, ChangeRefused, LedgerError, PublishError, RolloutError, PlanError, RecipeError, OSError)
+
+_STOPPING: Final = "the controller is stopping; a rollout goes on when it is back, builds with the next apply"
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +139,7 @@ class Jobs:
             except _ENDINGS as error:
                 result = operator_pb2.ApplyResult(summary=str(error))
             except asyncio.CancelledError:
-                job.say(_result(operator_pb2.ApplyResult(summary="the controller is stopping; apply again")))
+                job.say(_result(operator_pb2.ApplyResult(summary=_STOPPING)))
                 raise
             except Exception as error:
                 # A fault of ours: the operator is told that much, the log has the rest.

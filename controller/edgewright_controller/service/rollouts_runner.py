@@ -91,7 +91,9 @@ class RolloutsRunner:
         self._live: dict[str, _Live] = {}
         self._last: _Live | None = None
         self._turn = asyncio.Lock()  # one event at a time
-        self._reports: asyncio.Queue[tuple[str, agent_pb2.DeviceStatus]] = asyncio.Queue()
+        # A status says everything, so only a device's newest waits.
+        self._waiting: dict[str, agent_pb2.DeviceStatus] = {}
+        self._reported = asyncio.Event()
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -120,7 +122,8 @@ class RolloutsRunner:
 
     def reported(self, device: str, status: agent_pb2.DeviceStatus) -> None:
         """A device's status changed. Never blocks."""
-        self._reports.put_nowait((device, status))
+        self._waiting[device] = status
+        self._reported.set()
 
     async def begin(self, wish: Wish, job: Job) -> asyncio.Future[Finish]:
         """Start a rollout, which takes its devices over from those that run; how it ends.
@@ -155,14 +158,22 @@ class RolloutsRunner:
 
     async def _hear(self) -> None:
         while True:
-            device, status = await self._reports.get()
-            try:
-                async with self._turn:
-                    await self._report(device, status)
-            except LedgerError as error:
-                # The status is stored, and the device may not repeat it: it is told again soon.
-                _log.error("report of %s waits: %s", device, error)
-                asyncio.get_running_loop().call_later(AGAIN_S, self.reported, device, status)
+            await self._reported.wait()
+            self._reported.clear()
+            while self._waiting:
+                device = next(iter(self._waiting))
+                status = self._waiting.pop(device)
+                try:
+                    async with self._turn:
+                        await self._report(device, status)
+                except LedgerError as error:
+                    # The status is stored, and the device may not repeat it: it is told again soon.
+                    _log.error("report of %s waits: %s", device, error)
+                    asyncio.get_running_loop().call_later(AGAIN_S, self._again, device, status)
+
+    def _again(self, device: str, status: agent_pb2.DeviceStatus) -> None:
+        if device not in self._waiting:
+            self.reported(device, status)
 
     async def _report(self, device: str, status: agent_pb2.DeviceStatus) -> None:
         outcome = _OUTCOMES.get(status.outcome)
@@ -170,10 +181,10 @@ class RolloutsRunner:
         for rollout, live in list(self._live.items()):
             if device not in live.state.devices or live.state.devices[device].generation != status.generation:
                 continue
+            self._say_device(live, device, status)
             if outcome is not None:
                 said = DeviceReported(device, status.generation, outcome, name, status.reason)
                 await self._event(rollout, said, {device: status})
-            self._say_device(live, device, status)
 
     async def _tick(self) -> None:
         while True:
