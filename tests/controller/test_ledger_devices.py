@@ -21,6 +21,7 @@ from edgewright_controller.ledger import (
     devices,
     releases,
     requests,
+    rollouts,
 )
 from edgewright_controller.ledger.enrolments import LedgerEnrolments
 from tests.controller.ledger_rows import artifact, fill, opened, release
@@ -86,6 +87,16 @@ def test_devices_that_are_not_there_are_named(tmp_path: Path) -> None:
             ledger.read_now(lambda c: devices.get(c, "x"))
         with pytest.raises(NotInLedger, match="no device 'x'; enrol it again"):
             ledger.write_now(lambda c: devices.report(c, "x", status(1), 1))
+
+
+def test_questions_may_name_more_devices_than_a_database_takes_parameters(tmp_path: Path) -> None:
+    names = [f"dev-{number}" for number in range(40_000)]
+    with opened(tmp_path) as ledger:
+        ledger.write_now(lambda c: devices.enrol(c, "dev-39999", "0a", 1))
+        ledger.write_now(lambda c: devices.set_desired(c, "dev-39999", None, reason="", now_ms=1))
+        assert [row.id for row in ledger.read_now(lambda c: devices.every(c, names))] == ["dev-39999"]
+        assert list(ledger.read_now(lambda c: devices.desired(c, names))) == ["dev-39999"]
+        assert ledger.read_now(lambda c: rollouts.live_of(c, names)) == {}
 
 
 def test_what_worked_before_is_what_a_device_goes_back_to(tmp_path: Path) -> None:

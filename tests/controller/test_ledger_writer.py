@@ -127,6 +127,16 @@ def test_closing_stores_what_waits_and_then_refuses(tmp_path: Path) -> None:
             ledger.write_now(lambda c: None)
 
 
+def test_a_write_that_does_not_end_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    gate = threading.Event()
+    with opened(tmp_path) as ledger, ThreadPoolExecutor(1) as thread:
+        stuck = thread.submit(ledger.write_now, lambda c: gate.wait(10))
+        with pytest.raises(LedgerError, match="still writing after 0 s"):
+            ledger.close(deadline_s=0.2)
+        gate.set()
+        assert stuck.result(10)
+
+
 def test_a_full_disk_fails_the_write_and_the_ledger_goes_on(tmp_path: Path) -> None:
     with opened(tmp_path) as ledger:
         ledger.write_now(lambda c: devices.enrol(c, "dev-0", "0a", 1))

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.sqlite import insert
 
 from edgewright_controller.ledger import tables
+from edgewright_controller.ledger.among import among
 
 
 @dataclass(frozen=True)
@@ -58,5 +59,5 @@ def builds(connection: Connection, keys: Iterable[str] | None = None) -> dict[st
     """Builds by key: those of `keys` that were made, or all."""
     statement = select(tables.builds)
     if keys is not None:
-        statement = statement.where(tables.builds.c.build_key.in_(list(keys)))
+        statement = statement.where(among(tables.builds.c.build_key, keys))
     return {row.build_key: BuildRow(**row._mapping) for row in connection.execute(statement)}

@@ -17,6 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.director import DirectorMetadata
 from edgewright_controller.ledger import tables
+from edgewright_controller.ledger.among import among
 from edgewright_controller.ledger.errors import GenerationTaken, NotInLedger
 
 SETTLED = (agent_pb2.OUTCOME_SUCCEEDED, agent_pb2.OUTCOME_FAILED, agent_pb2.OUTCOME_HELD)
@@ -71,7 +72,7 @@ def every(connection: Connection, only: Iterable[str] | None = None, limit: int 
     """Devices by id: all, or those of `only` that there are; `limit` 0: no limit."""
     statement = select(tables.devices).order_by(tables.devices.c.id)
     if only is not None:
-        statement = statement.where(tables.devices.c.id.in_(list(only)))
+        statement = statement.where(among(tables.devices.c.id, only))
     if limit:
         statement = statement.limit(limit)
     return [_device(row._mapping) for row in connection.execute(statement)]
@@ -155,7 +156,7 @@ def desired(connection: Connection, only: Iterable[str] | None = None) -> dict[s
     table = tables.desired
     newest = select(table.c.device, func.max(table.c.generation).label("generation")).group_by(table.c.device)
     if only is not None:
-        newest = newest.where(table.c.device.in_(list(only)))
+        newest = newest.where(among(table.c.device, only))
     last = newest.subquery()
     statement = select(table).join(last, and_(table.c.device == last.c.device, table.c.generation == last.c.generation))
     return {row.device: DesiredRow(**row._mapping) for row in connection.execute(statement)}
@@ -176,7 +177,7 @@ def last_good(connection: Connection, only: Iterable[str] | None = None) -> dict
     table = tables.desired
     succeeded = select(table).where(table.c.outcome == int(agent_pb2.OUTCOME_SUCCEEDED))
     if only is not None:
-        succeeded = succeeded.where(table.c.device.in_(list(only)))
+        succeeded = succeeded.where(among(table.c.device, only))
     in_order = succeeded.order_by(table.c.device, table.c.generation)
     return {row.device: row.release for row in connection.execute(in_order)}
 

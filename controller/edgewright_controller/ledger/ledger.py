@@ -71,9 +71,9 @@ class Ledger:
         except SQLAlchemyError as error:
             raise translated(error) from error
 
-    def close(self) -> None:
-        """Store what waits, then close. A second call does nothing. Raises LedgerError when it takes too long."""
-        self._writer.close()
+    def close(self, deadline_s: float = 30.0) -> None:
+        """Store what waits, then close. A second call does nothing more. Raises LedgerError after `deadline_s`."""
+        self._writer.close(deadline_s)
         self._readers.shutdown()
         self._reading.dispose()
         self._writing.dispose()

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 from edgewright_contract import canonical
 from edgewright_controller.gates import GatePolicy
 from edgewright_controller.ledger import devices, tables
+from edgewright_controller.ledger.among import among
 from edgewright_controller.ledger.errors import NotInLedger
 from edgewright_controller.rollout import (
     Actions,
@@ -269,7 +270,7 @@ def live_of(connection: Connection, wanted: Iterable[str]) -> dict[str, str]:
     """Which live rollout has each of these devices, for those that are in one: what a new rollout would supersede."""
     table, of = tables.rollout_devices, tables.rollouts
     joined = table.join(of, table.c.rollout == of.c.id)
-    mine = (of.c.ended_at.is_(None), table.c.detached.is_(False), table.c.device.in_(list(wanted)))
+    mine = (of.c.ended_at.is_(None), table.c.detached.is_(False), among(table.c.device, wanted))
     statement = select(table.c.device, table.c.rollout).select_from(joined).where(*mine).order_by(of.c.number)
     return {row.device: row.rollout for row in connection.execute(statement)}
 

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from edgewright_contract.v1 import telemetry_pb2
 from edgewright_controller.ledger import devices, tables
+from edgewright_controller.ledger.among import among
 
 _STORED: Final = "telemetry_stored"
 _TELEMETRY: Final = "telemetry"
@@ -62,7 +63,7 @@ def latest(connection: Connection, only: Iterable[str] | None = None) -> dict[st
     table = tables.latest_telemetry
     statement = select(table.c.device, table.c.recv_ms, table.c.payload)
     if only is not None:
-        statement = statement.where(table.c.device.in_(list(only)))
+        statement = statement.where(among(table.c.device, only))
     return {
         device: LatestRow(device, recv_ms, telemetry_pb2.Envelope.FromString(payload).telemetry)
         for device, recv_ms, payload in connection.execute(statement)

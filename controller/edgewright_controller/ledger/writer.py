@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -56,9 +57,13 @@ class Writer:
 
     def close(self, deadline_s: float = 30.0) -> None:
         """Finish what waits, then stop. Raises LedgerError when that takes longer than `deadline_s`."""
-        if self._refuse("the ledger is closed"):
-            self._waiting.put(None, timeout=deadline_s)
-        self._thread.join(deadline_s)
+        ends = time.monotonic() + deadline_s
+        try:
+            if self._refuse("the ledger is closed"):
+                self._waiting.put(None, timeout=deadline_s)
+            self._thread.join(max(0.0, ends - time.monotonic()))
+        except queue.Full:
+            pass  # it is as busy as a writer that does not end in time
         if self._thread.is_alive():
             raise LedgerError(f"the ledger is still writing after {deadline_s:.0f} s")
 
