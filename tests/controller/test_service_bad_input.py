@@ -41,7 +41,7 @@ async def refused(fleet: Controller, text: str, folder: str) -> grpc.aio.AioRpcE
 
 async def test_each_fault_of_a_manifest_is_one_line_with_file_and_key(fleet: Controller, tmp_path: Path) -> None:
     text = manifest(tmp_path, ["jetson-01"])
-    for wrong, words in (
+    for wrong, expected in (
         (text.replace("accelerator", "acelerator"), "fleet.toml: profiles.jetson.acelerator: unknown key"),
         (text.replace('profile = "jetson"', 'profile = "jetsun"'), 'there is no profile "jetsun"'),
         (text.replace("plant-7", "plant-8"), "fleet.name: 'plant-8'; this controller's fleet is 'plant-7'"),
@@ -49,7 +49,7 @@ async def test_each_fault_of_a_manifest_is_one_line_with_file_and_key(fleet: Con
     ):
         error = await refused(fleet, wrong, str(tmp_path))
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert words in words(error), words(error)
+        assert expected in words(error), words(error)
     assert (await refused(fleet, text, "here")).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 

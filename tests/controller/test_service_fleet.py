@@ -113,14 +113,14 @@ async def test_rollback_with_nothing_to_return_to_says_so_and_changes_nothing(
 ) -> None:
     async with (await fleet.enrol("jetson-01")).living():
         assert result(await fleet.apply(manifest(tmp_path, NAMES[:1]), tmp_path)).succeeded
-        for release, devices, words in (
+        for release, devices, expected in (
             ("", (), "no earlier release has worked there"),
             ("", ("mac-09",), "there is no device 'mac-09'"),
             ("ffff", (), "there is no release 'ffff'"),
         ):
             with pytest.raises(grpc.aio.AioRpcError) as refusal:
                 await fleet.rollback(release, devices)
-            assert words in words(refusal.value)
+            assert expected in words(refusal.value)
         assert (await fleet.status())["jetson-01"].desired_generation == 1
 
 
