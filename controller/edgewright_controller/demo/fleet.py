@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -97,13 +96,3 @@ class DemoFleet:
     def _start_agent(self, device: Device) -> Child:
         config = str(self.folder / f"{device.id}.toml")
         return self.children.start(device.id, "edgewright_agent.cli", "run", "--config", config)
-
-    def wait_for_telemetry(self, fleet: Fleet, timeout_s: float) -> bool:
-        """Wait until a telemetry report of every device is stored; False at the deadline."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            self.children.check()
-            if all(view.HasField("telemetry") and view.telemetry.requests for view in fleet.status().devices):
-                return True
-            time.sleep(0.5)  # paces the polling; the deadline ends it
-        return False

@@ -16,12 +16,22 @@ from pathlib import Path
 from typing import Final
 
 WEIGHTS: Final = (".gguf", ".safetensors", ".data")
-KEPT: Final = 0.5  # of the weights' file: the header stays readable, tensors are missing
 FLIP: Final = 0xFF
+HEADER_BYTES: Final = 16 << 20
+
+# A tensor that every engine of the format asks for, and a name of the same length that none does. The file stays well
+# formed, so that only the engine itself can find out.
+_RENAMED: Final = {
+    ".gguf": (b"output_norm.weight", b"output_nxrm.weight"),
+    ".safetensors": (b"model.norm", b"model.nxrm"),
+}
 
 
 def break_weights(good: Path, out: Path) -> None:
-    """Make `out` a copy of the artifact `good` whose weights end in the middle. Done again, it gives the same bytes."""
+    """Make `out` a copy of the artifact `good` that no engine can load. Done again, it gives the same bytes.
+
+    A tensor that the engine needs gets another name; in ONNX, where weights have none, half of them are cut off.
+    """
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(good, partial)
@@ -29,9 +39,21 @@ def break_weights(good: Path, out: Path) -> None:
         if path.is_file():
             path.chmod(path.stat().st_mode | stat.S_IWUSR)
     weights = largest_weights(partial)
-    os.truncate(weights, int(weights.stat().st_size * KEPT))
+    if weights.suffix in _RENAMED:
+        _rename(weights, *_RENAMED[weights.suffix])
+    else:
+        os.truncate(weights, weights.stat().st_size // 2)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
+
+
+def _rename(file: Path, old: bytes, new: bytes) -> None:
+    with file.open("r+b") as data:
+        place = data.read(HEADER_BYTES).find(old)
+        if place < 0:
+            raise ValueError(f"{file}: no tensor {old.decode()}")
+        data.seek(place)
+        data.write(new)
 
 
 def largest_weights(artifact: Path) -> Path:

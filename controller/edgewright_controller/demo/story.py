@@ -16,6 +16,7 @@ from edgewright_contract.v1 import agent_pb2, operator_pb2
 from edgewright_controller.client import Fleet
 from edgewright_controller.demo import sabotage, traffic
 from edgewright_controller.demo.fleet import DemoFleet
+from edgewright_controller.demo.reports import Heard, Reports
 from edgewright_controller.demo.screen import Progress, Screen
 
 QUESTION: Final = "What is the capital of France?"
@@ -40,6 +41,7 @@ class Story:
     def __init__(self, demo: DemoFleet, fleet: Fleet, screen: Screen, manifests: Path, started: float) -> None:
         self._demo, self._fleet, self._screen, self._manifests = demo, fleet, screen, manifests
         self._started = started
+        self._reports = Reports(fleet)
         self._broken = manifests.parent / ".cache" / "demo" / "broken"
         self.facts = Facts(controller_pid=demo.children.named("controller").pid)
         self.facts.agent_pids = {device.id: demo.children.named(device.id).pid for device in demo.devices}
@@ -99,14 +101,17 @@ class Story:
         self._check(bool(answer.text.strip()), f"{device} (on this machine's CPU), {rate}: {answer.text.strip()!r}")
 
     def _show_telemetry(self) -> None:
-        came = self._demo.wait_for_telemetry(self._fleet, TELEMETRY_S)
-        self._check(came, "telemetry of every device came over MQTT")
-        table = Table("device", "engine", "runs on", "requests", "tokens out", "engine MB", "agent MB", box=None)
+        came = self._reports.wait_for_requests([device.id for device in self._demo.devices], TELEMETRY_S)
+        self._check(came, "every device reported its answers over MQTT")
+        heard = self._reports.heard()
+        table = Table(
+            "device", "engine", "runs on", "requests", "tokens", "tokens/s", "engine MB", "agent MB", box=None
+        )
         for view in self._fleet.status().devices:
-            told, status = view.telemetry, view.status
+            told, status = heard.get(view.device, Heard()), view.status
             table.add_row(
                 *(view.device, status.engine, status.accelerator, str(told.requests), str(told.output_tokens)),
-                *(f"{told.engine_rss_bytes / 1e6:,.0f}", f"{told.agent_rss_bytes / 1e6:,.0f}"),
+                *(f"{told.tokens_per_s:.1f}", f"{told.engine_bytes / 1e6:,.0f}", f"{told.agent_bytes / 1e6:,.0f}"),
             )
         self._screen.console.print(table)
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 REQUEST_S: Final = 120.0
-PAUSE_S: Final = 0.5  # between two requests to one device: two cores serve three engines here
+PAUSE_S: Final = 1.0  # between two requests to one device: two cores serve three engines here
 
 
 @dataclass(frozen=True)
