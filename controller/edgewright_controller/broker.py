@@ -5,7 +5,8 @@ device can neither write another's topics nor take over another's connection by 
 confirms is not durable (a kill loses up to `autosave_interval`); that is why devices keep their spools.
 
 The child does not outlive the controller: on Linux the kernel ends it with its parent (`setpriv --pdeathsig`),
-and a start first ends one that a killed controller left behind on the same folder.
+and a start first ends one that a killed controller left behind on the same folder. The latter is needed on Linux
+too, since mosquitto forgets a SIGTERM that reaches it before its main loop.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ HOW_TO_INSTALL: Final = (
 
 _SYSTEM_FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 _LAST_BYTES: Final = 4096
+_RUNNING: Final = b" running\n"  # "mosquitto version 2.0.11 running"
 
 _log = logging.getLogger(__name__)
 
@@ -126,6 +128,7 @@ log_dest stderr
 log_type error
 log_type warning
 log_type notice
+log_type information
 connection_messages false
 user {user}
 """
@@ -157,6 +160,7 @@ class Broker:
         self._keeper: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._said = b""
+        self._running = asyncio.Event()
 
     @property
     def address(self) -> str:
@@ -231,25 +235,23 @@ class Broker:
             raise BrokerFailed(f"{self._mosquitto.program}: {error}") from error
         assert self._process.stderr is not None
         self._said = b""
+        self._running.clear()
         self._listening = asyncio.create_task(self._listen(self._process.stderr), name="broker's words")
         (self._folder / "pid").write_text(str(self._process.pid), encoding="ascii")
 
     async def _wait_ready(self) -> None:
+        """Until it says that it runs. An open port proves nothing: it listens before it has read its key."""
         assert self._process is not None
-        deadline = time.monotonic() + READY_DEADLINE_S
-        while time.monotonic() < deadline:
-            if self._process.returncode is not None:
-                raise BrokerFailed(
-                    f"mosquitto ended with status {self._process.returncode}: {await self._last_words()}"
-                )
-            try:
-                _, writer = await asyncio.open_connection(self._host, self._port)
-            except OSError:
-                await asyncio.sleep(0.02)  # between two attempts to connect
-                continue
-            writer.close()
-            return
-        raise BrokerFailed(f"mosquitto takes no connections on {self.address} after {READY_DEADLINE_S:.0f} s")
+        waits = [asyncio.create_task(self._process.wait()), asyncio.create_task(self._running.wait())]
+        try:
+            await asyncio.wait(waits, timeout=READY_DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if self._process.returncode is not None:
+            raise BrokerFailed(f"mosquitto ended with status {self._process.returncode}: {await self._last_words()}")
+        if not self._running.is_set():
+            raise BrokerFailed(f"mosquitto is not ready after {READY_DEADLINE_S:.0f} s: {await self._last_words()}")
 
     async def _keep(self) -> None:
         """Start it again whenever it ends, sooner or later depending on how long it ran."""
@@ -270,6 +272,8 @@ class Broker:
         """Keep the last of what it says; strangers can make it say much, so none of it goes to the disk."""
         while piece := await stream.read(_LAST_BYTES):
             self._said = (self._said + piece)[-_LAST_BYTES:]
+            if _RUNNING in self._said:
+                self._running.set()
 
     async def _last_words(self) -> str:
         if self._listening:

@@ -159,7 +159,9 @@ from tests.controller.broker_room import BrokerRoom
 async def main():
     room = BrokerRoom(Path(sys.argv[1]))
     await room.broker.start()
-    print(room.broker.pid, room.broker.address, flush=True)
+    # mosquitto forgets a SIGTERM that comes before its main loop; one that serves a client is in it.
+    await room.connected(room.client(room.device("jetson-01"), "jetson-01"))
+    print(room.broker.pid, flush=True)
     await asyncio.Event().wait()
 asyncio.run(main())
 """
