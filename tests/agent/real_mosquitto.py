@@ -47,6 +47,7 @@ class RealMosquitto:
         writes = "".join(f"pattern write {names.TOPIC_ROOT}/%u/up/{leaf}\n" for leaf in names.UP_LEAVES)
         (folder / "acl").write_text(
             f"user {names.CONTROLLER_CN}\ntopic readwrite {names.TOPIC_ROOT}/#\n\n"
+            f"user service.late\ntopic read {names.TOPIC_ROOT}/#\n\n"
             f"{writes}pattern read {names.TOPIC_ROOT}/%u/down/#\n"
         )
         (folder / "acl").chmod(0o600)
