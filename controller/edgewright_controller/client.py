@@ -19,6 +19,7 @@ from edgewright_contract.v1 import operator_pb2, operator_pb2_grpc
 
 CONNECT_S: Final = 10.0
 CALL_S: Final = 60.0
+PING_EVERY_MS: Final = 30_000
 MAX_MESSAGE_BYTES: Final = 64 << 20
 _KEYS: Final = ("address", "certificate", "key", "ca")
 
@@ -88,8 +89,11 @@ def read_access(file: Path, address: str | None = None) -> Access:
 class Fleet:
     """A connection to one controller, as an operator. Use as a context manager, or `close` it."""
 
-    def __init__(self, access: Access) -> None:
-        """Reads the three files; connects at the first call. Raises AccessError."""
+    def __init__(self, access: Access, *, ping_every_ms: int = PING_EVERY_MS) -> None:
+        """Reads the three files; connects at the first call. Raises AccessError.
+
+        `ping_every_ms`: how soon a dead line under a quiet stream is noticed; a controller allows one in 10 s.
+        """
         self._address = access.address
         pems = []
         for file in (access.ca, access.key, access.certificate):
@@ -102,7 +106,9 @@ class Fleet:
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             # The lines of a refused manifest come in one trailer.
             ("grpc.max_metadata_size", 32 << 10),
-            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_time_ms", ping_every_ms),
+            # Without this, gRPC stops pinging under a stream on which nothing is sent: every one of ours.
+            ("grpc.http2.max_pings_without_data", 0),
             # A controller that is started in the next second should be found in the next second.
             ("grpc.max_reconnect_backoff_ms", 2_000),
         ]

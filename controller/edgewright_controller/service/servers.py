@@ -15,6 +15,9 @@ from edgewright_controller.service.authorisation import Gate
 MAX_MESSAGE_BYTES: Final = 8 << 20
 MAX_ENROL_BYTES: Final = 64 << 10
 HOUR_MS: Final = 3_600_000
+# Agents ping every 20 s while they fetch, operators every 30 s while they watch. Whoever pings much more often than
+# this is sent away.
+PINGS_ALLOWED_EVERY_MS: Final = 10_000
 _MAX_DETAILS: Final = 32 << 10
 
 Server = Any  # grpc has no types
@@ -47,8 +50,11 @@ def open_server(
     gate: Gate,
     *,
     clients: bool,
+    pings_allowed_every_ms: int = PINGS_ALLOWED_EVERY_MS,
 ) -> tuple[Server, Address]:
     """A server that holds its port, and where. It answers once services are added and it is started.
+
+    A client that pings more often than allowed loses its connection, streams and all.
 
     Raises SettingsError that names the setting `key` when the address cannot be had.
     """
@@ -62,7 +68,9 @@ def open_server(
         # Certificates are checked at every call, but TLS itself only here.
         ("grpc.max_connection_age_ms", HOUR_MS),
         ("grpc.max_connection_age_grace_ms", HOUR_MS),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        # By default gRPC allows one ping in five minutes, and ends quiet streams otherwise. The option is not called
+        # what gRPC's C macro for it is, with "recv" in it; an unknown option is ignored without a word.
+        ("grpc.http2.min_ping_interval_without_data_ms", pings_allowed_every_ms),
         ("grpc.keepalive_permit_without_calls", 1),
     ]
     server = new_server(interceptors=(gate,), options=options)
