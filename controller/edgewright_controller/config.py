@@ -15,6 +15,9 @@ mlx = "/opt/mlx/bin/python"
 [broker]
 mode = "managed"                   # "external" with address = "host:port", or "off"
 mosquitto = "/opt/bin/mosquitto"
+
+[retention]
+reports = "48h"                    # what devices reported is kept this long; the newest of each device stays
 """
 
 from __future__ import annotations
@@ -32,18 +35,21 @@ import tomli
 
 from edgewright_contract import names
 from edgewright_contract.release import RUNTIMES
+from edgewright_controller.manifest import quantities
 
 DEFAULT_GRPC: Final = "127.0.0.1:7443"
 DEFAULT_ENROLMENT: Final = "127.0.0.1:7444"
 DEFAULT_MQTT: Final = "127.0.0.1:7883"
 DEFAULT_FLEET: Final = "fleet"
+DEFAULT_REPORTS_KEPT: Final = "48h"
 MAX_FILE_BYTES: Final = 1 << 20
 
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "": ("state", "fleet", "names", "listen", "toolchains", "broker"),
+    "": ("state", "fleet", "names", "listen", "toolchains", "broker", "retention"),
     "listen": ("grpc", "enrolment", "mqtt"),
     "toolchains": RUNTIMES,
     "broker": ("mode", "address", "mosquitto"),
+    "retention": ("reports",),
 }
 
 
@@ -84,6 +90,7 @@ class Settings:
     broker: BrokerMode = BrokerMode.MANAGED
     broker_address: Address | None = None
     mosquitto: Path | None = None
+    reports_kept_s: int = field(default_factory=lambda: _duration({}, "reports", DEFAULT_REPORTS_KEPT, "retention."))
 
 
 def parse_address(text: str, key: str) -> Address:
@@ -128,7 +135,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _settings(document: dict[str, Any], default_state: Path) -> Settings:
     _known("", document)
-    listen, toolchains, broker = (_table(document, key) for key in ("listen", "toolchains", "broker"))
+    listen, toolchains, broker, retention = (
+        _table(document, key) for key in ("listen", "toolchains", "broker", "retention")
+    )
     fleet = _text(document, "fleet", "") or None
     if fleet is not None and not names.is_id(fleet):
         raise SettingsError(f"fleet: {fleet!r}; a fleet's name has lower-case letters, digits and hyphens")
@@ -153,6 +162,7 @@ def _settings(document: dict[str, Any], default_state: Path) -> Settings:
         broker=BrokerMode(mode),
         broker_address=parse_address(address, "broker.address") if address else None,
         mosquitto=Path(mosquitto).expanduser() if mosquitto else None,
+        reports_kept_s=_duration(retention, "reports", DEFAULT_REPORTS_KEPT, "retention."),
     )
 
 
@@ -184,3 +194,11 @@ def _text(document: Mapping[str, Any], key: str, default: str, prefix: str = "")
     if not isinstance(value, str):
         raise SettingsError(f"{prefix}{key}: {value!r} must be text")
     return value
+
+
+def _duration(document: Mapping[str, Any], key: str, default: str, prefix: str) -> int:
+    text = _text(document, key, default, prefix)
+    found = quantities.seconds(text)
+    if found is None:
+        raise SettingsError(f'{prefix}{key}: {text!r} is not a duration with its unit, like "90m", "48h" or "7d"')
+    return found

@@ -12,7 +12,7 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final
 
@@ -157,6 +157,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         authority=authority,
         certificate=certificate,
         hosts=hosts,
+        keep_reports=timedelta(seconds=settings.reports_kept_s),
         clock=_clock,
     )
     work, grpc = open_server(settings.grpc, "listen.grpc", certificate, gate, clients=True)

@@ -22,6 +22,11 @@ def test_defaults_listen_on_the_loopback_alone(tmp_path: Path) -> None:
     assert settings.state == tmp_path / "state"
     assert settings.broker is BrokerMode.MANAGED
     assert set(settings.interpreters.values()) == {sys.executable}
+    assert settings.reports_kept_s == 48 * 3600
+
+
+def test_how_long_reports_are_kept_is_a_setting(tmp_path: Path) -> None:
+    assert load(written(tmp_path, '[retention]\nreports = "7d"\n'), {}, tmp_path).reports_kept_s == 7 * 86_400
 
 
 def test_flags_override_the_file(tmp_path: Path) -> None:
@@ -45,6 +50,7 @@ def test_flags_override_the_file(tmp_path: Path) -> None:
         ('[broker]\nmode = "amqtt"', r"broker\.mode: 'amqtt'; there are managed, external, off"),
         ('[broker]\nmode = "external"', r"broker\.address: goes with"),
         ('[toolchains]\nmlx = "/nonexistent/python"', r"toolchains\.mlx: /nonexistent/python cannot be executed"),
+        ('[retention]\nreports = "2 days"', r"retention\.reports: '2 days' is not a duration .*48h"),
         ("listen = 3", r"listen: must be a table"),
         ("names = [1]", r"names: must be a list"),
         ("fleet = ", r"not TOML"),

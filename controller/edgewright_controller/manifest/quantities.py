@@ -28,10 +28,16 @@ def _refuse(kind: str, message: str) -> PydanticCustomError:
     return PydanticCustomError(kind, "{text}", {"text": message})
 
 
+def seconds(text: str) -> int | None:
+    """The seconds of a duration like "90s", "15m", "2h" or "7d"; None when it is none."""
+    return int(text[:-1]) * _SECONDS[text[-1]] if re.fullmatch(_DURATION, text) else None
+
+
 def _duration(value: Any) -> int:
-    if isinstance(value, str) and re.fullmatch(_DURATION, value):
-        return int(value[:-1]) * _SECONDS[value[-1]]
-    raise _refuse("duration", 'must be a duration with its unit, like "90s", "15m" or "2h"')
+    found = seconds(value) if isinstance(value, str) else None
+    if found is None:
+        raise _refuse("duration", 'must be a duration with its unit, like "90s", "15m" or "2h"')
+    return found
 
 
 def _size(value: Any) -> int:

@@ -19,7 +19,7 @@ from edgewright_controller.service.servers import ServerCertificate
 
 SEEN_EVERY_S: Final = 30.0
 RENEW_EVERY_S: Final = 3600.0
-KEEP_REPORTS: Final = timedelta(days=7)
+# Reports above a gap wait this long for what is missing before them.
 KEEP_ABANDONED: Final = timedelta(days=30)
 
 _log = logging.getLogger(__name__)
@@ -38,10 +38,12 @@ class Upkeep:
         authority: Authority,
         certificate: ServerCertificate,
         hosts: tuple[str, ...],
+        keep_reports: timedelta,
         clock: Callable[[], datetime],
     ) -> None:
         self._ledger, self._presence, self._image, self._director = ledger, presence, image, director
         self._authority, self._certificate, self._hosts, self._clock = authority, certificate, hosts, clock
+        self._keep_reports = keep_reports
         self._last = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -65,7 +67,7 @@ class Upkeep:
 
     async def _forget(self) -> None:
         now = self._clock()
-        before, abandoned = _ms(now - KEEP_REPORTS), _ms(now - KEEP_ABANDONED)
+        before, abandoned = _ms(now - self._keep_reports), _ms(now - max(KEEP_ABANDONED, self._keep_reports))
         pruned = 1
         while pruned:  # in portions, so that other writes come in between
             pruned = await self._ledger.write(lambda c: telemetry.prune(c, before, abandoned))
