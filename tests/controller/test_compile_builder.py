@@ -54,6 +54,17 @@ async def test_a_prebuilt_artifact_is_shipped_as_it_is(
     assert _left(tmp_path / "state") == []
 
 
+async def test_a_state_folder_may_be_named_from_where_one_stands(
+    store: ArtifactStore, artifact: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    builder = Builder(store, Path("state"), toolchain.default_interpreters(), threads=1)
+    monkeypatch.chdir(tmp_path / "state")
+    built = await builder.build(artifact, PREBUILT, build_key(artifact.digest, PREBUILT, {}), lambda _: None)
+    assert built.log.is_absolute()
+    assert built.log.parent == tmp_path / "state" / "builds"
+
+
 async def test_a_source_that_changes_during_its_build_gives_no_artifact(
     builder: Builder, store: ArtifactStore, artifact: Source, tmp_path: Path
 ) -> None:

@@ -96,6 +96,7 @@ class Builder:
         deadline_s: float = DEADLINE_S,
     ) -> None:
         """Open the folders, made if absent, and remove what a crash left. `deadline_s` is for each stage."""
+        state = state.absolute()  # children run in folders of their own
         self._store = store
         self._toolchains = state / "toolchains"
         self._builds = state / "builds"
