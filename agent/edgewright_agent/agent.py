@@ -18,6 +18,7 @@ from edgewright_agent.answers import handlers
 from edgewright_agent.check_in import CheckIns, Sources
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.database import StateDamaged
+from edgewright_agent.engines import accelerator
 from edgewright_agent.engines.catalogue import EngineSettings
 from edgewright_agent.engines.supervision import EngineEvent, EventKind, Serving
 from edgewright_agent.gateway import Gateway, Meter, Routes
@@ -108,7 +109,7 @@ class Agent:
             done_bytes=download.done,
             total_bytes=download.total,
             engine=f"{info.engine} {info.version}" if info else "",
-            accelerator=info.device if info else "",
+            accelerator=accelerator.told(info) if info else "",
             endpoint=self._gateway.url,
             started_unix_ms=self._started_ms,
         )

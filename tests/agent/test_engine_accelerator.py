@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgewright_agent.engines import accelerator
 from edgewright_contract.engine import EngineInfo, EngineSpec
 
@@ -32,3 +34,16 @@ def test_layers_left_on_the_host_are_found_unless_the_release_asks_for_that() ->
 
 def test_a_runtime_that_counts_no_layers_is_believed_on_its_device() -> None:
     assert not accelerator.fault(_info("qnn", 0, 0), _spec(), "qnn")
+
+
+def test_the_status_begins_with_the_plain_kind_and_keeps_the_runtimes_account() -> None:
+    info = replace(_info("cpu"), device="llama.cpp: CPU_Mapped 99 MiB")
+    assert accelerator.told(info) == "cpu (llama.cpp: CPU_Mapped 99 MiB)"
+    assert accelerator.told(replace(info, device="")) == accelerator.told(replace(info, device="cpu")) == "cpu"
+
+
+def test_a_long_account_is_shortened_and_the_kind_stays() -> None:
+    told = accelerator.told(replace(_info("cuda"), device="llama.cpp: " + "CUDA0 4096 MiB, " * 12))
+    assert told.startswith("cuda (llama.cpp: CUDA0 4096 MiB")
+    assert told.endswith("…)")
+    assert len(told) < 120

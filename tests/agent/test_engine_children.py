@@ -74,6 +74,26 @@ def test_llama_cpp_is_believed_by_where_it_put_the_weights(
     assert (log.accelerator()[0], *counted, log.vram_bytes() >> 20) == expected
 
 
+@pytest.mark.parametrize(
+    ("said", "account"),
+    [
+        (CPU, "llama.cpp: CPU_Mapped 99 MiB, CPU_REPACK 8 MiB"),
+        (CUDA.format(offloaded=33), "llama.cpp: CUDA0 4403 MiB, CPU_Mapped 282 MiB"),
+        ("", "llama.cpp: names no buffer"),
+    ],
+    ids=["cpu", "cuda", "silent"],
+)
+def test_llama_cpps_account_names_its_largest_buffers_first(
+    children: dict[str, ModuleType], said: str, account: str
+) -> None:
+    watched = subprocess.run(
+        [sys.executable, str(CHILDREN / "llama_log.py")], input=said.encode(), capture_output=True, check=True
+    )
+    log = children["llama_log"].LlamaLog()
+    log.facts = json.loads(watched.stdout)
+    assert log.accelerator()[1] == account
+
+
 @pytest.mark.parametrize("pieces", [["one STOP two"], ["one S", "TOP two"], list("one STOP two")])
 def test_a_stop_text_is_found_however_it_is_cut(children: dict[str, ModuleType], pieces: list[str]) -> None:
     stops = children["generation"].StopText(["STOP", "never"])

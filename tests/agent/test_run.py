@@ -137,7 +137,7 @@ def test_a_device_gets_its_first_release_and_serves_it(agent: AgentProcess, cont
     status = controller.ended(1)
     assert status.outcome == agent_pb2.OUTCOME_SUCCEEDED
     assert (status.active_release, status.active_artifact) == (wanted[0].digest, wanted[1].bundle)
-    assert (status.engine, status.accelerator) == ("echo 1.0", "cpu:0")
+    assert (status.engine, status.accelerator) == ("echo 1.0", "cpu (cpu:0)")
     assert agent.ask() == "v1 hello there"
     assert controller.inventory.runtimes == ["gguf", *[r for r in controller.inventory.runtimes if r != "gguf"]]
     shown = agent.command("status")

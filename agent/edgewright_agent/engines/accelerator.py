@@ -6,7 +6,22 @@ itself after it loaded the model, not what it was asked for.
 
 from __future__ import annotations
 
+from typing import Final
+
 from edgewright_contract.engine import EngineInfo, EngineSpec
+
+_MAX_ACCOUNT: Final = 100
+
+
+def told(info: EngineInfo) -> str:
+    """What computes, for a status: the plain kind first, then the runtime's own account of it.
+
+    `cpu (llama.cpp: CPU_Mapped 99 MiB)`. Both are the engine's words; what the manifest wished is not in it.
+    """
+    kind, account = info.accelerator, " ".join(info.device.split())
+    if account in ("", kind):
+        return kind
+    return f"{kind} ({account if len(account) <= _MAX_ACCOUNT else account[: _MAX_ACCOUNT - 1] + '…'})"
 
 
 def fault(info: EngineInfo, spec: EngineSpec, accelerator: str) -> str:

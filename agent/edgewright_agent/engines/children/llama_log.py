@@ -18,6 +18,8 @@ import sys
 _OFFLOADED = re.compile(rb"offloaded (\d+)/(\d+) layers")
 _LAYERS = re.compile(rb"print_info: n_layer\s+= (\d+)")
 _BUFFER = re.compile(rb"load_tensors:\s+(\S+) model buffer size =\s+([0-9.]+) MiB")
+_WORTH_TELLING_MIB = 0.5
+_MOST_TOLD = 4
 # Names of ggml's back ends as they begin a buffer's name → the accelerator's name in a manifest.
 _ACCELERATORS = (("CUDA", "cuda"), ("ROCm", "rocm"), ("MTL", "metal"), ("Metal", "metal"), ("Vulkan", "vulkan"))
 
@@ -57,7 +59,9 @@ class LlamaLog:
         kind = max(sizes, key=sizes.get, default="cpu")
         if kind != "cpu" and not self.facts["layers_offloaded"]:
             kind = "cpu"
-        return kind, ", ".join(f"{name} {size:g} MiB" for name, size in self.facts["buffers"].items())[:200]
+        largest = sorted(self.facts["buffers"].items(), key=lambda buffer: -buffer[1])
+        told = [f"{name} {size:.0f} MiB" for name, size in largest if size >= _WORTH_TELLING_MIB]
+        return kind, "llama.cpp: " + (", ".join(told[:_MOST_TOLD]) or "names no buffer")
 
     def vram_bytes(self):
         """Bytes of weights that are not in the host's memory."""

@@ -45,7 +45,7 @@ class Mlx:
             kind = "metal" if self._mx.metal.is_available() else "cuda"
         return {
             "accelerator": kind,
-            "device": str(self._mx.default_device()),
+            "device": f"mlx: {self._mx.default_device()}",
             "layers": layers,
             "layers_offloaded": layers if self._gpu else 0,
             "context": self._context(),

@@ -58,7 +58,7 @@ class Onnx:
         kind = self._model.device_type.lower()
         return {
             "accelerator": kind,
-            "device": f"{self._model.device_type} execution provider",
+            "device": f"onnxruntime: {self._model.device_type} execution provider",
             "layers": layers,
             "layers_offloaded": 0 if kind == "cpu" else layers,
             "context": self._context,
