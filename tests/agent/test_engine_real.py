@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from edgewright_agent import probe
-from edgewright_agent.engines import catalogue
+from edgewright_agent.engines import accelerator, catalogue
 from edgewright_agent.engines.catalogue import EngineSettings
 from edgewright_agent.engines.process import EngineFailed, EngineProcess
 from edgewright_contract.engine import LOGITS, EngineSpec
@@ -64,7 +65,7 @@ class Serving:
             return tokens, list(struct.iter_unpack(f"<{columns}f", data))
 
 
-@pytest.fixture(scope="module", params=ENGINES, ids=[name for name, _ in ENGINES])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES, ids=[name for name, _ in ENGINES])
 async def serving(
     request: pytest.FixtureRequest, demo_artifacts: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Serving]:
@@ -86,6 +87,8 @@ async def test_the_engine_says_what_it_is_and_where_it_computes(serving: Serving
     assert info.engine == serving.process.name
     assert info.version[0].isdigit()
     assert (info.accelerator, info.layers_offloaded, info.context) == ("cpu", 0, 512)
+    libraries = {"xllamacpp": "llama.cpp", "llama-cpp-python": "llama.cpp", "mlx-lm": "mlx"}
+    assert accelerator.told(info).startswith(f"cpu ({libraries.get(info.engine, 'onnxruntime')}: ")
     assert info.layers in (30, 31)  # llama.cpp counts the output layer too
     memory = await serving.process.memory()
     assert memory.rss_bytes > 50 << 20
