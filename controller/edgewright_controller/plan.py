@@ -96,15 +96,18 @@ def plan(manifest: Manifest, world: World, *, again: bool = False) -> Plan:
     """
     assignments = manifest.assignments()
     planner = _Planner(manifest, world, again, {(a.model, a.profile) for a in assignments.values()})
-    changes, misfits = [], []
+    changes, misfits, expected = [], [], []
     for device in sorted({*assignments, *manifest.retired}):
         fact = world.devices.get(device, DeviceFact(enrolled=False))
         assignment = assignments.get(device)
         change = planner.change(assignment, fact) if assignment else _removal(device, fact)
         changes.append(change)
-        if assignment and change.kind in (Kind.INSTALL, Kind.UPDATE, Kind.UNENROLLED):
+        if assignment and change.kind in (Kind.INSTALL, Kind.UPDATE):
             misfits += planner.misfits(assignment, fact, change.release)
-    warnings = (*manifest.warnings(), *planner.warnings(assignments), *_left_alone(manifest, world))
+        elif assignment and change.kind is Kind.UNENROLLED:
+            # Nothing goes out to it yet, so it must not hold up the others.
+            expected += [misfit.message for misfit in planner.misfits(assignment, fact, change.release)]
+    warnings = (*manifest.warnings(), *planner.warnings(assignments), *expected, *_left_alone(manifest, world))
     return Plan(tuple(planner.builds.values()), tuple(changes), tuple(misfits), warnings)
 
 

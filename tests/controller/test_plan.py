@@ -241,6 +241,14 @@ def test_what_does_not_fit_is_said_in_bytes() -> None:
         assert f"needs about {misfit.needed_bytes - misfit.available_bytes:,} bytes more" in misfit.message
 
 
+def test_what_will_not_fit_a_device_that_is_not_enrolled_is_a_warning_and_holds_up_nobody() -> None:
+    fleet = manifest(('memory = "8GB"\noptions', 'memory = "1MB"\noptions'))
+    assert [misfit.device for misfit in plan(fleet, FRESH).misfits] == ["jetson-01", "jetson-02"]
+    expected = plan(fleet, _with_devices(FRESH, jetson_01=DeviceFact(enrolled=False)))
+    assert [misfit.device for misfit in expected.misfits] == ["jetson-02"]
+    assert [warning.split(" needs about ")[0] for warning in expected.warnings] == ["jetson-01: memory:"]
+
+
 def test_the_version_that_is_replaced_counts_during_the_swap() -> None:
     fleet = manifest()
     world = _with_builds(FRESH, fleet)

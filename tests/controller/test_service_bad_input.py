@@ -82,6 +82,14 @@ async def test_a_release_too_large_for_a_device_is_refused_in_bytes(fleet: Contr
     assert "bytes more" in words(refusal.value)
 
 
+async def test_a_device_that_is_not_enrolled_and_too_small_is_a_warning(fleet: Controller, tmp_path: Path) -> None:
+    text = manifest(tmp_path, ["jetson-01"]).replace('memory = "8GB"', 'memory = "1MB"')
+    events = await fleet.apply(text, tmp_path)
+    assert result(events).succeeded
+    warnings = [warning for event in events for warning in event.plan.warnings]
+    assert any(warning.startswith("jetson-01: memory: needs ") for warning in warnings), warnings
+
+
 async def test_a_device_that_is_not_enrolled_is_planned_and_left_alone(fleet: Controller, tmp_path: Path) -> None:
     ended = result(await fleet.apply(manifest(tmp_path, ["jetson-01"]), tmp_path))
     assert ended.succeeded
