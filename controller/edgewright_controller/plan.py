@@ -118,7 +118,6 @@ def release_of(manifest: Manifest, assignment: Assignment, build: BuildFact, wor
     prediction must not send a fleet the same bytes under a new name.
     """
     profile = manifest.profiles[assignment.profile]
-    source = world.sources.get(assignment.model)
     served_name = manifest.models[assignment.model].served_name
     release = Release(
         model=assignment.model,
@@ -126,7 +125,7 @@ def release_of(manifest: Manifest, assignment: Assignment, build: BuildFact, wor
         runtime=profile.runtime,
         artifact=build.artifact,
         accelerator=profile.accelerator,
-        memory_bytes=fit.memory_bytes(profile, build.size_bytes, source.model if source else None),
+        memory_bytes=fit.memory_bytes(profile, build.size_bytes, world.shape(assignment.model)),
         options=profile.runtime_options | ({"served_name": served_name} if served_name else {}),
         probes=manifest.release_probes(assignment),
     )
@@ -236,8 +235,7 @@ class _Planner:
         """What the device lacks for its release, as far as it is known."""
         profile = self.manifest.profiles[assignment.profile]
         build = self.builds[self._keys[assignment.model, assignment.profile]]
-        source = self.world.sources.get(assignment.model)
-        memory = fit.memory_bytes(profile, build.size_bytes, source.model if source else None)
+        memory = fit.memory_bytes(profile, build.size_bytes, self.world.shape(assignment.model))
         old = self._load(fact.active_release)
         new = Load(memory, build.size_bytes, known=build.cached)
         if old and release and self.world.releases[fact.active_release].artifact == release.artifact:
@@ -277,16 +275,25 @@ class _Planner:
                 found.setdefault(text, []).append(device)
             if profile.accelerator != "cpu" and profile.accelerator not in seen.accelerators:
                 found.setdefault(f"reports no {profile.accelerator} accelerator", []).append(device)
-        return [*self._too_long_contexts(), *(f"{_listed(devices)}: {text}" for text, devices in found.items())]
+        about_models = (*self._too_long_contexts(), *self._unknown_shapes())
+        return [*about_models, *(f"{_listed(devices)}: {text}" for text, devices in found.items())]
 
     def _too_long_contexts(self) -> Iterable[str]:
         for model, profile_name in self._keys:
-            source = self.world.sources.get(model)
-            trained = source.model.context if source and source.model else 0
+            shape = self.world.shape(model)
+            trained = shape.context if shape else 0
             context = self.manifest.profiles[profile_name].options.context
             if 0 < trained < context:
                 key = f"profiles.{profile_name}.options.context"
                 yield f"{key}: {context:,} is more than models.{model} was trained for: {trained:,}"
+
+    def _unknown_shapes(self) -> Iterable[str]:
+        for model, profile_name in self._keys:
+            if self.world.shape(model) is None:
+                yield (
+                    f"profiles.{profile_name}: memory for its context is not counted, because "
+                    f"models.{model}.source is no checkpoint that tells the model's shape"
+                )
 
 
 def _predicted(recipe: Recipe, source: SourceFact) -> int:

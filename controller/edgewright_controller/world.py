@@ -70,15 +70,22 @@ class DeviceFact:
 class World:
     """Everything that a plan looks at.
 
-    `builds` is by build key. `sources` is by the model's id; a model that is only shipped prebuilt needs none.
-    `prebuilt` is by the path in the resolved manifest. `toolchains` is by runtime. `releases` are those that
-    devices serve, are to serve, or that were rolled back, by digest.
+    `builds` is by build key. `sources` is by the model's id. `shapes` is what is known of models that are only
+    shipped prebuilt, by the model's id; it may lack some. `prebuilt` is by the path in the resolved manifest.
+    `toolchains` is by runtime. `releases` are those that devices serve, are to serve, or that were rolled back, by
+    digest.
     """
 
     builds: Mapping[str, BuildFact] = field(default_factory=dict)
     devices: Mapping[str, DeviceFact] = field(default_factory=dict)
     rolled_back: frozenset[str] = frozenset()
     sources: Mapping[str, SourceFact] = field(default_factory=dict)
+    shapes: Mapping[str, ModelFacts] = field(default_factory=dict)
     prebuilt: Mapping[str, SourceFact] = field(default_factory=dict)
     toolchains: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     releases: Mapping[str, Release] = field(default_factory=dict)
+
+    def shape(self, model: str) -> ModelFacts | None:
+        """What the model looks like, as far as anybody knows."""
+        source = self.sources.get(model)
+        return source.model if source else self.shapes.get(model)

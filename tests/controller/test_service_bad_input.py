@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 
 from edgewright_contract.v1 import operator_pb2
+from tests.controller import checkpoints
 from tests.controller.service_rig import Controller, controller, manifest, result, words
 
 
@@ -80,6 +81,22 @@ async def test_a_release_too_large_for_a_device_is_refused_in_bytes(fleet: Contr
     assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "jetson-01" in words(refusal.value)
     assert "bytes more" in words(refusal.value)
+
+
+async def test_the_context_of_a_prebuilt_model_is_counted_when_its_checkpoint_is_at_hand(
+    fleet: Controller, tmp_path: Path
+) -> None:
+    await fleet.enrol("jetson-01")
+    text = manifest(tmp_path, ["jetson-01"]).replace('memory = "8GB"', 'memory = "40MB"')
+    text = text.replace('prebuilt = "', 'options = { context = 1048576 }\nprebuilt = "')
+    asked = operator_pb2.PlanRequest(manifest=text, file="fleet.toml", folder=str(tmp_path))
+    without = await fleet.operator.Plan(asked, timeout=10)
+    assert list(without.misfits) == []
+    assert any("memory for its context is not counted" in warning for warning in without.warnings)
+    checkpoints.write(tmp_path / "unused")
+    counted = await fleet.operator.Plan(asked, timeout=10)
+    assert [(misfit.device, misfit.what) for misfit in counted.misfits] == [("jetson-01", "memory")]
+    assert not any("is not counted" in warning for warning in counted.warnings)
 
 
 async def test_a_device_that_is_not_enrolled_and_too_small_is_a_warning(fleet: Controller, tmp_path: Path) -> None:

@@ -103,6 +103,15 @@ def inspect(folder: Path, hashes: Hashes | None = None) -> Source:
         raise SourceError(f"{error.filename or folder}: {error.strerror}") from error
 
 
+def describe(folder: Path) -> ModelFacts:
+    """What a checkpoint's config.json and headers say, without reading its weights. Raises SourceError."""
+    try:
+        config = _json(_folder(folder) / "config.json")
+        return _facts(folder, config, _weights(folder))
+    except OSError as error:
+        raise SourceError(f"{error.filename or folder}: {error.strerror}") from error
+
+
 def inspect_prebuilt(path: Path, runtime: str, hashes: Hashes | None = None) -> Source:
     """Look at an artifact that was made elsewhere: a folder, or for gguf also one file. Raises SourceError.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from edgewright_contract.release import Release
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.compile.builder import Builder
 from edgewright_controller.compile.hashing import Hashes
-from edgewright_controller.compile.source import Source, SourceError, inspect, inspect_prebuilt
+from edgewright_controller.compile.source import ModelFacts, Source, SourceError, describe, inspect, inspect_prebuilt
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.compile.toolchain import ToolchainMissing
 from edgewright_controller.ledger import Ledger, NotInLedger, artifacts, devices, releases
@@ -22,6 +23,8 @@ from edgewright_controller.manifest import Manifest
 from edgewright_controller.service import standing
 from edgewright_controller.service.change import BadInput, ChangeRefused
 from edgewright_controller.world import BuildFact, DeviceFact, InventoryFact, Outcome, SourceFact, World
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Surveyor:
             devices=known.devices,
             rolled_back=known.rolled_back,
             sources={name: _fact(source) for name, source in sources.items()},
+            shapes=await asyncio.to_thread(_shapes, manifest, sources),
             prebuilt={path: _fact(source) for path, source in prebuilt.items()},
             toolchains=toolchains,
             releases=known.releases,
@@ -92,6 +96,18 @@ class Surveyor:
             }
         except ToolchainMissing as error:
             raise ChangeRefused(str(error)) from error
+
+
+def _shapes(manifest: Manifest, inspected: Mapping[str, Source]) -> dict[str, ModelFacts]:
+    """Of models that are only shipped prebuilt, where the checkpoint lies at hand; nothing is compiled from it."""
+    shapes: dict[str, ModelFacts] = {}
+    for model in {assignment.model for assignment in manifest.assignments().values()} - inspected.keys():
+        try:
+            shapes[model] = describe(Path(manifest.models[model].source))
+        except SourceError as error:
+            # The plan warns of what it then cannot count.
+            _log.info("models.%s: %s", model, error)
+    return shapes
 
 
 @dataclass(frozen=True)
