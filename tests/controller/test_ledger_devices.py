@@ -191,7 +191,7 @@ def test_rolled_back_releases_can_be_allowed_again(tmp_path: Path) -> None:
 
 
 def test_builds_are_found_by_key(tmp_path: Path) -> None:
-    build = artifacts.BuildRow("k1", "a" * 64, 1 << 40, 1 << 33, "gguf", 5)
+    build = artifacts.BuildRow("k1", "a" * 64, 1 << 40, "gguf", 5)
     with opened(tmp_path) as ledger:
         with pytest.raises(LedgerError, match="FOREIGN KEY"):
             ledger.write_now(lambda c: artifacts.put_build(c, build))

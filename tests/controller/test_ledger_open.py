@@ -6,11 +6,22 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
-from edgewright_controller.ledger import FleetMismatch, Ledger, LedgerDamaged, LedgerError, fleet, migrate, tables
+from edgewright_controller.ledger import (
+    FleetMismatch,
+    Ledger,
+    LedgerDamaged,
+    LedgerError,
+    artifacts,
+    fleet,
+    migrate,
+    tables,
+)
 from tests.controller.ledger_rows import opened
 
 
@@ -28,6 +39,26 @@ def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> None:
         ledger.write_now(lambda c: fleet.bind(c, "demo", 2))
         with pytest.raises(FleetMismatch, match="belongs to fleet 'demo', not 'other'"):
             ledger.write_now(lambda c: fleet.bind(c, "other", 3))
+
+
+def test_a_ledger_of_the_first_version_keeps_its_builds(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    with engine.connect() as connection, connection.begin():
+        first = Config()
+        first.set_main_option("script_location", str(migrate.FOLDER))
+        first.attributes["connection"] = connection
+        command.upgrade(first, "0001")
+        connection.execute(text("INSERT INTO artifacts VALUES ('a', 7, 1, 'i', 1)"))
+        connection.execute(
+            text(
+                "INSERT INTO builds (build_key, bundle, size, memory_bytes, runtime, made_ms)"
+                " VALUES ('k', 'a', 7, 7, 'gguf', 5)"
+            )
+        )
+    engine.dispose()
+    with opened(tmp_path) as ledger:
+        assert ledger.read_now(artifacts.builds) == {"k": artifacts.BuildRow("k", "a", 7, "gguf", 5)}
+        assert ledger.read_now(lambda c: compare_metadata(MigrationContext.configure(c), tables.metadata)) == []
 
 
 def test_it_is_durable_and_checks_references(tmp_path: Path) -> None:

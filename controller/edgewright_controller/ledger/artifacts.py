@@ -25,12 +25,11 @@ class ArtifactRow:
 
 @dataclass(frozen=True)
 class BuildRow:
-    """What a build key gave. `memory_bytes`: what a device must have free to load it, as predicted."""
+    """What a build key gave. `size` in bytes."""
 
     build_key: str
     bundle: str
     size: int
-    memory_bytes: int
     runtime: str
     made_ms: int
 

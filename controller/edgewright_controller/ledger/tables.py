@@ -52,7 +52,6 @@ builds = Table(
     Column("build_key", String(64), primary_key=True),
     Column("bundle", String(64), ForeignKey("artifacts.bundle"), nullable=False),
     Column("size", BigInteger, nullable=False),
-    Column("memory_bytes", BigInteger, nullable=False),
     Column("runtime", String(16), nullable=False),
     Column("made_ms", BigInteger, nullable=False),
 )

@@ -77,9 +77,7 @@ class Compiling:
             artifact.bundle, artifact.size, artifact.bundle_length, artifact.block_index, artifact.block_index_length
         )
         made_ms = int(now.timestamp() * 1000)
-        runtime = build.recipe.runtime
-        # How much memory it takes depends on a release's options too; never less than its own bytes.
-        made = artifacts.BuildRow(build.key, artifact.bundle, artifact.size, artifact.size, runtime, made_ms)
+        made = artifacts.BuildRow(build.key, artifact.bundle, artifact.size, build.recipe.runtime, made_ms)
 
         def enter(connection: Connection) -> None:
             artifacts.put(connection, row)
