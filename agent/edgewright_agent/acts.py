@@ -113,7 +113,7 @@ class DeviceActs:
         try:
             await asyncio.to_thread(self._slots.verify, known.release.artifact)
         except ArtifactDamaged as error:
-            self._serving.routes.expect(known.release.model, str(error))
+            self._serving.routes.expect(known.release.served_name, str(error))
             await asyncio.to_thread(self._slots.remove, known.release.artifact)
             raise ActFailed(Fault.ARTIFACT_CORRUPT, str(error)) from error
         await self._serving.resume(self._spec(known))
@@ -278,7 +278,8 @@ class DeviceActs:
     def _spec(self, known: KnownRelease) -> EngineSpec:
         release = known.release
         artifact = str(self._slots.artifact(release.artifact))
-        return EngineSpec(release.runtime, artifact, release.model, release.accelerator, dict(release.options))
+        options = {key: value for key, value in release.options.items() if key != "served_name"}  # not the engine's
+        return EngineSpec(release.runtime, artifact, release.served_name, release.accelerator, options)
 
 
 def told(error: EngineFailed) -> str:

@@ -160,10 +160,11 @@ class Agent:
         while True:
             await asyncio.sleep(self._config.telemetry_s)
             window = self._meter.snapshot(time.monotonic())
-            model = next(iter(self._routes.models), "")
             try:
+                # The model by its id, as the manifest has it; clients may know it under another name.
+                model = self.status().active_model
                 report = await gauges.report(window, self._serving, model, self._outbox.depth())
-            except (OSError, psutil.Error) as error:
+            except (OSError, psutil.Error, StateDamaged) as error:
                 _log.warning("no telemetry this time: %s", error)
             else:
                 self._outbox.telemetry(report)

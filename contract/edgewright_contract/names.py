@@ -11,7 +11,10 @@ import re
 from typing import Final
 
 ID_PATTERN: Final = r"[a-z0-9][a-z0-9-]{0,62}"
+# What clients ask for may look as people know models: "assistant", "meta/llama-3.2:1b".
+SERVED_NAME_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}"
 _ID = re.compile(ID_PATTERN)
+_SERVED_NAME = re.compile(SERVED_NAME_PATTERN)
 _URI = re.compile(rf"edgewright://({ID_PATTERN})/device/({ID_PATTERN})")
 
 TOPIC_ROOT: Final = "edgewright/v1"
@@ -25,6 +28,11 @@ SERVICE_PREFIX: Final = "service."
 def is_id(text: str) -> bool:
     """Whether `text` may name a device, model, profile, group or fleet."""
     return _ID.fullmatch(text) is not None
+
+
+def is_served_name(text: str) -> bool:
+    """Whether `text` may be the name under which clients ask for a model."""
+    return _SERVED_NAME.fullmatch(text) is not None
 
 
 def device_uri(fleet: str, device: str) -> str:

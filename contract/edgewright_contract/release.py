@@ -44,7 +44,8 @@ class Probe:
 @dataclass(frozen=True)
 class Release:
     """One model for one profile. `artifact` and `engine` are bundle digests; `engine` may be empty,
-    which means the engine that the device has. `options` are the runtime's: context, parallel, threads…
+    which means the engine that the device has. `options` are the runtime's: context, parallel, threads…; one is
+    the gateway's: `served_name`.
     `memory_bytes` is what the device must have free to load it, as predicted at build time."""
 
     model: str
@@ -61,6 +62,11 @@ class Release:
     def hw_class(self) -> str:
         """The kind of hardware that the image repository must name for the artifact."""
         return hw_class(self.runtime, self.accelerator)
+
+    @property
+    def served_name(self) -> str:
+        """The name that clients ask for: the option of this name, else the model's id."""
+        return str(self.options.get("served_name", self.model))
 
     def to_json(self) -> dict[str, Any]:
         """The document, ready for `canonical.encode`."""
@@ -124,6 +130,9 @@ def _check(release: Release) -> None:
     for key, option in release.options.items():
         if not isinstance(key, str) or not isinstance(option, str | int | bool):
             raise ReleaseError(f"options.{key}: {option!r} is neither text, a whole number nor a boolean")
+    served_name = release.options.get("served_name", release.model)
+    if not isinstance(served_name, str) or not names.is_served_name(served_name):
+        raise ReleaseError(f"options.served_name: {served_name!r} is not a name that clients could ask for")
     if len(release.probes) > MAX_PROBES:
         raise ReleaseError(f"{len(release.probes)} probes; at most {MAX_PROBES}")
     for probe in release.probes:

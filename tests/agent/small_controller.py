@@ -60,14 +60,17 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
     def token(self) -> str:
         return self._enrolments.create(DEVICE, 3600, datetime.now(timezone.utc))
 
-    def release(self, name: str, probe: Probe = SOUND, size: int = 1 << 20, **how: Any) -> tuple[Release, ImageTarget]:
+    def release(
+        self, name: str, probe: Probe = SOUND, size: int = 1 << 20, served_name: str = "", **how: Any
+    ) -> tuple[Release, ImageTarget]:
         """A published release whose engine behaves as `how` says (echo_engine.py)."""
         artifact = echo.artifact(self._folder / "artifacts" / name, name=name, **how)
         weights = name.encode() * (size // len(name))
         (artifact / "model.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0) + weights)
         target = self.add(artifact)
         self._image.publish([target], datetime.now(timezone.utc))
-        release = Release("smollm2", "jetson", "gguf", target.bundle, "cpu", 1 << 20, {}, (probe,))
+        options = {"served_name": served_name} if served_name else {}
+        release = Release("smollm2", "jetson", "gguf", target.bundle, "cpu", 1 << 20, options, (probe,))
         return release, target
 
     def want(self, generation: int, wanted: tuple[Release, ImageTarget] | None) -> None:

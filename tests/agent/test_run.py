@@ -76,16 +76,26 @@ class AgentProcess:
             self._process.send_signal(number)
         return self._process.wait(30)
 
-    def ask(self, text: str = "hello there") -> str:
+    def ask(self, text: str = "hello there", model: str = "smollm2") -> str:
         """The answer of whatever serves. Raises OSError, or AssertionError for any refusal."""
         connection = http.client.HTTPConnection(self.base.removeprefix("http://"), timeout=20)
-        body = json.dumps({"model": "smollm2", "messages": [{"role": "user", "content": text}]})
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": text}]})
         connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         document: Any = json.loads(answer.read())
         connection.close()
         assert answer.status == 200, document
         return str(document["choices"][0]["message"]["content"])
+
+    def get(self, path: str) -> Any:
+        """The gateway's document at `path`."""
+        connection = http.client.HTTPConnection(self.base.removeprefix("http://"), timeout=20)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        document: Any = json.loads(answer.read())
+        connection.close()
+        assert answer.status == 200, document
+        return document
 
 
 class Traffic:
@@ -144,6 +154,25 @@ def test_a_device_gets_its_first_release_and_serves_it(agent: AgentProcess, cont
     assert f"serves:    smollm2, release {wanted[0].digest[:12]}" in shown.stdout
     read = json.loads(agent.command("status", "--json").stdout)
     assert (read["running"], read["health"]["status"], read["outcome"]) == (True, "ok", "succeeded")
+
+
+def test_clients_ask_for_the_served_name_and_it_outlives_a_restart(
+    agent: AgentProcess, controller: SmallController
+) -> None:
+    controller.want(1, controller.release("one", prefix="v1 "))
+    controller.ended(1)
+    assert agent.ask() == "v1 hello there"
+    controller.want(2, controller.release("two", served_name="org/assistant", prefix="v2 "))
+    status = controller.ended(2)
+    assert (status.outcome, status.active_model) == (agent_pb2.OUTCOME_SUCCEEDED, "smollm2")
+    for _ in range(2):
+        assert agent.ask(model="org/assistant") == "v2 hello there"
+        with pytest.raises(AssertionError, match=r"'smollm2' does not exist on this device; there is org/assistant"):
+            agent.ask()
+        assert agent.get("/v1/models/org/assistant")["id"] == "org/assistant"
+        assert agent.get("/health")["model"] == "org/assistant"
+        agent.end()
+        agent.start()
 
 
 def test_bad_releases_never_take_traffic_and_a_corrected_one_does(

@@ -45,6 +45,12 @@ def test_every_part_of_a_release_is_in_its_digest() -> None:
     assert len({r.digest for r in [RELEASE, *others]}) == len(others) + 1
 
 
+def test_a_release_is_served_under_its_models_id_or_under_the_name_that_it_gives() -> None:
+    assert RELEASE.served_name == RELEASE.model
+    named = release.from_json(replace(RELEASE, options={"served_name": "org/assistant:1b"}).to_json())
+    assert named.served_name == "org/assistant:1b"
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -57,6 +63,9 @@ def test_every_part_of_a_release_is_in_its_digest() -> None:
         {"options": {"context": 1.5}},
         {"options": {"nested": {}}},
         {"options": []},
+        {"options": {"served_name": ""}},
+        {"options": {"served_name": 7}},
+        {"options": {"served_name": "a\n"}},
         {"probes": [{"name": "p", "prompt": ""}]},
         {"probes": [{"name": "p", "prompt": "x", "expect": "a", "expect_regex": "b"}]},
         {"probes": [{"name": "p", "prompt": "x", "expect_regex": "("}]},

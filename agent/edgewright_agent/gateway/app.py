@@ -58,7 +58,7 @@ class Gateway:
                 web.post("/v1/chat/completions", self._completions("/chat/completions")),
                 web.post("/v1/completions", self._completions("/completions")),
                 web.get("/v1/models", self._models),
-                web.get("/v1/models/{model}", self._model),
+                web.get("/v1/models/{model:.+}", self._model),
                 web.get("/health", self._health),
             ]
         )

@@ -11,13 +11,13 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from edgewright_contract import release
+from edgewright_contract import names, release
 from edgewright_controller.manifest.assignment import Assignment, assign
 from edgewright_controller.manifest.errors import ManifestError, Problem, dotted
 from edgewright_controller.manifest.profiles import Id, Labels, Match, Profile, Table
 from edgewright_controller.manifest.quantities import FirstWave, LocalPath, Seconds, devices_of_share
 
-_SERVED_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
+_SERVED_NAME = f"^{names.SERVED_NAME_PATTERN}$"
 
 
 class Fleet(Table):
