@@ -9,6 +9,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 MODEL  := .cache/demo/smollm2
 ARGS   ?=
 BENCH  ?= demo
+# Most tests wait for processes rather than compute; a file's tests stay together, since they share what they started.
+TESTS  ?= -n 3 --dist loadfile
 # A Python 3.10 to run the agent's tests on as well: devices have it. Empty where none is installed.
 PYTHON310 := $(shell tools/find_python310.sh)
 
@@ -64,7 +66,7 @@ check: $(VENV)/.ready
 	$(BIN)/python tools/check_wire.py
 
 test: check mosquitto $(MODEL)/config.json
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 ifneq ($(PYTHON310),)
 	@$(MAKE) --no-print-directory test310
 else
@@ -80,7 +82,7 @@ endif
 
 .PHONY: test310
 test310: .venv310/.ready
-	.venv310/bin/python -m pytest tests/contract tests/agent -m "not toolchain and not controller"
+	.venv310/bin/python -m pytest $(TESTS) tests/contract tests/agent -m "not toolchain and not controller"
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,14 @@ from edgewright_controller.manifest import parse
 
 async def build_all(model: Path, manifest: Path, cache: Path) -> Mapping[str, Path]:
     """Runtime → artifact folder for each profile of `manifest`, whose runtimes must differ."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        # Tests run in several processes; the first builds, the others wait and find.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return await _build_all(model, manifest, cache)
+
+
+async def _build_all(model: Path, manifest: Path, cache: Path) -> Mapping[str, Path]:
     store = ArtifactStore(cache / "store")
     builder = Builder(store, cache, toolchain.default_interpreters(), threads=2)
     source = sources.inspect(model)
