@@ -18,6 +18,23 @@ from tests.end_to_end.room import Room, wait_until
 pytestmark = [pytest.mark.toolchain, pytest.mark.timeout(600)]
 
 
+def test_an_apply_without_a_change_starts_no_child_process(room: Room) -> None:
+    assert room.apply(room.manifest()).succeeded
+    controller = room.controller()
+    children, faults = controller.children(), ended_children_faults(controller.pid)
+    result = room.apply(room.manifest())
+    assert result.succeeded
+    assert result.builds_made == 0
+    assert controller.children() == children
+    assert ended_children_faults(controller.pid) == faults
+
+
+def ended_children_faults(pid: int) -> int:
+    """Minor page faults of all children that this process has waited for: it rises with each, however short-lived."""
+    # proc(5), /proc/pid/stat: cminflt is field 11; the command in field 2 may hold blanks, so count from its end.
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[8])
+
+
 def test_a_killed_engine_comes_back_and_no_request_is_lost_for_good(room: Room) -> None:
     assert room.answers()
     engine = room.engine()
