@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import grpc
 import tomli
@@ -22,6 +22,9 @@ CALL_S: Final = 60.0
 PING_EVERY_MS: Final = 30_000
 MAX_MESSAGE_BYTES: Final = 64 << 20
 _KEYS: Final = ("address", "certificate", "key", "ca")
+
+# What can be done to a rollout, by the wire's names.
+Control = Literal["ACTION_PAUSE", "ACTION_RESUME", "ACTION_ABORT_KEEP", "ACTION_ABORT_REVERT"]
 
 # What the network, not the controller, says.
 _UNREACHABLE: Final = (
@@ -146,6 +149,18 @@ class Fleet:
     def rollback(self, release: str = "", devices: Sequence[str] = ()) -> Iterator[operator_pb2.ApplyEvent]:
         """Return devices to the release before, and follow it; the last event holds a result."""
         return self._many(self._stub.Rollback, operator_pb2.RollbackRequest(release=release, devices=devices))
+
+    def control(self, rollout: str, action: Control, reason: str = "") -> operator_pb2.ControlRolloutResponse:
+        """Pause, resume or abort a rollout."""
+        request = operator_pb2.ControlRolloutRequest(rollout=rollout, action=action, reason=reason)
+        response: operator_pb2.ControlRolloutResponse = self._once(self._stub.ControlRollout, request)
+        return response
+
+    def rollouts(self, limit: int = 0) -> operator_pb2.ListRolloutsResponse:
+        """Rollouts, the newest first, also those that ended; `limit` 0: as many as the controller gives."""
+        request = operator_pb2.ListRolloutsRequest(limit=limit)
+        response: operator_pb2.ListRolloutsResponse = self._once(self._stub.ListRollouts, request)
+        return response
 
     def status(self, devices: Sequence[str] = (), limit: int = 0) -> operator_pb2.StatusResponse:
         """What the controller knows of the fleet."""

@@ -175,7 +175,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         mqtt_address=broker,
     )
     _add(work, AgentService(gate, check_ins, Blocks(store)), agent_pb2_grpc.add_AgentServicer_to_server)
-    operators = OperatorService(gate, jobs, overview, tokens, ingest)
+    operators = OperatorService(gate, jobs, runner, overview, tokens, ingest=ingest)
     _add(work, operators, operator_pb2_grpc.add_OperatorServicer_to_server)
     _add(enrol, EnrolmentService(tokens.redeem, welcome), enrolment_pb2_grpc.add_EnrolmentServicer_to_server)
     upkeep.start()

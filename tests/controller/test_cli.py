@@ -60,12 +60,14 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     return error
 
 
-@pytest.mark.parametrize("verb", ["status", "devices", "tail", "rollback"])
+@pytest.mark.parametrize(
+    "verb", ["status", "devices", "tail", "rollback", "rollout list", "rollout resume rollout-1", "rollout abort r"]
+)
 def test_without_a_controller_each_verb_says_how_to_start_one(
     verb: str, config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgewright_controller.client.CONNECT_S", 0.3)
-    assert run([verb, "--config", str(config)]) == 1
+    assert run([*verb.split(), "--config", str(config)]) == 1
     assert "no controller at 127.0.0.1:" in (error := said(capsys))
     assert "edgewright serve" in error
 

@@ -120,6 +120,15 @@ def test_the_verbs_against_a_controller_with_its_broker(tmp_path: Path, capsys: 
             assert "--again" in capsys.readouterr().err
             assert run(["rollback", "mac-09", *config]) == 2
             assert "there is no device 'mac-09'" in capsys.readouterr().err
+            assert run(["rollout", "pause", "rollout-1", *config]) == 1
+            assert "rollout-1 has ended already; it succeeded" in capsys.readouterr().err
+            assert run(["rollout", "abort", "rollout-9", "--revert", *config]) == 2
+            assert "there is no rollout 'rollout-9'" in capsys.readouterr().err
+            assert run(["rollout", "list", *config]) == 0
+            listed = capsys.readouterr().out
+            assert all(name in listed for name in ("rollout-1", "rollout-2", "rollout-3", "apply of", "rollback of"))
+            assert run(["rollout", "list", "--limit", "1", "--json", *config]) == 0
+            assert [one["rollout"] for one in json.loads(capsys.readouterr().out)["rollouts"]] == ["rollout-3"]
         assert run(["status", "--json", *config]) == 0
         answer = json.loads(capsys.readouterr().out)
         assert answer["broker_connected"]

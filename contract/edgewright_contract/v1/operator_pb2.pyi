@@ -197,6 +197,46 @@ class ApplyEvent(_message.Message):
     plan: PlanResponse
     def __init__(self, build: _Optional[_Union[BuildProgress, _Mapping]] = ..., rollout: _Optional[_Union[RolloutProgress, _Mapping]] = ..., device: _Optional[_Union[DeviceProgress, _Mapping]] = ..., message: _Optional[str] = ..., result: _Optional[_Union[ApplyResult, _Mapping]] = ..., plan: _Optional[_Union[PlanResponse, _Mapping]] = ...) -> None: ...
 
+class ControlRolloutRequest(_message.Message):
+    __slots__ = ("rollout", "action", "reason")
+    class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ACTION_UNSPECIFIED: _ClassVar[ControlRolloutRequest.Action]
+        ACTION_PAUSE: _ClassVar[ControlRolloutRequest.Action]
+        ACTION_RESUME: _ClassVar[ControlRolloutRequest.Action]
+        ACTION_ABORT_KEEP: _ClassVar[ControlRolloutRequest.Action]
+        ACTION_ABORT_REVERT: _ClassVar[ControlRolloutRequest.Action]
+    ACTION_UNSPECIFIED: ControlRolloutRequest.Action
+    ACTION_PAUSE: ControlRolloutRequest.Action
+    ACTION_RESUME: ControlRolloutRequest.Action
+    ACTION_ABORT_KEEP: ControlRolloutRequest.Action
+    ACTION_ABORT_REVERT: ControlRolloutRequest.Action
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    rollout: str
+    action: ControlRolloutRequest.Action
+    reason: str
+    def __init__(self, rollout: _Optional[str] = ..., action: _Optional[_Union[ControlRolloutRequest.Action, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ControlRolloutResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    def __init__(self, state: _Optional[str] = ...) -> None: ...
+
+class ListRolloutsRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class ListRolloutsResponse(_message.Message):
+    __slots__ = ("rollouts",)
+    ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
+    rollouts: _containers.RepeatedCompositeFieldContainer[RolloutView]
+    def __init__(self, rollouts: _Optional[_Iterable[_Union[RolloutView, _Mapping]]] = ...) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ("devices", "limit")
     DEVICES_FIELD_NUMBER: _ClassVar[int]
@@ -234,7 +274,7 @@ class DeviceView(_message.Message):
     def __init__(self, device: _Optional[str] = ..., enrolled: _Optional[bool] = ..., online: _Optional[bool] = ..., seen_s_ago: _Optional[float] = ..., desired_generation: _Optional[int] = ..., desired_release: _Optional[str] = ..., model: _Optional[str] = ..., profile: _Optional[str] = ..., status: _Optional[_Union[_agent_pb2.DeviceStatus, _Mapping]] = ..., inventory: _Optional[_Union[_agent_pb2.Inventory, _Mapping]] = ..., telemetry: _Optional[_Union[_telemetry_pb2.Telemetry, _Mapping]] = ..., rollout_state: _Optional[str] = ...) -> None: ...
 
 class RolloutView(_message.Message):
-    __slots__ = ("rollout", "state", "reason", "wave", "waves", "devices_by_state")
+    __slots__ = ("rollout", "state", "reason", "wave", "waves", "devices_by_state", "what", "by", "created_unix_ms")
     class DevicesByStateEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -248,13 +288,19 @@ class RolloutView(_message.Message):
     WAVE_FIELD_NUMBER: _ClassVar[int]
     WAVES_FIELD_NUMBER: _ClassVar[int]
     DEVICES_BY_STATE_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    CREATED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     rollout: str
     state: str
     reason: str
     wave: int
     waves: int
     devices_by_state: _containers.ScalarMap[str, int]
-    def __init__(self, rollout: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., wave: _Optional[int] = ..., waves: _Optional[int] = ..., devices_by_state: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    what: str
+    by: str
+    created_unix_ms: int
+    def __init__(self, rollout: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., wave: _Optional[int] = ..., waves: _Optional[int] = ..., devices_by_state: _Optional[_Mapping[str, int]] = ..., what: _Optional[str] = ..., by: _Optional[str] = ..., created_unix_ms: _Optional[int] = ...) -> None: ...
 
 class StatusResponse(_message.Message):
     __slots__ = ("fleet", "controller_version", "devices", "rollouts", "broker_connected", "telemetry_stored")

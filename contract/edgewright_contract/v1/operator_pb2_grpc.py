@@ -49,6 +49,16 @@ class OperatorStub:
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.RollbackRequest.SerializeToString,
                 response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ApplyEvent.FromString,
                 _registered_method=True)
+        self.ControlRollout = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/ControlRollout',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ControlRolloutRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ControlRolloutResponse.FromString,
+                _registered_method=True)
+        self.ListRollouts = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/ListRollouts',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ListRolloutsRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ListRolloutsResponse.FromString,
+                _registered_method=True)
         self.Status = channel.unary_unary(
                 '/edgewright_contract.v1.Operator/Status',
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.StatusRequest.SerializeToString,
@@ -83,6 +93,19 @@ class OperatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Rollback(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ControlRollout(self, request, context):
+        """What was offered before a pause goes on. An abort returns devices under way to what they had.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRollouts(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +146,16 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.Rollback,
                     request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.RollbackRequest.FromString,
                     response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ApplyEvent.SerializeToString,
+            ),
+            'ControlRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ControlRollout,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ControlRolloutRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ControlRolloutResponse.SerializeToString,
+            ),
+            'ListRollouts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRollouts,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ListRolloutsRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ListRolloutsResponse.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
@@ -221,6 +254,60 @@ class Operator:
             '/edgewright_contract.v1.Operator/Rollback',
             edgewright__contract_dot_v1_dot_operator__pb2.RollbackRequest.SerializeToString,
             edgewright__contract_dot_v1_dot_operator__pb2.ApplyEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ControlRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/ControlRollout',
+            edgewright__contract_dot_v1_dot_operator__pb2.ControlRolloutRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.ControlRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRollouts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/ListRollouts',
+            edgewright__contract_dot_v1_dot_operator__pb2.ListRolloutsRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.ListRolloutsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,7 +10,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from edgewright_controller.cli import apply, demo, devices, enroll, plan, rollback, schema, serve, status, tail
+from edgewright_controller.cli import apply, demo, devices, enroll, plan, rollback, rollout, schema, serve, status, tail
 from edgewright_controller.cli.ending import INTERRUPTED, Ending
 
 app = typer.Typer(
@@ -29,7 +29,7 @@ app.command("rollback")(rollback.rollback)
 app.command("tail")(tail.tail)
 app.command("schema")(schema.schema)
 app.command("demo")(demo.demo)
-app.command("demo")(demo.demo)
+app.add_typer(rollout.app, name="rollout")
 app.add_typer(enroll.app, name="enroll")
 
 

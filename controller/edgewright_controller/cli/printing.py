@@ -120,12 +120,34 @@ def status(answer: operator_pb2.StatusResponse) -> RenderableType:
         )
     lines: list[RenderableType] = [table]
     for rollout in answer.rollouts:
-        counts = ", ".join(f"{count} {state}" for state, count in sorted(rollout.devices_by_state.items()) if count)
-        line = f"rollout {rollout.rollout}: {rollout.state}, wave {rollout.wave} of {rollout.waves}; {counts}"
+        line = f"{rollout.rollout}: {rollout.state}, wave {rollout.wave} of {rollout.waves}; {_by_state(rollout)}"
         lines.append(Text(f"{line}. {rollout.reason}".rstrip()))
     broker = "connected" if answer.broker_connected else "not connected; devices keep their reports until it is"
     lines.append(Text(f"broker {broker}; {answer.telemetry_stored} reports stored"))
     return Group(*lines)
+
+
+def rollouts(answer: operator_pb2.ListRolloutsResponse) -> RenderableType:
+    """One row a rollout."""
+    table = Table()
+    for column in ("rollout", "began", "by", "what", "state", "wave", "devices", "why"):
+        table.add_column(column, overflow="fold")
+    for view in answer.rollouts:
+        table.add_row(
+            view.rollout,
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(view.created_unix_ms / 1000)),
+            view.by,
+            view.what,
+            view.state,
+            f"{view.wave} of {view.waves}",
+            _by_state(view),
+            view.reason,
+        )
+    return table
+
+
+def _by_state(view: operator_pb2.RolloutView) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(view.devices_by_state.items()) if count)
 
 
 def devices(answer: operator_pb2.StatusResponse) -> RenderableType:

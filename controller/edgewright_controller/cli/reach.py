@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,14 @@ ConfigFlag = Annotated[
     typer.Option("--config", envvar="EDGEWRIGHT_CONFIG", help="TOML file with address, certificate, key and ca"),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="print JSON, for scripts")]
+
+
+@dataclass(frozen=True)
+class Where:
+    """The two flags that say which controller is meant."""
+
+    config: Path | None
+    controller: str | None
 
 
 def default_config() -> Path:

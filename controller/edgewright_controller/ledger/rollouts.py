@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from edgewright_contract import canonical
 from edgewright_controller.gates import GatePolicy
@@ -234,22 +234,31 @@ def live(connection: Connection) -> list[str]:
 def every(connection: Connection, limit: int = 100) -> list[RolloutRow]:
     """Rollouts, the newest first."""
     statement = select(tables.rollouts).order_by(tables.rollouts.c.number.desc()).limit(limit)
-    return [
-        RolloutRow(
-            id=row.id,
-            state=RolloutPhase(row.state),
-            ending=RolloutPhase(row.ending) if row.ending else None,
-            wave=row.wave,
-            waves=row.waves,
-            reason=row.reason,
-            created_at=row.created_at,
-            created_by=row.created_by,
-            changed_at=row.changed_at,
-            ended_at=row.ended_at,
-            about=json.loads(row.document)["about"],
-        )
-        for row in connection.execute(statement)
-    ]
+    return [_row(row) for row in connection.execute(statement)]
+
+
+def get(connection: Connection, rollout: str) -> RolloutRow:
+    """One rollout. Raises NotInLedger."""
+    row = connection.execute(select(tables.rollouts).where(tables.rollouts.c.id == rollout)).one_or_none()
+    if row is None:
+        raise NotInLedger(f"there is no rollout {rollout!r}; `edgewright rollout list` shows those that there are")
+    return _row(row)
+
+
+def _row(row: Row[Any]) -> RolloutRow:
+    return RolloutRow(
+        id=row.id,
+        state=RolloutPhase(row.state),
+        ending=RolloutPhase(row.ending) if row.ending else None,
+        wave=row.wave,
+        waves=row.waves,
+        reason=row.reason,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        changed_at=row.changed_at,
+        ended_at=row.ended_at,
+        about=json.loads(row.document)["about"],
+    )
 
 
 def counts(connection: Connection, rollout: str) -> dict[DevicePhase, int]:

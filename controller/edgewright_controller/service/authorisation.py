@@ -44,6 +44,8 @@ METHODS: Final[Mapping[str, frozenset[Role]]] = {
     f"{_PREFIX}.Operator/Plan": _OPERATORS,
     f"{_PREFIX}.Operator/Apply": _OPERATORS,
     f"{_PREFIX}.Operator/Rollback": _OPERATORS,
+    f"{_PREFIX}.Operator/ControlRollout": _OPERATORS,
+    f"{_PREFIX}.Operator/ListRollouts": _OPERATORS,
     f"{_PREFIX}.Operator/Status": _OPERATORS,
     f"{_PREFIX}.Operator/Tail": _OPERATORS,
     # Whoever adds a device extends the fleet's trust; that is for administrators.

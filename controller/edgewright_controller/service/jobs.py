@@ -99,7 +99,9 @@ class Jobs:
             # A fault is being undone: everywhere at once, and a device that fails holds up nobody.
             policy = RolloutPolicy(gate=GatePolicy(max_failures=len(wanted)))
             about = f"rollback of {', '.join(digest[:12] for digest in leaving)}"
-            return await self._roll_out(job, Wish(wanted, len(wanted), policy, by, about))
+            # Whoever aborts the rollback wants what was served before it, rolled back or not.
+            left = {device: left for device, (left, _) in back.items()}
+            return await self._roll_out(job, Wish(wanted, len(wanted), policy, by, about, back_to=left))
 
         return self._begin(change)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from grpc import StatusCode
 
 from edgewright_contract.v1 import operator_pb2, operator_pb2_grpc
 from edgewright_controller.enrolment import EnrolmentRefused
-from edgewright_controller.ledger import LedgerError
+from edgewright_controller.ledger import LedgerError, NotInLedger
+from edgewright_controller.rollout import Aborted, Paused, Resumed, RolloutError
 from edgewright_controller.service.authorisation import Context, Gate, refuse
 from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText
 
@@ -19,18 +20,30 @@ if TYPE_CHECKING:
     from edgewright_controller.service.job import Job
     from edgewright_controller.service.jobs import Jobs
     from edgewright_controller.service.overview import Overview
+    from edgewright_controller.service.rollouts_runner import RolloutsRunner
     from edgewright_controller.service.tokens import Tokens
 
 _log = logging.getLogger(__name__)
 # gRPC sends an error's text in a trailer, which is bounded.
-MAX_MESSAGE_CHARACTERS = 8_000
+MAX_MESSAGE_CHARACTERS: Final = 8_000
+MAX_REASON_CHARACTERS: Final = 500
+MAX_ROLLOUTS: Final = 100
 
 
 class OperatorService(operator_pb2_grpc.OperatorServicer):
     """The service `Operator`; the gate has admitted the caller."""
 
-    def __init__(self, gate: Gate, jobs: Jobs, overview: Overview, tokens: Tokens, ingest: Ingest | None) -> None:
-        self._gate, self._jobs, self._overview = gate, jobs, overview
+    def __init__(
+        self,
+        gate: Gate,
+        jobs: Jobs,
+        runner: RolloutsRunner,
+        overview: Overview,
+        tokens: Tokens,
+        *,
+        ingest: Ingest | None,
+    ) -> None:
+        self._gate, self._jobs, self._runner, self._overview = gate, jobs, runner, overview
         self._tokens, self._ingest = tokens, ingest
 
     async def Plan(self, request: operator_pb2.PlanRequest, context: Context) -> operator_pb2.PlanResponse:
@@ -65,6 +78,29 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         async for event in job.follow():
             yield event
 
+    async def ControlRollout(
+        self, request: operator_pb2.ControlRolloutRequest, context: Context
+    ) -> operator_pb2.ControlRolloutResponse:
+        """Pause, resume or abort a rollout."""
+        try:
+            command = _command(request, self._operator(context))
+            phase = await self._runner.control(request.rollout, command)
+        except NotInLedger as error:
+            return await _refuse(context, BadInput(str(error)))
+        except (BadInput, RolloutError, LedgerError) as error:
+            return await _refuse(context, error)
+        return operator_pb2.ControlRolloutResponse(state=phase.value)
+
+    async def ListRollouts(
+        self, request: operator_pb2.ListRolloutsRequest, context: Context
+    ) -> operator_pb2.ListRolloutsResponse:
+        """Rollouts, also those that ended."""
+        limit = min(request.limit or MAX_ROLLOUTS, MAX_ROLLOUTS)
+        try:
+            return operator_pb2.ListRolloutsResponse(rollouts=await self._runner.listed(limit))
+        except LedgerError as error:
+            return await _refuse(context, error)
+
     async def Status(self, request: operator_pb2.StatusRequest, context: Context) -> operator_pb2.StatusResponse:
         """What is known of the fleet."""
         try:
@@ -93,6 +129,20 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
     def _operator(self, context: Context) -> str:
         caller = self._gate.peer(context)
         return caller.id if caller else ""
+
+
+def _command(request: operator_pb2.ControlRolloutRequest, operator: str) -> Paused | Resumed | Aborted:
+    if len(request.reason) > MAX_REASON_CHARACTERS:
+        raise BadInput(f"reason: {len(request.reason)} characters; give at most {MAX_REASON_CHARACTERS}")
+    by = f"{operator}: {request.reason}" if request.reason else operator
+    actions = operator_pb2.ControlRolloutRequest
+    if request.action == actions.ACTION_PAUSE:
+        return Paused(by)
+    if request.action == actions.ACTION_RESUME:
+        return Resumed(by)
+    if request.action in (actions.ACTION_ABORT_KEEP, actions.ACTION_ABORT_REVERT):
+        return Aborted(revert=request.action == actions.ACTION_ABORT_REVERT, by=by)
+    raise BadInput(f"action: {request.action} is none that this controller knows")
 
 
 async def _refuse(context: Context, error: Exception) -> NoReturn:

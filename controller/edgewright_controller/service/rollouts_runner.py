@@ -19,12 +19,17 @@ from sqlalchemy import Connection
 from edgewright_contract.v1 import agent_pb2, operator_pb2
 from edgewright_controller.ledger import GenerationTaken, Ledger, LedgerError, devices, rollouts
 from edgewright_controller.rollout import (
+    Aborted,
     Changes,
     DeviceReported,
     Event,
     Finish,
     Hint,
     Outcome,
+    Paused,
+    Resumed,
+    RolloutError,
+    RolloutPhase,
     RolloutPolicy,
     RolloutSpec,
     RolloutState,
@@ -67,13 +72,15 @@ class HintRelay:
 @dataclass(frozen=True)
 class Wish:
     """What a new rollout shall give each device (None: nothing), how many of them first, and under which policy.
-    `by` names the operator, `about` says what it is for."""
+    `by` names the operator, `about` says what it is for. `back_to` says what devices return to if it is taken back;
+    without it, a device returns to the newest release that worked there and was not rolled back."""
 
     releases: Mapping[str, str | None]
     first_wave: int
     policy: RolloutPolicy
     by: str
     about: str
+    back_to: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -134,7 +141,7 @@ class RolloutsRunner:
             name = await self._ledger.read(rollouts.next_id)
             for other in list(self._live):
                 await self._event(other, Superseded(name, frozenset(wish.releases)))
-            targets = await self._ledger.read(lambda c: _targets(c, wish.releases))
+            targets = await self._ledger.read(lambda c: _targets(c, wish))
             spec = RolloutSpec(name, in_two_waves(targets, wish.first_wave), wish.policy)
             now = self._clock().timestamp()
             about = {"what": wish.about}
@@ -143,6 +150,24 @@ class RolloutsRunner:
             await self._event(name, Started())
             self._news.set()
             return live.ended
+
+    async def control(self, rollout: str, command: Paused | Resumed | Aborted) -> RolloutPhase:
+        """Do what an operator says to a rollout; where it stands then.
+
+        Raises NotInLedger when there is no such rollout, RolloutError when this cannot be done to it, LedgerError.
+        """
+        async with self._turn:
+            live = self._live.get(rollout)
+            if live is None:
+                row = await self._ledger.read(lambda c: rollouts.get(c, rollout))
+                raise RolloutError(f"rollout {rollout} has ended already; it {row.state.value}: {row.reason}")
+            await self._event(rollout, command)
+            self._news.set()
+            return live.state.phase
+
+    async def listed(self, limit: int) -> list[operator_pb2.RolloutView]:
+        """At most `limit` rollouts, the newest first, also those that ended. Raises LedgerError."""
+        return await self._ledger.read(lambda c: [_listed(c, row) for row in rollouts.every(c, limit)])
 
     async def views(self) -> list[operator_pb2.RolloutView]:
         """Those that run, else the newest that ended."""
@@ -219,7 +244,8 @@ class RolloutsRunner:
         except GenerationTaken as taken:
             # Only rollouts set what devices should have, so another one has taken the device over.
             await self._event(rollout, Superseded("another rollout", frozenset({taken.device})))
-            await self._event(rollout, event, statuses)
+            if rollout in self._live:
+                await self._event(rollout, event, statuses)
             return
         apply_changes(live.state, changes)
         self._say(live, changes, statuses or {})
@@ -263,16 +289,34 @@ class RolloutsRunner:
 _STEPS: Final = frozenset(agent_pb2.Step.values())
 
 
-def _targets(connection: Connection, releases: Mapping[str, str | None]) -> Sequence[RolloutTarget]:
+def _targets(connection: Connection, wish: Wish) -> Sequence[RolloutTarget]:
+    last_good = devices.last_good(connection, [device for device, release in wish.releases.items() if release is None])
+
+    def previous(device: str, release: str | None) -> str | None:
+        if device in wish.back_to:
+            return wish.back_to[device]
+        if release is None:  # a removal leaves what is served, and that is what comes back
+            return last_good.get(device)
+        return devices.good_before(connection, device, release)
+
     return [
-        RolloutTarget(
-            device,
-            release,
-            devices.good_before(connection, device, release),
-            devices.generation_of(connection, device),
-        )
-        for device, release in releases.items()
+        RolloutTarget(device, release, previous(device, release), devices.generation_of(connection, device))
+        for device, release in wish.releases.items()
     ]
+
+
+def _listed(connection: Connection, row: rollouts.RolloutRow) -> operator_pb2.RolloutView:
+    return operator_pb2.RolloutView(
+        rollout=row.id,
+        state=row.state.value,
+        reason=row.reason,
+        wave=row.wave,
+        waves=row.waves,
+        devices_by_state={phase.value: count for phase, count in rollouts.counts(connection, row.id).items()},
+        what=str(row.about.get("what", "")),
+        by=row.created_by,
+        created_unix_ms=int(row.created_at * 1000),
+    )
 
 
 def _view(state: RolloutState) -> operator_pb2.RolloutView:
