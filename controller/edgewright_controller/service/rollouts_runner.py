@@ -12,12 +12,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
 from edgewright_contract.v1 import agent_pb2, operator_pb2
-from edgewright_controller.ledger import GenerationTaken, Ledger, LedgerError, devices, rollouts
+from edgewright_controller.ledger import GenerationTaken, LedgerError, devices, rollouts
 from edgewright_controller.rollout import (
     Aborted,
     Changes,
@@ -54,7 +54,19 @@ _OUTCOMES: Final[Mapping[int, Outcome]] = {
     agent_pb2.OUTCOME_HELD: Outcome.FAILED,
 }
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
+
+
+class Storage(Protocol):
+    """What the runner needs of a ledger."""
+
+    async def read(self, act: Callable[[Connection], T], /) -> T:
+        """What `act` reads. Raises LedgerError."""
+
+    async def write(self, act: Callable[[Connection], T], /) -> T:
+        """What `act` returns, once it is stored. Raises LedgerError."""
 
 
 @dataclass
@@ -93,7 +105,7 @@ class _Live:
 class RolloutsRunner:
     """All rollouts of the fleet. Belongs to one event loop."""
 
-    def __init__(self, ledger: Ledger, hint: Callable[[str, int], None], *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, ledger: Storage, hint: Callable[[str, int], None], *, clock: Callable[[], datetime]) -> None:
         self._ledger, self._hint, self._clock = ledger, hint, clock
         self._live: dict[str, _Live] = {}
         self._last: _Live | None = None
@@ -131,6 +143,11 @@ class RolloutsRunner:
         """A device's status changed. Never blocks."""
         self._waiting[device] = status
         self._reported.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many devices have said something that has not been heard yet: at most one word of each."""
+        return len(self._waiting)
 
     async def begin(self, wish: Wish, job: Job) -> asyncio.Future[Finish]:
         """Start a rollout, which takes its devices over from those that run; how it ends.

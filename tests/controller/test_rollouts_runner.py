@@ -1,0 +1,80 @@
+"""The runner between devices' words and the ledger: what waits is bounded, and nothing that counts is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from edgewright_contract.v1 import agent_pb2
+from edgewright_controller.ledger import Ledger, LedgerError
+from edgewright_controller.rollout import Finish, RolloutPhase, RolloutPolicy
+from edgewright_controller.service import rollouts_runner
+from edgewright_controller.service.job import Job
+from edgewright_controller.service.rollouts_runner import RolloutsRunner, Wish
+from tests.controller.ledger_rows import fill, opened
+
+T = TypeVar("T")
+DEVICES = ("jetson-01", "mac-01")
+
+
+class Shaky:
+    """A ledger that refuses as many writes as it is told to."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self.read, self.refusals = ledger, ledger.read, 0
+
+    async def write(self, act: Callable[[Connection], T]) -> T:
+        if self.refusals:
+            self.refusals -= 1
+            raise LedgerError("the disk is full")
+        return await self._ledger.write(act)
+
+
+def status(sequence: int, outcome: agent_pb2.Outcome, release: str) -> agent_pb2.DeviceStatus:
+    return agent_pb2.DeviceStatus(sequence=sequence, generation=1, outcome=outcome, release=release)
+
+
+async def begun(runner: RolloutsRunner, release: str) -> asyncio.Future[Finish]:
+    """A rollout of this release to both devices at once."""
+    await runner.start()
+    wish = Wish(dict.fromkeys(DEVICES, release), len(DEVICES), RolloutPolicy(), by="admin", about="a test")
+    return await runner.begin(wish, Job())
+
+
+def runner_on(ledger: Ledger | Shaky) -> RolloutsRunner:
+    return RolloutsRunner(ledger, lambda _device, _generation: None, clock=lambda: datetime.now(timezone.utc))
+
+
+async def test_of_a_flood_of_reports_only_each_devices_newest_waits_and_its_outcome_counts(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        (release,) = ledger.write_now(lambda c: fill(c, "a"))
+        runner = runner_on(ledger)
+        ended = await begun(runner, release)
+        for sequence in range(1, 5001):
+            for device in DEVICES:
+                runner.reported(device, status(sequence, agent_pb2.OUTCOME_IN_PROGRESS, release))
+        for device in DEVICES:
+            runner.reported(device, status(5001, agent_pb2.OUTCOME_SUCCEEDED, release))
+        assert runner.waiting == len(DEVICES)
+        finish = await asyncio.wait_for(ended, 10)
+        assert (finish.phase, runner.waiting) == (RolloutPhase.SUCCEEDED, 0)
+        await runner.close()
+
+
+async def test_a_report_that_the_ledger_refuses_is_told_again_until_it_is_stored(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        (release,) = ledger.write_now(lambda c: fill(c, "a"))
+        shaky = Shaky(ledger)
+        runner = runner_on(shaky)
+        ended = await begun(runner, release)
+        shaky.refusals = 3
+        for device in DEVICES:
+            runner.reported(device, status(1, agent_pb2.OUTCOME_SUCCEEDED, release))
+        finish = await asyncio.wait_for(ended, 10 * rollouts_runner.AGAIN_S)
+        assert (finish.phase, shaky.refusals) == (RolloutPhase.SUCCEEDED, 0)
+        await runner.close()
