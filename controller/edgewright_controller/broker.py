@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
-import logging
 import os
 import shutil
 import socket
@@ -29,6 +28,7 @@ import psutil
 
 from edgewright_contract import names
 from edgewright_contract.envelope import MAX_ENVELOPE_BYTES
+from edgewright_controller import log
 
 READY_DEADLINE_S: Final = 10.0
 STOP_DEADLINE_S: Final = 5.0
@@ -44,7 +44,7 @@ _SYSTEM_FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 _LAST_BYTES: Final = 4096
 _RUNNING: Final = b" running\n"  # "mosquitto version 2.0.11 running"
 
-_log = logging.getLogger(__name__)
+_log = log.of(__name__)
 
 
 class BrokerMissing(Exception):
@@ -261,12 +261,12 @@ class Broker:
             began = time.monotonic()
             status = await self._process.wait()
             failures = 0 if time.monotonic() - began > STEADY_S else failures + 1
-            _log.warning("mosquitto ended with status %s and is started again: %s", status, await self._last_words())
+            _log.warning("mosquitto ended and is started again", status=status, said=await self._last_words())
             await asyncio.sleep(pause_s(failures - 1 if failures else 0))
             try:
                 await self._spawn()
             except BrokerFailed as error:
-                _log.error("%s", error)
+                _log.error("mosquitto does not start", why=str(error))
 
     async def _listen(self, stream: asyncio.StreamReader) -> None:
         """Keep the last of what it says; strangers can make it say much, so none of it goes to the disk."""
@@ -290,7 +290,7 @@ def end_leftover(folder: Path) -> None:
         process = psutil.Process(pid)
         if str(folder / "mosquitto.conf") not in process.cmdline():
             return  # the number belongs to another process by now
-        _log.warning("ending mosquitto (pid %d), left behind by an earlier controller", pid)
+        _log.warning("ending mosquitto, left behind by an earlier controller", pid=pid)
         process.terminate()
         try:
             process.wait(STOP_DEADLINE_S)

@@ -7,7 +7,6 @@ Nothing answers before everything behind it is there.
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import sys
 from contextlib import AsyncExitStack
@@ -18,7 +17,7 @@ from typing import Any, Final
 
 from edgewright_contract import durable
 from edgewright_contract.v1 import agent_pb2_grpc, enrolment_pb2_grpc, operator_pb2_grpc
-from edgewright_controller import operator_files
+from edgewright_controller import log, operator_files
 from edgewright_controller.broker import Broker, BrokerFailed, BrokerFiles, BrokerMissing, find_mosquitto
 from edgewright_controller.compile.builder import Builder
 from edgewright_controller.compile.store import ArtifactStore, StoreError
@@ -80,10 +79,9 @@ class Running:
     client_toml: Path
 
 
-def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. Raises StartError."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+def serve(settings: Settings, style: log.Format = log.Format.HUMAN) -> None:
+    """Run until SIGTERM or SIGINT, with a log on standard error. Raises StartError."""
+    log.configure(style, sys.stderr)
     try:
         asyncio.run(_serve(settings))
     except _EXPECTED as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from edgewright_contract import enrolment_token
 from edgewright_controller.cli import run
 from tests.controller.service_rig import Device, manifest
 
@@ -96,7 +97,7 @@ def test_the_verbs_against_a_controller_with_its_broker(tmp_path: Path, capsys: 
     state = tmp_path / "state"
     text = tmp_path / "fleet.toml"
     text.write_text(manifest(tmp_path, ["jetson-01"]))
-    with serving(state):
+    with serving(state, "--log-format", "json"):
         config = ("--config", str(state / "operator" / "client.toml"))
         assert run(["enroll", "create", "jetson-01", *config]) == 0
         token = capsys.readouterr().out.strip()
@@ -136,6 +137,17 @@ def test_the_verbs_against_a_controller_with_its_broker(tmp_path: Path, capsys: 
         for verb in ("status", "devices"):
             assert run([verb, *config]) == 0
             assert "jetson-01" in capsys.readouterr().out
+    log = (tmp_path / "serve.log").read_text()
+    events = [json.loads(line) for line in log.splitlines()]
+    assert {"device enrolled", "rollout begins", "device succeeded", "rollout ended"} <= {
+        one["event"] for one in events
+    }
+    succeeded = [one for one in events if one["event"] == "device succeeded"]
+    assert [(one["device"], one["rollout"]) for one in succeeded] == [
+        ("jetson-01", f"rollout-{number}") for number in (1, 2, 3)
+    ]
+    assert succeeded[2]["release"] == succeeded[0]["release"] != succeeded[1]["release"]
+    assert enrolment_token.parse(token).secret not in log
 
 
 @contextlib.contextmanager

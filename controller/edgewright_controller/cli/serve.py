@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import platformdirs
 import typer
 
 from edgewright_controller.cli.ending import BAD_INPUT, FAILED, Ending
+
+LogFormat = Literal["human", "json"]
 
 
 def serve(
@@ -22,9 +24,10 @@ def serve(
     enrolment: Annotated[str | None, typer.Option("--enrolment", help="host:port for devices to enrol")] = None,
     mqtt: Annotated[str | None, typer.Option("--mqtt", help="host:port of the broker that is started")] = None,
     broker: Annotated[str | None, typer.Option("--broker", help="managed, external or off")] = None,
+    log_format: Annotated[LogFormat, typer.Option("--log-format", help="of the log on standard error")] = "human",
 ) -> int:
     """Run the controller. Prints one line when it is ready; SIGTERM and Ctrl-C end it cleanly."""
-    from edgewright_controller import config, run
+    from edgewright_controller import config, log, run
 
     flags = {
         "state": str(state) if state else None,
@@ -40,7 +43,7 @@ def serve(
     except config.SettingsError as error:
         raise Ending(str(error), BAD_INPUT) from error
     try:
-        run.serve(settings)
+        run.serve(settings, log.Format(log_format))
     except run.StartError as error:
         raise Ending(str(error), FAILED) from error
     return 0

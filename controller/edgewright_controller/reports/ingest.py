@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from edgewright_contract import names
 from edgewright_contract.envelope import MAX_ENVELOPE_BYTES, EnvelopeRefused, Refusal, encode_hint, parse
 from edgewright_contract.mqtt_link import Incoming, LinkSettings, MqttLink, Outgoing
 from edgewright_contract.v1 import telemetry_pb2
+from edgewright_controller import log
 from edgewright_controller.broker import BrokerFiles
 from edgewright_controller.reports.connections import Connection, after
 from edgewright_controller.reports.ears import Ears, Heard
@@ -31,7 +31,7 @@ _MAX_TAIL: Final = 1_000
 _LONGEST_PAUSE_S: Final = 30.0
 _MAX_PACKET_BYTES: Final = MAX_ENVELOPE_BYTES + 4096
 
-_log = logging.getLogger(__name__)
+_log = log.of(__name__)
 
 Report = tuple[str, telemetry_pb2.Envelope, int]
 """(device, checked envelope, when it arrived in Unix milliseconds by the controller's clock)."""
@@ -165,7 +165,7 @@ class Ingest:
                 envelope = parse(message.topic, message.payload)
             except EnvelopeRefused as error:
                 self.counts.refused[error.refusal] += 1
-                _log.info("dropped what came on %.100s: %s", message.topic, error)
+                _log.info("report dropped", topic=message.topic[:100], why=str(error))
                 continue
             self._note(envelope, message.retained)
             # The broker repeats what it retains at each subscription, however old. What of it is not stored yet
@@ -193,7 +193,7 @@ class Ingest:
             try:
                 return await self._store.store(reports)
             except Exception as error:  # of whatever kind: nothing is lost as long as this goes on
-                _log.error("%d reports cannot be stored, trying again in %.0f s: %r", len(reports), pause_s, error)
+                _log.error("reports cannot be stored", reports=len(reports), again_in_s=pause_s, why=repr(error))
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

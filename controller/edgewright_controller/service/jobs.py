@@ -7,7 +7,6 @@ gets wrong is said before anything begins; what goes wrong later is the change's
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
@@ -18,6 +17,7 @@ from sqlalchemy import Connection
 
 from edgewright_contract.targets import ImageTarget
 from edgewright_contract.v1 import agent_pb2, operator_pb2
+from edgewright_controller import log
 from edgewright_controller.compile.builder import Builder
 from edgewright_controller.compile.recipe import RecipeError
 from edgewright_controller.compile.source import Source
@@ -42,7 +42,7 @@ _ENDINGS = (BadInput, ChangeRefused, LedgerError, PublishError, RolloutError, Pl
 
 _STOPPING: Final = "the controller is stopping; a rollout goes on when it is back, builds with the next apply"
 
-_log = logging.getLogger(__name__)
+_log = log.of(__name__)
 
 
 class Jobs:
@@ -83,7 +83,7 @@ class Jobs:
         async def change(job: Job) -> operator_pb2.ApplyResult:
             return await self._apply(job, manifest, plan, survey, text, by=by, again=again, build_only=build_only)
 
-        return self._begin(change)
+        return self._begin(f"apply of {text.file}", by, change)
 
     async def rollback(self, release: str, only: Sequence[str], *, by: str) -> Job:
         """Begin to return devices to the release before. Raises BadInput, ChangeRefused, LedgerError."""
@@ -103,7 +103,7 @@ class Jobs:
             left = {device: left for device, (left, _) in back.items()}
             return await self._roll_out(job, Wish(wanted, len(wanted), policy, by, about, back_to=left))
 
-        return self._begin(change)
+        return self._begin("rollback", by, change)
 
     async def close(self) -> None:
         """End what runs: builds are cancelled, rollouts go on at the next start."""
@@ -132,10 +132,11 @@ class Jobs:
         except (RecipeError, PlanError) as error:
             raise BadInput(f"{text.file}: {error}") from error
 
-    def _begin(self, change: Callable[[Job], Coroutine[Any, Any, operator_pb2.ApplyResult]]) -> Job:
+    def _begin(self, what: str, by: str, change: Callable[[Job], Coroutine[Any, Any, operator_pb2.ApplyResult]]) -> Job:
         job = Job()
 
         async def run() -> None:
+            _log.info("change begins", what=what, operator=by)
             try:
                 result = await change(job)
             except _ENDINGS as error:
@@ -145,8 +146,9 @@ class Jobs:
                 raise
             except Exception as error:
                 # A fault of ours: the operator is told that much, the log has the rest.
-                _log.exception("a change ended by a fault")
+                _log.exception("change ended by a fault", what=what)
                 result = operator_pb2.ApplyResult(summary=f"a fault in the controller, see its log: {error!r}")
+            _log.info("change ended", what=what, succeeded=result.succeeded, why=result.summary)
             job.say(_result(result))
 
         task = asyncio.create_task(run())

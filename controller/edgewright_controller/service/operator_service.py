@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from grpc import StatusCode
 
 from edgewright_contract.v1 import operator_pb2, operator_pb2_grpc
+from edgewright_controller import log
 from edgewright_controller.enrolment import EnrolmentRefused
 from edgewright_controller.ledger import LedgerError, NotInLedger
 from edgewright_controller.rollout import Aborted, Paused, Resumed, RolloutError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgewright_controller.service.rollouts_runner import RolloutsRunner
     from edgewright_controller.service.tokens import Tokens
 
-_log = logging.getLogger(__name__)
+_log = log.of(__name__)
 # gRPC sends an error's text in a trailer, which is bounded.
 MAX_MESSAGE_CHARACTERS: Final = 8_000
 MAX_REASON_CHARACTERS: Final = 500
@@ -123,7 +123,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             token, expires_ms = await self._tokens.create(request.device, request.valid_s)
         except (EnrolmentRefused, LedgerError) as error:
             return await _refuse(context, error)
-        _log.info("operator %s made an enrolment token for %s", self._operator(context), request.device)
+        _log.info("enrolment token made", operator=self._operator(context), device=request.device)
         return operator_pb2.CreateEnrolmentResponse(token=token, expires_unix_ms=expires_ms)
 
     def _operator(self, context: Context) -> str:

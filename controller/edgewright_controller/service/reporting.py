@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from edgewright_contract.v1 import agent_pb2, telemetry_pb2
+from edgewright_controller import log
 from edgewright_controller.ledger import Ledger, LedgerError, telemetry
 from edgewright_controller.reports import Report
 from edgewright_controller.service.check_in import CheckInRefused, CheckIns, UnknownDevice
 
-_log = logging.getLogger(__name__)
+_log = log.of(__name__)
 
 
 class LedgerReports:
@@ -32,7 +32,7 @@ class LedgerReports:
                 await self._check_ins.status(device, status)
             except (CheckInRefused, UnknownDevice, LedgerError) as error:
                 # The report itself is stored; the device says the same again when it checks in.
-                _log.warning("status of %s over MQTT not taken: %s", device, error)
+                _log.warning("status over MQTT not taken", device=device, why=str(error))
         return fresh
 
 

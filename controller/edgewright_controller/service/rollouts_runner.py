@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +16,7 @@ from typing import Final, Protocol, TypeVar
 from sqlalchemy import Connection
 
 from edgewright_contract.v1 import agent_pb2, operator_pb2
+from edgewright_controller import log
 from edgewright_controller.ledger import GenerationTaken, LedgerError, devices, rollouts
 from edgewright_controller.rollout import (
     Aborted,
@@ -56,7 +56,7 @@ _OUTCOMES: Final[Mapping[int, Outcome]] = {
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+_log = log.of(__name__)
 
 
 class Storage(Protocol):
@@ -121,7 +121,7 @@ class RolloutsRunner:
         for name in await self._ledger.read(rollouts.live):
             state = await self._ledger.read(lambda c, name=name: rollouts.load(c, name))  # type: ignore[misc]  # mypy cannot type a lambda's default
             self._live[state.spec.id] = _Live(state)
-            _log.info("rollout %s goes on: %s", state.spec.id, state.reason)
+            _log.info("rollout goes on", rollout=state.spec.id, state=state.phase.value, why=state.reason)
             if not state.wave:
                 await self._event(state.spec.id, Started())
             statuses = await self._ledger.read(lambda c, s=state: devices.every(c, list(s.devices)))  # type: ignore[misc]  # mypy cannot type a lambda's default
@@ -164,6 +164,7 @@ class RolloutsRunner:
             about = {"what": wish.about}
             state = await self._ledger.write(lambda c: rollouts.create(c, spec, by=wish.by, about=about, now=now))
             live = self._live[name] = _Live(state, job)
+            _log.info("rollout begins", rollout=name, what=wish.about, operator=wish.by, devices=len(wish.releases))
             await self._event(name, Started())
             self._news.set()
             return live.ended
@@ -210,8 +211,11 @@ class RolloutsRunner:
                         await self._report(device, status)
                 except LedgerError as error:
                     # The status is stored, and the device may not repeat it: it is told again soon.
-                    _log.error("report of %s waits: %s", device, error)
+                    _log.error("status waits", device=device, why=str(error))
                     asyncio.get_running_loop().call_later(AGAIN_S, self._again, device, status)
+                except Exception:
+                    # A fault of ours in one rollout must not make us deaf for the others.
+                    _log.exception("status lost by a fault", device=device)
 
     def _again(self, device: str, status: agent_pb2.DeviceStatus) -> None:
         if device not in self._waiting:
@@ -246,7 +250,9 @@ class RolloutsRunner:
                 await self._event(rollout, Tick())
             except LedgerError as error:
                 # The next tick tries again.
-                _log.error("rollout %s: %s", rollout, error)
+                _log.error("rollout waits", rollout=rollout, why=str(error))
+            except Exception:
+                _log.exception("a tick ended by a fault", rollout=rollout)
 
     async def _event(
         self, rollout: str, event: Event, statuses: Mapping[str, agent_pb2.DeviceStatus] | None = None
@@ -264,7 +270,12 @@ class RolloutsRunner:
             if rollout in self._live:
                 await self._event(rollout, event, statuses)
             return
+        moved = [one for one in changes.devices if one.phase is not live.state.devices[one.device].phase]
         apply_changes(live.state, changes)
+        for change in moved:
+            release = live.state.targets[change.device].release
+            about = {"device": change.device, "release": release, "rollout": rollout, "why": change.reason}
+            _log.info(f"device {change.phase.value}", generation=change.generation, **about)
         self._say(live, changes, statuses or {})
         for action in actions:
             if isinstance(action, Hint):
@@ -273,7 +284,7 @@ class RolloutsRunner:
                 self._finish(rollout, action)
 
     def _finish(self, rollout: str, finish: Finish) -> None:
-        _log.info("rollout %s %s: %s", rollout, finish.phase.value, finish.reason)
+        _log.info("rollout ended", rollout=rollout, state=finish.phase.value, why=finish.reason)
         self._last = self._live.pop(rollout)
         if not self._last.ended.done():
             self._last.ended.set_result(finish)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from sqlalchemy import Connection
 
 from edgewright_contract.release import Release
 from edgewright_contract.v1 import agent_pb2
+from edgewright_controller import log
 from edgewright_controller.compile.builder import Builder
 from edgewright_controller.compile.hashing import Hashes
 from edgewright_controller.compile.source import ModelFacts, Source, SourceError, describe, inspect, inspect_prebuilt
@@ -24,7 +24,7 @@ from edgewright_controller.service import standing
 from edgewright_controller.service.change import BadInput, ChangeRefused
 from edgewright_controller.world import BuildFact, DeviceFact, InventoryFact, Outcome, SourceFact, World
 
-_log = logging.getLogger(__name__)
+_log = log.of(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _shapes(manifest: Manifest, inspected: Mapping[str, Source]) -> dict[str, Mo
             shapes[model] = describe(Path(manifest.models[model].source))
         except SourceError as error:
             # The plan warns of what it then cannot count.
-            _log.info("models.%s: %s", model, error)
+            _log.info("shape of a prebuilt model not known", model=model, why=str(error))
     return shapes
 
 

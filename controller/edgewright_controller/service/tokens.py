@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy import Connection
 
+from edgewright_controller import log
 from edgewright_controller.enrolment import MAX_VALID_S, Enrolments
 from edgewright_controller.ledger import Ledger, devices
 from edgewright_controller.ledger.enrolments import LedgerEnrolments
 from edgewright_controller.peers import peer
 from edgewright_controller.pki import Authority
 
-_log = logging.getLogger(__name__)
+_log = log.of(__name__)
 
 
 class Tokens:
@@ -39,7 +39,7 @@ class Tokens:
             return device, chain
 
         device, chain = await self._ledger.write(act)
-        _log.info("device %s enrolled", device)
+        _log.info("device enrolled", device=device)
         return device, chain
 
     def _enrolments(self, connection: Connection) -> Enrolments:

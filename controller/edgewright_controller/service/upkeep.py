@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final
 
+from edgewright_controller import log
 from edgewright_controller.director import Director
 from edgewright_controller.ledger import Ledger, LedgerError, devices, telemetry
 from edgewright_controller.pki import Authority
@@ -22,7 +22,7 @@ RENEW_EVERY_S: Final = 3600.0
 # Reports above a gap wait this long for what is missing before them.
 KEEP_ABANDONED: Final = timedelta(days=30)
 
-_log = logging.getLogger(__name__)
+_log = log.of(__name__)
 
 
 class Upkeep:
@@ -85,7 +85,7 @@ async def _again(act: Callable[[], Awaitable[None]], every_s: float) -> None:
         try:
             await act()
         except (LedgerError, PublishError, AuthorityError, OSError) as error:
-            _log.error("%s", error)
+            _log.error("upkeep failed and is tried again", why=str(error))
         await asyncio.sleep(every_s)  # the pace of upkeep, not a wait for something
 
 
