@@ -6,6 +6,7 @@ Two errors, because a caller does two different things: start or find the contro
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import tomli
 from edgewright_contract.v1 import operator_pb2, operator_pb2_grpc
 
 CONNECT_S: Final = 10.0
+LOOK_S: Final = 1.0
 CALL_S: Final = 60.0
 PING_EVERY_MS: Final = 30_000
 MAX_MESSAGE_BYTES: Final = 64 << 20
@@ -200,6 +202,11 @@ class Fleet:
         try:
             grpc.channel_ready_future(self._channel).result(timeout=CONNECT_S)
         except grpc.FutureTimeoutError as error:
+            if _listens(self._address):
+                raise ControllerUnreachable(
+                    f"what answers at {self._address} is no controller of this operator's fleet: "
+                    "check the address, and the certificate, key and ca of --config"
+                ) from error
             raise ControllerUnreachable(
                 f"no controller at {self._address}; start one with `edgewright serve`, "
                 "or name another with --controller"
@@ -211,3 +218,13 @@ class Fleet:
             return ControllerUnreachable(f"the controller at {self._address} went away: {details or code.name}")
         bad_input = code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
         return Refused(details or f"the controller answered {code.name}", bad_input=bad_input)
+
+
+def _listens(address: str) -> bool:
+    """Whether anybody is there at all."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK_S).close()
+    except (OSError, ValueError):
+        return False
+    return True

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -140,6 +143,48 @@ def test_schema_is_a_json_document_and_help_needs_no_controller(capsys: pytest.C
     assert run(["schema"]) == 0
     assert "fleet" in json.loads(capsys.readouterr().out)["properties"]
     assert run(["--help"]) == 0
+
+
+NOISY = """
+from edgewright_controller import cli, client  # in this order, as the command does
+client.CONNECT_S = 1.0
+cli.main()
+"""
+
+
+def test_what_grpc_says_of_itself_reaches_nobody_who_did_not_ask_for_it(config: Path, tmp_path: Path) -> None:
+    other = Authority.open(tmp_path / "other", "plant-8", NOW)
+    stranger = other.server_certificate(["127.0.0.1"], NOW)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(stranger.chain, stranger.key)
+    context.set_alpn_protocols(["h2"])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("GRPC_VERBOSITY", None)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=_shake_hands, args=(listening, context), daemon=True).start()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        command = [sys.executable, "-c", NOISY, "status", "--config", str(config), "--controller", address]
+
+        def said_with(**verbosity: str) -> str:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=60, check=False, env=environment | verbosity
+            )
+            assert done.returncode == 1
+            return done.stderr
+
+        assert "CERTIFICATE_VERIFY_FAILED" in said_with(GRPC_VERBOSITY="INFO")
+        (line,) = said_with().splitlines()
+        assert line.startswith(f"edgewright: what answers at {address} is no controller of this operator's fleet")
+
+
+def _shake_hands(listening: socket.socket, context: ssl.SSLContext) -> None:
+    while True:
+        try:
+            peer, _ = listening.accept()
+        except OSError:
+            return  # the test is over
+        with contextlib.suppress(OSError), context.wrap_socket(peer, server_side=True) as secured:
+            secured.recv(1)
 
 
 def test_the_module_runs_as_a_command(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 bad input. Errors are one line on standard error
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -12,6 +13,10 @@ from typer.exceptions import TyperException
 
 from edgewright_controller.cli import apply, demo, devices, enroll, plan, rollback, rollout, schema, serve, status, tail
 from edgewright_controller.cli.ending import INTERRUPTED, Ending
+
+# gRPC reads this once, when it is imported. Its own lines on standard error are for those who work on gRPC; what an
+# operator must know, our errors say. Whoever sets the variable gets them back.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 app = typer.Typer(
     name="edgewright",
