@@ -18,13 +18,19 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from edgewright_controller.demo import traffic
+from edgewright_controller.demo.fleet import DemoFleet
+from edgewright_controller.demo.story import MODEL
+
 ROOT = Path(__file__).resolve().parent.parent
-IDLE_S = 60.0
+IDLE_S = 120.0
+SETTLE_S = 10.0
 HOST = f"{os.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GiB, CPU only"
 
 
@@ -95,15 +101,39 @@ class PeakGrowth:
         return (self._peak - self._before) / 1e6
 
 
-def idle_agents(pids: list[int]) -> None:
-    """Memory and CPU of each agent process itself, engines apart, with nobody asking."""
-    agents = [psutil.Process(pid) for pid in pids]
-    time.sleep(5)  # let the answers' buffers go
-    before = [sum(agent.cpu_times()[:2]) for agent in agents]
-    time.sleep(IDLE_S)
-    used = [sum(agent.cpu_times()[:2]) - was for agent, was in zip(agents, before, strict=True)]
-    figure("agent.idle_rss_mb", max(agent.memory_info().rss for agent in agents) / 1e6, "MB")
-    figure("agent.idle_cpu_percent", 100 * max(used) / IDLE_S, "%")
+def idle_agent(state: Path) -> None:
+    """Memory and CPU of an agent process, its engine apart, at the default intervals with nobody asking."""
+    fleet = DemoFleet(state, {"jetson-01": "gguf"}, intervals={})
+    try:
+        fleet.start()
+        device = fleet.devices[0]
+        wait_until(lambda: answers(device.endpoint), "the device's first answer", 120)
+        agent = psutil.Process(fleet.children.named(device.id).pid)
+        time.sleep(SETTLE_S)  # what the update left behind is given back
+        before = sum(agent.cpu_times()[:2])
+        time.sleep(IDLE_S)
+        used = sum(agent.cpu_times()[:2]) - before
+        figure("agent.idle_rss_mb", agent.memory_info().rss / 1e6, "MB")
+        figure("agent.idle_cpu_percent", 100 * used / IDLE_S, "%")
+    finally:
+        fleet.stop()
+
+
+def answers(endpoint: str) -> bool:
+    """Whether somebody answers at this endpoint."""
+    try:
+        return bool(traffic.ask(endpoint, MODEL, "Name a colour.", max_tokens=4).text)
+    except traffic.AnswerError:
+        return False
+
+
+def wait_until(holds: Callable[[], bool], what: str, timeout_s: float) -> None:
+    """RuntimeError naming `what` when it does not hold in time."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what} did not come in {timeout_s:.0f} s")
+        time.sleep(0.2)
 
 
 def apply(state: Path, manifest: str) -> None:
@@ -134,12 +164,12 @@ def warm(room: Path) -> None:
         start = time.monotonic()
         apply(state, "demo.toml")
         figure("apply.unchanged_s", time.monotonic() - start, "s", "the whole command, interpreter start included")
-        idle_agents(list(facts["agent_pids"].values()))
         growth = PeakGrowth(psutil.Process(facts["controller_pid"]))
         apply(state, "demo-next.toml")
         figure("controller.rss_growth_per_model_mb", growth.end(), "MB", "three artifacts built, published and pulled")
     finally:
         demo.end()
+    idle_agent(state)
 
 
 def cold(room: Path) -> None:

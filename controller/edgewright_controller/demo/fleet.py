@@ -14,8 +14,7 @@ from edgewright_controller.demo.children import Child, Children, accepts, free_p
 
 FLEET: Final = "demo"
 # Shorter than the defaults, so that a person sees telemetry before losing patience.
-TELEMETRY: Final = "5s"
-CHECK_IN: Final = "15s"
+INTERVALS: Final[Mapping[str, str]] = {"telemetry": "5s", "check_in": "15s"}
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,12 @@ class DemoFleet:
     """Starts everything below `folder`. The controller's state stays between demos, so artifacts are cached; the
     devices begin anew, because the demo shows how an empty device gets its model."""
 
-    def __init__(self, folder: Path, devices: Mapping[str, str] = RUNTIMES) -> None:
-        """`devices`: id → runtime."""
+    def __init__(
+        self, folder: Path, devices: Mapping[str, str] = RUNTIMES, intervals: Mapping[str, str] = INTERVALS
+    ) -> None:
+        """`devices`: id → runtime. `intervals`: the agents' table of that name; empty for their defaults."""
         self.folder = folder
+        self._intervals = intervals
         self._runtimes = devices
         self.controller = folder / "controller"
         self.children = Children(folder / "logs")
@@ -84,10 +86,11 @@ class DemoFleet:
         state.mkdir(parents=True)
         port = free_port()
         config = self.folder / f"{device}.toml"
+        intervals = "".join(f'{key} = "{value}"\n' for key, value in self._intervals.items())
         config.write_text(
             f'device = "{device}"\nstate = "{state}"\n\n'
             f'[gateway]\nlisten = "127.0.0.1:{port}"\n\n'
-            f'[intervals]\ntelemetry = "{TELEMETRY}"\ncheck_in = "{CHECK_IN}"\n'
+            f"[intervals]\n{intervals}"
         )
         token = fleet.create_enrolment(device).token
         run_once(device, "edgewright_agent.cli", "enroll", "--config", str(config), "--token", token)
