@@ -8,6 +8,7 @@ import time
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -30,9 +31,9 @@ def out() -> Console:
 
 
 def json_line(message: Message) -> None:
-    """One JSON document on one line, with the names of the protobuf fields; zeros are there too."""
+    """One JSON document on one line, with the names of the protobuf fields, in a fixed order; zeros are there too."""
     document = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.write(json.dumps(document, sort_keys=True) + "\n")
     sys.stdout.flush()
 
 
@@ -97,28 +98,26 @@ def standing(view: agent_pb2.DeviceStatus) -> str:
 
 
 def status(answer: operator_pb2.StatusResponse) -> RenderableType:
-    """One row a device, one line a rollout."""
-    table = Table(title=f"fleet {answer.fleet}", title_justify="left")
-    for column in ("device", "profile", "link", "serves", "should serve", "update", "runs on", "tokens/s", "why"):
-        table.add_column(column, overflow="fold")
+    """One row a device, and below it why it is not what it should be; one line a rollout."""
+    table = _table(f"fleet {answer.fleet}", "device", "link", "model", "desired", "active", "state", "tokens/s")
+    reasons: list[RenderableType] = []
     for view in answer.devices:
         status = view.status
         link = Text("online", "green") if view.online else Text(ago(view.seen_s_ago), "red")
-        serves = f"{status.active_model} {short(status.active_release)}" if status.active_release else "nothing"
         differs = view.desired_release != status.active_release
         rate = view.telemetry.decode_tokens_per_s
         table.add_row(
             view.device,
-            view.profile or "–",
             link if view.enrolled else Text("not enrolled", "magenta"),
-            serves,
-            Text(short(view.desired_release), "yellow" if differs else ""),
+            status.active_model or view.model or "–",
+            short(view.desired_release),
+            Text(short(status.active_release), "yellow" if differs else ""),
             standing(status),
-            f"{status.accelerator} ({status.engine})" if status.engine else "–",
             f"{rate:.1f}" if rate else "–",
-            status.reason,
         )
-    lines: list[RenderableType] = [table]
+        if why := _why(view):
+            reasons.append(Text(f"{view.device}: {why}", "yellow" if differs else ""))
+    lines: list[RenderableType] = [table, *reasons]
     for rollout in answer.rollouts:
         line = f"{rollout.rollout}: {rollout.state}, wave {rollout.wave} of {rollout.waves}; {_by_state(rollout)}"
         lines.append(Text(f"{line}. {rollout.reason}".rstrip()))
@@ -127,11 +126,27 @@ def status(answer: operator_pb2.StatusResponse) -> RenderableType:
     return Group(*lines)
 
 
+def _why(view: operator_pb2.DeviceView) -> str:
+    status = view.status
+    if status.generation < view.desired_generation:
+        return f"has not taken up generation {view.desired_generation} yet; last heard of {ago(view.seen_s_ago)}"
+    return status.reason
+
+
+def _table(title: str | None, *columns: str) -> Table:
+    """A table without lines between columns. What is typed in again, names and digests, is never broken."""
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for column in columns:
+        whole = column in ("device", "desired", "active", "rollout", "state")
+        table.add_column(column, no_wrap=whole, overflow="ignore" if whole else "fold")
+    return table
+
+
 def rollouts(answer: operator_pb2.ListRolloutsResponse) -> RenderableType:
     """One row a rollout."""
-    table = Table()
-    for column in ("rollout", "began", "by", "what", "state", "wave", "devices", "why"):
-        table.add_column(column, overflow="fold")
+    table = _table(None, "rollout", "began", "by", "what", "state", "wave", "devices", "why")
     for view in answer.rollouts:
         table.add_row(
             view.rollout,
@@ -151,24 +166,23 @@ def _by_state(view: operator_pb2.RolloutView) -> str:
 
 
 def devices(answer: operator_pb2.StatusResponse) -> RenderableType:
-    """What each device is, as it says itself."""
-    table = Table(title=f"fleet {answer.fleet}", title_justify="left")
-    for column in ("device", "seen", "system", "cores", "memory", "disk free", "accelerators", "runtimes", "agent"):
-        table.add_column(column, overflow="fold")
+    """What each device is, as it says itself, and what runs on it."""
+    columns = ("device", "seen", "system", "memory", "disk free", "accelerators", "runtimes", "engine", "agent")
+    table = _table(f"fleet {answer.fleet}", *columns)
     for view in answer.devices:
-        inventory = view.inventory
+        inventory, status = view.inventory, view.status
         known = bool(inventory.os)
         accelerators = ", ".join(f"{one.kind} {one.name}".strip() for one in inventory.accelerators)
         table.add_row(
             view.device,
             ago(view.seen_s_ago) if view.enrolled else "not enrolled",
-            f"{inventory.os}, {inventory.cpu}" if known else "–",
-            str(inventory.cores) if known else "–",
+            f"{inventory.os}, {inventory.cores} × {inventory.cpu}" if known else "–",
             size(inventory.memory_bytes) if known else "–",
             size(inventory.disk_free_bytes) if known else "–",
             accelerators or "–",
             ", ".join(inventory.runtimes) or "–",
-            inventory.agent_version or "–",
+            f"{status.engine} on {status.accelerator}" if status.engine else "–",
+            f"{inventory.agent_version}, Python {inventory.python_version}" if inventory.agent_version else "–",
         )
     return table
 
