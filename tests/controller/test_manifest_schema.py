@@ -100,7 +100,11 @@ def test_manifest_and_compiler_know_the_same_recipes() -> None:
     }
     for runtime, literal in known.items():
         assert {*recipe.QUANTIZATIONS[runtime], recipe.PREBUILT} == set(get_args(literal))
-    tables: dict[str, type[profiles.Table]] = {"gguf": profiles.GgufRecipe, "mlx": profiles.MlxRecipe, "onnx": profiles.OnnxRecipe}
+    tables: dict[str, type[profiles.Table]] = {
+        "gguf": profiles.GgufRecipe,
+        "mlx": profiles.MlxRecipe,
+        "onnx": profiles.OnnxRecipe,
+    }
     for runtime, table in tables.items():
         # An ONNX recipe's provider follows from the profile's accelerator.
         options = {name: choice for name, choice in recipe.OPTIONS[runtime].items() if name != "provider"}
