@@ -82,7 +82,7 @@ endif
 
 .PHONY: test310
 test310: .venv310/.ready
-	.venv310/bin/python -m pytest $(TESTS) tests/contract tests/agent -m "not toolchain and not controller"
+	.venv310/bin/python -m pytest $(TESTS) tests/contract tests/agent -m "not toolchain"
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .

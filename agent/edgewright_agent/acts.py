@@ -187,6 +187,8 @@ class DeviceActs:
         plan, loop = self._plan, asyncio.get_running_loop()
         if plan is None:
             return
+        if state.paused and plan.total_bytes and not self._slots.has(plan.target.bundle):
+            await asyncio.Event().wait()  # ended by DownloadsResumed, a newer generation or the agent's end
 
         def report(done: int, total: int) -> None:
             self.download.done, self.download.total = done, total

@@ -27,6 +27,7 @@ from edgewright_agent.journal import DownloadJournal
 from edgewright_agent.lifecycle_state import ActiveBroken, Fault, Lifecycle, Outcome, Step
 from edgewright_agent.link import Credentials, Link
 from edgewright_agent.outbox import Outbox
+from edgewright_agent.recent_log import RecentLog
 from edgewright_agent.requests import Requests
 from edgewright_agent.slots import Slots
 from edgewright_agent.state_store import StateStore
@@ -55,8 +56,8 @@ _log = logging.getLogger(__name__)
 class Agent:
     """Made once in a process, on its event loop: `start`, then `work` until cancelled, then `stop`."""
 
-    def __init__(self, config: AgentConfig, identity: Identity) -> None:
-        """Opens the state. Raises StateDamaged, OSError."""
+    def __init__(self, config: AgentConfig, identity: Identity, log: RecentLog) -> None:
+        """Opens the state. `log` has the agent's own last lines. Raises StateDamaged, OSError."""
         self._config, self._identity = config, identity
         state, database = config.state, config.state / "agent.sqlite"
         settings = engine_settings(config)
@@ -89,7 +90,7 @@ class Agent:
             self._trust,
             self._updates,
             reports=self._outbox,
-            requests=Requests(handlers(self._serving, self._store, self._updates, self._outbox)),
+            requests=Requests(handlers(self._serving, self._store, self._updates, self._outbox, log.lines)),
             sources=Sources(self.status, self._inventory),
             every_s=config.check_in_s,
         )
@@ -269,4 +270,4 @@ def hw_classes(config: AgentConfig) -> frozenset[str]:
 
 def _worth_a_check_in(state: Lifecycle) -> tuple[object, ...]:
     """What the controller should know at once. Progress in bytes waits for the regular time."""
-    return (state.step, state.outcome, state.fault, state.generation, state.active, state.held)
+    return (state.step, state.outcome, state.fault, state.generation, state.active, state.held, state.refused)

@@ -179,7 +179,7 @@ class CheckIns:
             assignment = await asyncio.to_thread(self._trust.apply, files, holds, datetime.now(timezone.utc))
         except TrustRefused as error:
             _log.warning("metadata refused: %s", error)
-            await self._updates.feed(MetadataRefused(Fault.METADATA_REFUSED, str(error)))
+            await self._updates.feed(MetadataRefused(Fault.METADATA_REFUSED, str(error), answer.generation))
         except MetadataStale as error:
             _log.warning("metadata too old: %s", error)
             await self._updates.feed(MetadataRefused(Fault.METADATA_STALE, str(error)))

@@ -8,8 +8,8 @@ the executor and raises.
     IDLE → PLANNING → DOWNLOADING → VERIFYING → STARTING → PROVING → PROBING → SWITCHING → DRAINING → IDLE
                any of these failing, or a newer generation: REVERTING → IDLE, the old version serving all the while
 
-What holds for every state: it has a deadline or it is IDLE; a newer generation cancels it, or waits for the few
-seconds of a switch, a drain or a reversal. So every update ends.
+What holds for every state: it has a deadline, or it is IDLE, or it is a download that somebody paused; a newer
+generation cancels it, or waits for the few seconds of a switch, a drain or a reversal. So every update ends.
 
 A release that failed here by its own fault is held: the same digest is not tried again until the hold is
 released. A failure by circumstance (no disk, no network) is not held; the device tries again, more and more
@@ -32,6 +32,8 @@ from edgewright_agent.lifecycle_state import (
     ActiveBroken,
     Assigned,
     Done,
+    DownloadsPaused,
+    DownloadsResumed,
     Event,
     Failed,
     Fault,
@@ -110,6 +112,8 @@ def _numbered(before: Lifecycle, following: Next) -> Next:
 
 
 def _enter(state: Lifecycle, step: Step, now: float) -> Next:
+    if step is Step.DOWNLOADING and state.paused:  # the act waits; it goes on only where nothing is to be fetched
+        return replace(state, step=step, deadline=math.inf, stalls_at=math.inf), (_ACTS[step],)
     allowed = DEADLINES_S[step] + (state.probing_s if step is Step.PROBING else 0.0)
     stalls_at = now + STALL_S if step is Step.DOWNLOADING else math.inf
     return replace(state, step=step, deadline=now + allowed, stalls_at=stalls_at), (_ACTS[step],)
@@ -166,8 +170,14 @@ def _begin(state: Lifecycle, goal: Goal, now: float) -> Next:
 
 
 def _note(state: Lifecycle, event: Event, now: float) -> Next:
-    """Say that metadata was refused, unless the status still has to explain how the last update failed."""
+    """Say that metadata was refused, unless the status still has to explain how the last update failed.
+
+    Refusing a generation ends it: without a word about it, its rollout would wait for this device until the deadline.
+    Metadata that is only too old may be fresh at the next check-in.
+    """
     assert isinstance(event, Refused)
+    if event.fault is Fault.METADATA_REFUSED and event.generation > state.generation:
+        return replace(state, refused=event.generation, refusal=event.reason[:MAX_REASON]), ()
     if state.outcome in (Outcome.FAILED, Outcome.HELD):
         return state, ()
     return replace(state, fault=event.fault, reason=event.reason[:MAX_REASON]), ()
@@ -210,7 +220,7 @@ def _fail(state: Lifecycle, fault: Fault, reason: str, now: float) -> Next:
 
 
 def _progressed(state: Lifecycle, event: Event, now: float) -> Next:
-    return replace(state, stalls_at=now + STALL_S, resumes=0), ()
+    return replace(state, stalls_at=math.inf if state.paused else now + STALL_S, resumes=0), ()
 
 
 def _look_at_the_clock(state: Lifecycle, event: Event, now: float) -> Next:
@@ -242,8 +252,11 @@ def _reverted(state: Lifecycle, event: Event, now: float) -> Next:
     ended = replace(_rest(state), outcome=Outcome.FAILED)
     if state.falling_back and isinstance(event, Done):
         ended = replace(ended, active=state.previous, previous="")
-    if state.fault in CIRCUMSTANCES:
+    # What was damaged at rest is the disk's fault, not the release's: it is fetched again, the first time at once.
+    damaged = state.falling_back and state.fault is Fault.ARTIFACT_CORRUPT
+    if state.fault in CIRCUMSTANCES or damaged:
         wait = min(_FIRST_RETRY_S * 2.0 ** min(state.failures, 10), _LAST_RETRY_S)
+        wait = 0.0 if damaged and not state.failures else wait
         ended = replace(ended, failures=state.failures + 1, retry_at=now + wait)
     elif state.fault is not Fault.CANCELLED and state.release:
         others = tuple(release for release in state.held if release != state.release)
@@ -274,6 +287,18 @@ def _release_hold(state: Lifecycle, event: Event, now: float) -> Next:
     return replace(state, held=held, retry_at=retry_at), ()
 
 
+def _pause(state: Lifecycle, event: Event, now: float) -> Next:
+    """Applies from now on, and to the download that runs: its act begins anew, and waits or does not."""
+    paused = isinstance(event, DownloadsPaused)
+    if paused == state.paused:
+        return state, ()
+    changed = replace(state, paused=paused)
+    if state.step is not Step.DOWNLOADING:
+        return changed, ()
+    downloading, acts = _enter(changed, Step.DOWNLOADING, now)
+    return downloading, (Act.CANCEL, *acts)
+
+
 def _fall_back(state: Lifecycle, event: Event, now: float) -> Next:
     assert isinstance(event, ActiveBroken)
     broken = replace(state, release=state.active, fault=event.fault, reason=event.reason[:MAX_REASON])
@@ -297,8 +322,11 @@ def _resumed(saved: Lifecycle, now: float) -> Next:
         reverting, acts = _enter(saved, Step.REVERTING, now)
         return reverting, (Act.FALL_BACK,) if saved.falling_back else acts
     fetching = saved.step in (Step.PLANNING, Step.DOWNLOADING)
+    waiting = fetching and saved.paused  # nothing was to come in
     counted = replace(
-        saved, attempts=saved.attempts + (0 if fetching else 1), resumes=saved.resumes + (1 if fetching else 0)
+        saved,
+        attempts=saved.attempts + (0 if fetching else 1),
+        resumes=saved.resumes + (1 if fetching and not waiting else 0),
     )
     if counted.attempts >= MAX_ATTEMPTS or counted.resumes >= MAX_RESUMES:
         times = counted.resumes if fetching else counted.attempts
@@ -333,6 +361,8 @@ TABLE: Final[Mapping[tuple[Step, type[Event]], _Transition]] = {
     (Step.REVERTING, Tick): _reverted_late,
     # What may come at any time and waits for nothing.
     **{(step, HoldReleased): _release_hold for step in Step},
+    **{(step, DownloadsPaused): _pause for step in Step},
+    **{(step, DownloadsResumed): _pause for step in Step},
     **{(step, Refused): _stay for step in Step if step is not Step.IDLE},
     **{(step, ActiveBroken): _stay for step in Step if step is not Step.IDLE},
     (Step.IDLE, Tick): _stay,

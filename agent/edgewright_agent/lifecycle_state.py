@@ -104,6 +104,7 @@ class Lifecycle:
     held: tuple[str, ...] = ()
     pending: Goal | None = None
     falling_back: bool = False
+    paused: bool = False  # downloads wait until somebody lets them go on; everything else goes its way
     probing_s: float = 0.0
     attempts: int = 0  # restarts of the agent while this goal was being verified, started or switched to
     resumes: int = 0  # restarts of the agent while nothing new had come in
@@ -112,6 +113,8 @@ class Lifecycle:
     deadline: float = math.inf
     retry_at: float = math.inf
     sequence: int = 0
+    refused: int = 0  # the newest generation whose metadata was refused, and why; told while it is the newest known
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,15 @@ class Assigned:
 
 @dataclass(frozen=True)
 class Refused:
-    """The metadata could not be trusted, or is too old. Nothing changes but what the status says."""
+    """The metadata could not be trusted, or is too old. Nothing changes but what the status says.
+
+    `generation` is what the controller says that it offered: nobody signed it, so it serves only to tell the
+    controller what was refused. 0: nothing new was offered.
+    """
 
     fault: Fault
     reason: str
+    generation: int = 0
 
 
 @dataclass(frozen=True)
@@ -160,6 +168,16 @@ class HoldReleased:
 
 
 @dataclass(frozen=True)
+class DownloadsPaused:
+    """No more blocks are to be fetched, until DownloadsResumed."""
+
+
+@dataclass(frozen=True)
+class DownloadsResumed:
+    """Blocks may be fetched again."""
+
+
+@dataclass(frozen=True)
 class ActiveBroken:
     """The active version cannot serve, although nothing was being changed."""
 
@@ -167,4 +185,15 @@ class ActiveBroken:
     reason: str
 
 
-Event = Assigned | Refused | Done | Failed | Progressed | Tick | HoldReleased | ActiveBroken
+Event = (
+    Assigned
+    | Refused
+    | Done
+    | Failed
+    | Progressed
+    | Tick
+    | HoldReleased
+    | DownloadsPaused
+    | DownloadsResumed
+    | ActiveBroken
+)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from edgewright_agent import state_lock
-from edgewright_agent.lifecycle_state import MAX_REASON, Lifecycle, Step
+from edgewright_agent.lifecycle_state import MAX_REASON, Fault, Lifecycle, Outcome, Step
 from edgewright_agent.state_store import KnownRelease, StateStore
 from edgewright_contract.v1 import agent_pb2
 
 # Where the running agent answers, for whoever looks into its folder: the port may be one that the system chose.
 ENDPOINT_FILE: Final = "endpoint"
 _MAX_TEXT: Final = 200
+_PAUSED: Final = "downloads are paused on request; what needs none goes on"
 
 Known = Callable[[str], "KnownRelease | None"]
 
@@ -37,6 +38,7 @@ class Running:
 
 def compose(state: Lifecycle, known: Known, running: Running) -> agent_pb2.DeviceStatus:
     """The whole status. Raises StateDamaged when `known` does."""
+    state = _told(state)
     active = known(state.active) if state.active else None
     downloading = state.step in (Step.PLANNING, Step.DOWNLOADING)
     return agent_pb2.DeviceStatus(
@@ -45,7 +47,7 @@ def compose(state: Lifecycle, known: Known, running: Running) -> agent_pb2.Devic
         step=agent_pb2.Step.Name(state.step.value),
         outcome=agent_pb2.Outcome.Name(state.outcome.value),
         error=agent_pb2.ErrorCode.Name(state.fault.value),
-        reason=_shortened(state.reason, MAX_REASON),
+        reason=_shortened(reason(state), MAX_REASON),
         done_bytes=running.done_bytes if downloading else 0,
         total_bytes=running.total_bytes if downloading else 0,
         active_release=state.active,
@@ -61,6 +63,11 @@ def compose(state: Lifecycle, known: Known, running: Running) -> agent_pb2.Devic
     )
 
 
+def reason(state: Lifecycle) -> str:
+    """Why the last update failed, or else why one may be waiting."""
+    return state.reason or (_PAUSED if state.paused else "")
+
+
 def read(folder: Path) -> dict[str, Any]:
     """The saved state of the agent in `folder`, running or not, as plain values. Raises NoState, StateDamaged."""
     file = folder / "agent.sqlite"
@@ -68,7 +75,7 @@ def read(folder: Path) -> dict[str, Any]:
         raise NoState(f"{file} is missing; enrol the device first: edgewright-agent enroll --token …")
     store = StateStore(file)
     try:
-        state = store.load()
+        state = _told(store.load())
         active = store.known(state.active) if state.active else None
     finally:
         store.close()
@@ -81,13 +88,28 @@ def read(folder: Path) -> dict[str, Any]:
         "step": state.step.name.lower(),
         "outcome": state.outcome.name.lower(),
         "error": state.fault.name.lower() if state.fault.value else "",
-        "reason": state.reason,
+        "reason": reason(state),
         "active_release": state.active,
         "active_model": active.release.model if active else "",
         "active_artifact": active.release.artifact if active else "",
+        "downloads_paused": state.paused,
         "previous_release": state.previous,
         "held_releases": list(state.held),
     }
+
+
+def _told(state: Lifecycle) -> Lifecycle:
+    """What the device says of itself: a newer generation that it refused is one that failed here."""
+    if state.refused <= state.generation:
+        return state
+    return replace(
+        state,
+        generation=state.refused,
+        release="",
+        outcome=Outcome.FAILED,
+        fault=Fault.METADATA_REFUSED,
+        reason=state.refusal,
+    )
 
 
 def _shortened(text: str, most: int) -> str:

@@ -10,6 +10,7 @@ import struct
 import threading
 from collections.abc import Callable
 from concurrent import futures
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -61,16 +62,22 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
         return self._enrolments.create(DEVICE, 3600, datetime.now(timezone.utc))
 
     def release(
-        self, name: str, probe: Probe = SOUND, size: int = 1 << 20, served_name: str = "", **how: Any
+        self,
+        name: str,
+        probe: Probe = SOUND,
+        size: int = 1 << 20,
+        served_name: str = "",
+        accelerator: str = "cpu",
+        **how: Any,
     ) -> tuple[Release, ImageTarget]:
         """A published release whose engine behaves as `how` says (echo_engine.py)."""
         artifact = echo.artifact(self._folder / "artifacts" / name, name=name, **how)
         weights = name.encode() * (size // len(name))
         (artifact / "model.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0) + weights)
-        target = self.add(artifact)
+        target = replace(self.add(artifact), hw_class=f"gguf-{accelerator}")
         self._image.publish([target], datetime.now(timezone.utc))
         options = {"served_name": served_name} if served_name else {}
-        release = Release("smollm2", "jetson", "gguf", target.bundle, "cpu", 1 << 20, options, (probe,))
+        release = Release("smollm2", "jetson", "gguf", target.bundle, accelerator, 1 << 20, options, (probe,))
         return release, target
 
     def want(self, generation: int, wanted: tuple[Release, ImageTarget] | None) -> None:
@@ -121,6 +128,7 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
                 metadata=metadata,
                 requests=[one for one in self.requests if one.id not in answered],
                 next_check_in_s=1,
+                generation=self._desired.generation,
                 inventory_wanted=not self.inventory.os,
             )
 

@@ -49,3 +49,10 @@ def test_bytes_that_are_no_text_are_shown_somehow(tmp_path: Path, raw: bytes) ->
     log = ChildLog(tmp_path / "e.log")
     log.write(raw)
     assert len(log.last_lines()) == 1
+
+
+def test_the_secret_between_agent_and_engine_is_not_in_the_lines(tmp_path: Path) -> None:
+    log = ChildLog(tmp_path / "e.log", "s3cr3t")
+    log.write(b"begun\nenvironment: EDGEWRIGHT_ENGINE_SECRET=s3c")
+    log.write(b"r3t, HOME=/\nand s3cr3t")
+    assert log.last_lines() == ("begun", "environment: EDGEWRIGHT_ENGINE_SECRET=[hidden], HOME=/", "and [hidden]")

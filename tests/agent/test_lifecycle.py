@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgewright_agent import lifecycle
+from edgewright_agent import lifecycle, status
 from edgewright_agent.lifecycle_state import (
     Act,
     ActiveBroken,
     Assigned,
     Done,
+    DownloadsPaused,
+    DownloadsResumed,
     Event,
     Failed,
     Fault,
@@ -188,9 +190,39 @@ def test_probes_have_their_own_time() -> None:
     assert lifecycle.wakes_at(state) == 1000.0 + lifecycle.DEADLINES_S[Step.PROBING]
 
 
+@pytest.mark.parametrize("previous_starts", [True, False])
+def test_what_was_damaged_at_rest_is_fetched_again_at_once_and_never_held(previous_starts: bool) -> None:
+    serving = replace(SERVING, active=NEW, release=NEW, generation=2, previous=OLD)
+    state = after(serving, ActiveBroken(Fault.ARTIFACT_CORRUPT, "model.gguf"))
+    state = after(state, Done() if previous_starts else Failed(Fault.ARTIFACT_CORRUPT, "this one too"))
+    assert state.active == (OLD if previous_starts else NEW)
+    assert (state.outcome, state.fault, state.held) == (Outcome.FAILED, Fault.ARTIFACT_CORRUPT, ())
+    state, acts = lifecycle.advance(state, Assigned(Goal(2, NEW)), 0.0)
+    assert (state.step, acts) == (Step.PLANNING, (Act.PLAN,))
+
+
+def test_a_refused_generation_is_told_as_failed_until_a_newer_one_is_accepted() -> None:
+    failed = replace(SERVING, outcome=Outcome.FAILED, fault=Fault.PROBE_FAILED, reason="an older story")
+    refused = Refused(Fault.METADATA_REFUSED, "it is for gguf-cuda", generation=SERVING.generation + 1)
+    state = after(failed, refused)
+    assert (state.refused, state.refusal) == (SERVING.generation + 1, "it is for gguf-cuda")
+    assert (state.generation, state.active) == (SERVING.generation, SERVING.active)
+    told = status.compose(state, lambda _: None, status.Running())
+    assert (told.generation, told.outcome) == (SERVING.generation + 1, agent_pb2.OUTCOME_FAILED)
+    assert (told.error, told.reason) == (agent_pb2.ERROR_CODE_METADATA_REFUSED, "it is for gguf-cuda")
+    accepted = after(state, Assigned(Goal(SERVING.generation + 2, SERVING.active)))
+    told = status.compose(accepted, lambda _: None, status.Running())
+    assert (told.generation, told.outcome) == (SERVING.generation + 2, agent_pb2.OUTCOME_SUCCEEDED)
+
+
+def test_metadata_that_is_only_too_old_fails_no_generation() -> None:
+    stale = Refused(Fault.METADATA_STALE, "expired", generation=SERVING.generation + 1)
+    assert after(SERVING, stale).refused == 0
+
+
 def test_a_broken_active_version_gives_way_to_the_previous_one_and_is_held() -> None:
     serving = replace(SERVING, active=NEW, release=NEW, generation=2, previous=OLD)
-    state, acts = lifecycle.advance(serving, ActiveBroken(Fault.ARTIFACT_CORRUPT, "model.gguf"), 0.0)
+    state, acts = lifecycle.advance(serving, ActiveBroken(Fault.ENGINE_FAILED, "it aborts"), 0.0)
     assert acts == (Act.FALL_BACK,)
     assert after(state, Failed(Fault.ENGINE_FAILED, "this one neither")).active == NEW
     state = after(state, Done())
@@ -261,6 +293,43 @@ def test_restarts_during_a_download_are_counted_only_while_nothing_comes_in() ->
     assert state.step is Step.REVERTING
 
 
+def test_a_paused_download_waits_for_as_long_as_it_takes_and_goes_on() -> None:
+    state, acts = lifecycle.advance(at(Step.DOWNLOADING), DownloadsPaused(), 0.0)
+    assert (state.step, state.paused, acts) == (Step.DOWNLOADING, True, (Act.CANCEL, Act.DOWNLOAD))
+    assert lifecycle.wakes_at(state) == math.inf
+    assert after(state, DownloadsPaused(), Progressed(), Tick(), now=1e9) == state
+    going, acts = lifecycle.advance(state, DownloadsResumed(), 1e9)
+    assert (going.step, going.paused, acts) == (Step.DOWNLOADING, False, (Act.CANCEL, Act.DOWNLOAD))
+    assert lifecycle.wakes_at(going) == 1e9 + lifecycle.STALL_S
+    assert after(going, DownloadsResumed(), now=1e9) == going
+
+
+def test_a_pause_holds_up_downloads_only_and_survives_restarts() -> None:
+    state = after(SERVING, DownloadsPaused())
+    assert (state.step, state.outcome, state.sequence) == (Step.IDLE, Outcome.SUCCEEDED, SERVING.sequence + 1)
+    state = at(Step.DOWNLOADING, state)
+    for _ in range(2 * lifecycle.MAX_RESUMES):
+        state, acts = lifecycle.restore(state, 5.0)
+        assert (state.step, acts) == (Step.PLANNING, (Act.PLAN,))
+        state = after(state, Done())
+        assert (state.step, lifecycle.wakes_at(state)) == (Step.DOWNLOADING, math.inf)
+    # What is here already needs no download, and so its act ends.
+    assert at(Step.IDLE, after(state, Done())).active == NEW
+
+
+@pytest.mark.parametrize("step", [*(step for step in WORK if step is not Step.DOWNLOADING), Step.SWITCHING])
+def test_a_pause_disturbs_no_other_step(step: Step) -> None:
+    state, acts = lifecycle.advance(at(step), DownloadsPaused(), 0.0)
+    assert (replace(state, paused=False, sequence=at(step).sequence), acts) == (at(step), ())
+
+
+def test_a_newer_generation_ends_a_paused_download() -> None:
+    state, acts = lifecycle.advance(after(at(Step.DOWNLOADING), DownloadsPaused()), Assigned(Goal(3, OLD)), 0.0)
+    assert acts == (Act.CANCEL, Act.REVERT)
+    state = after(state, Done())
+    assert (state.step, state.generation, state.outcome, state.paused) == (Step.IDLE, 3, Outcome.SUCCEEDED, True)
+
+
 _digests = st.sampled_from(["", OLD, NEW, OTHER])
 _events = st.one_of(
     st.builds(Assigned, st.builds(Goal, st.integers(1, 8), _digests)),
@@ -270,6 +339,8 @@ _events = st.one_of(
     st.just(Progressed()),
     st.just(Tick()),
     st.builds(HoldReleased, _digests),
+    st.just(DownloadsPaused()),
+    st.just(DownloadsResumed()),
     st.builds(ActiveBroken, st.just(Fault.ENGINE_FAILED), st.just("why")),
 )
 
@@ -288,7 +359,9 @@ def test_whatever_happens_every_update_ends(happenings: list[tuple[Event, float,
             assert len(started) <= (state.step is not Step.IDLE)
             if state.active != before.active:
                 assert before.step is Step.SWITCHING or before.falling_back
-        assert (state.step is Step.IDLE) == (lifecycle.wakes_at(state) == math.inf)
+        waiting = state.step is Step.DOWNLOADING and state.paused
+        assert (state.step is Step.IDLE or waiting) == (lifecycle.wakes_at(state) == math.inf)
+    state = after(state, DownloadsResumed(), now=now)
     for _ in range(40):  # nothing more happens but time
         if state.step is Step.IDLE:
             break

@@ -258,7 +258,7 @@ def test_sigkill_in_the_middle_of_an_update_ends_in_the_new_version(
         assert agent.ask() == f"v{round_} hello there"
 
 
-def test_a_damaged_active_artifact_gives_way_to_the_previous_one(
+def test_a_damaged_active_artifact_gives_way_to_the_previous_one_until_it_is_fetched_again(
     agent: AgentProcess, controller: SmallController
 ) -> None:
     first, second = controller.release("one", prefix="v1 "), controller.release("two", prefix="v2 ")
@@ -273,7 +273,9 @@ def test_a_damaged_active_artifact_gives_way_to_the_previous_one(
     status = controller.until(lambda status: status.outcome == agent_pb2.OUTCOME_FAILED)
     assert (status.error, status.active_release) == (agent_pb2.ERROR_CODE_ARTIFACT_CORRUPT, first[0].digest)
     assert "model.gguf" in status.reason
-    assert agent.ask() == "v1 hello there"
+    status = controller.until(lambda status: status.outcome == agent_pb2.OUTCOME_SUCCEEDED)
+    assert (status.active_release, list(status.held_releases)) == (second[0].digest, [])
+    assert agent.ask() == "v2 hello there"
 
 
 def test_a_damaged_only_artifact_is_fetched_again(agent: AgentProcess, controller: SmallController) -> None:
@@ -316,9 +318,11 @@ def test_requests_are_answered_once(agent: AgentProcess, controller: SmallContro
     again = controller.until(lambda status: len(controller.results) >= 3 and failed[0].digest in status.held_releases)
     assert again.error == agent_pb2.ERROR_CODE_PROBE_FAILED
     results = {result.id: (result.succeeded, result.detail) for result in controller.results}
-    assert results["logs"] == (False, "no engine runs")
+    assert results["logs"][0] is True
+    assert "no engine runs" in results["logs"][1]
+    assert "the controller answers" in results["logs"][1]
     assert results["hold"] == (True, "released")
-    assert results["pause"][0] is False
+    assert results["pause"][0] is True
     assert len(controller.results) == 3
 
 
@@ -364,3 +368,40 @@ def test_an_idle_agent_is_small_also_after_an_update(agent: AgentProcess, contro
     controller.want(1, controller.release("one", size=64 << 20))
     controller.ended(1)
     assert psutil.Process(agent.pid).memory_info().rss < 90e6
+
+
+def test_paused_downloads_wait_through_a_restart_and_go_on_when_resumed(
+    agent: AgentProcess, controller: SmallController
+) -> None:
+    kinds = agent_pb2.DeviceRequest
+    first, second = controller.release("one", prefix="v1 "), controller.release("two", prefix="v2 ")
+    controller.want(1, first)
+    controller.ended(1)
+    controller.requests.append(kinds(id="p1", kind=kinds.KIND_PAUSE_DOWNLOADS))
+    controller.until(lambda _: any(result.id == "p1" and result.succeeded for result in controller.results))
+    controller.want(2, second)
+    waiting = controller.until(lambda status: status.step == agent_pb2.STEP_DOWNLOADING)
+    assert "paused" in waiting.reason
+    agent.end(signal.SIGKILL)
+    agent.start()
+    waiting = controller.until(lambda status: status.step == agent_pb2.STEP_DOWNLOADING and bool(status.endpoint))
+    assert (waiting.done_bytes, agent.ask()) == (0, "v1 hello there")
+    controller.requests.append(kinds(id="p2", kind=kinds.KIND_RESUME_DOWNLOADS))
+    assert controller.ended(2).outcome == agent_pb2.OUTCOME_SUCCEEDED
+    assert agent.ask() == "v2 hello there"
+
+
+def test_a_release_for_other_hardware_ends_at_once_with_the_reason(
+    agent: AgentProcess, controller: SmallController
+) -> None:
+    good = controller.release("one", prefix="v1 ")
+    controller.want(1, good)
+    controller.ended(1)
+    controller.want(2, controller.release("two", accelerator="cuda"))
+    status = controller.ended(2)
+    assert (status.outcome, status.error) == (agent_pb2.OUTCOME_FAILED, agent_pb2.ERROR_CODE_METADATA_REFUSED)
+    assert "gguf-cuda" in status.reason
+    assert status.active_release == good[0].digest
+    assert agent.ask() == "v1 hello there"
+    controller.want(3, good)
+    assert controller.ended(3).outcome == agent_pb2.OUTCOME_SUCCEEDED

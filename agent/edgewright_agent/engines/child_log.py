@@ -15,11 +15,13 @@ _MAX_LINE: Final = 500
 class ChildLog:
     """Appends to `path`; when that would pass MAX_FILE_BYTES it becomes `path`.1 and a new one begins.
 
-    A disk that is full costs the log, never the engine: the lines in memory go on.
+    A disk that is full costs the log, never the engine: the lines in memory go on. Those may leave the device, so
+    `secret` is not in them.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, secret: str = "") -> None:
         self.path = path
+        self._secret = secret
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
         self._rest = b""
         self.lost_bytes = 0
@@ -27,7 +29,7 @@ class ChildLog:
     def write(self, data: bytes) -> None:
         """Take a piece of output as it came."""
         *whole, self._rest = (self._rest + data).split(b"\n")
-        self._lines.extend(_line(line) for line in whole if line.strip())
+        self._lines.extend(self._line(line) for line in whole if line.strip())
         self._rest = self._rest[-(1 << 14) :]
         try:
             self._append(data)
@@ -36,7 +38,7 @@ class ChildLog:
 
     def last_lines(self) -> tuple[str, ...]:
         """The newest lines, an unfinished one too."""
-        rest = (_line(self._rest),) if self._rest.strip() else ()
+        rest = (self._line(self._rest),) if self._rest.strip() else ()
         return (*self._lines, *rest)[-LAST_LINES:]
 
     def _append(self, data: bytes) -> None:
@@ -47,6 +49,6 @@ class ChildLog:
         with self.path.open("ab") as file:
             file.write(data[-MAX_FILE_BYTES:])
 
-
-def _line(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace").rstrip()[:_MAX_LINE]
+    def _line(self, raw: bytes) -> str:
+        line = raw.decode("utf-8", "replace").rstrip()
+        return (line.replace(self._secret, "[hidden]") if self._secret else line)[:_MAX_LINE]

@@ -102,7 +102,7 @@ class EngineProcess:
             )
         except OSError as error:
             raise EngineFailed(f"engine {engine.name} did not start: {error}") from error
-        self = cls(engine.name, spec, process, ChildLog(log), secret)
+        self = cls(engine.name, spec, process, ChildLog(log, secret), secret)
         try:
             await self._listen(deadline_s)
         except BaseException:

@@ -150,5 +150,9 @@ def run_once(name: str, module: str, *arguments: str, timeout_s: float = 60.0) -
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM end the demo as Ctrl-C does, so that no process is left behind."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """Let SIGTERM end the demo as Ctrl-C does, so that no process is left behind.
+
+    Ctrl-C too is set anew: a shell starts what it puts into the background with SIGINT ignored.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)

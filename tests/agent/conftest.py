@@ -1,0 +1,24 @@
+"""Python 3.10 is the devices' Python, and has no controller, which needs 3.11.
+
+The tests that put a real controller in front of the agent are left out there, in plain sight.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# Each imports a part of the controller, itself or through the small controller and the fleet of the trust tests.
+WITH_CONTROLLER = ("test_identity.py", "test_run.py", "test_trust_attacks.py", "test_trust_store.py")
+
+collect_ignore = list(WITH_CONTROLLER) if sys.version_info < (3, 11) else []
+
+
+def pytest_report_header() -> str:
+    """Say what is left out, at the top of the report."""
+    return (
+        f"left out before Python 3.11, which the controller needs: {', '.join(collect_ignore)}"
+        if collect_ignore
+        else ""
+    )
