@@ -74,10 +74,10 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
         artifact = echo.artifact(self._folder / "artifacts" / name, name=name, **how)
         weights = name.encode() * (size // len(name))
         (artifact / "model.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0) + weights)
-        target = replace(self.add(artifact), hw_class=f"gguf-{accelerator}")
+        target = replace(self.add(artifact), hw_class=f"gguf-{made_for}")
         self._image.publish([target], datetime.now(timezone.utc))
         options = {"served_name": served_name} if served_name else {}
-        release = Release("smollm2", "jetson", "gguf", target.bundle, accelerator, 1 << 20, options, (probe,))
+        release = Release("smollm2", "jetson", "gguf", target.bundle, made_for, 1 << 20, options, (probe,))
         return release, target
 
     def want(self, generation: int, wanted: tuple[Release, ImageTarget] | None) -> None:

@@ -397,7 +397,7 @@ def test_a_release_for_other_hardware_ends_at_once_with_the_reason(
     good = controller.release("one", prefix="v1 ")
     controller.want(1, good)
     controller.ended(1)
-    controller.want(2, controller.release("two", accelerator="cuda"))
+    controller.want(2, controller.release("two", made_for="cuda"))
     status = controller.ended(2)
     assert (status.outcome, status.error) == (agent_pb2.OUTCOME_FAILED, agent_pb2.ERROR_CODE_METADATA_REFUSED)
     assert "gguf-cuda" in status.reason
