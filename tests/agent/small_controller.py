@@ -67,7 +67,7 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
         probe: Probe = SOUND,
         size: int = 1 << 20,
         served_name: str = "",
-        accelerator: str = "cpu",
+        made_for: str = "cpu",
         **how: Any,
     ) -> tuple[Release, ImageTarget]:
         """A published release whose engine behaves as `how` says (echo_engine.py)."""
