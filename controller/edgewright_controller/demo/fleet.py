@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from edgewright_controller.client import Access, Fleet, read_access
-from edgewright_controller.demo.children import Child, Children, accepts, free_port, run_once
+from edgewright_controller.demo.children import Child, Children, accepts, free_ports, run_once
 
 FLEET: Final = "demo"
 # Shorter than the defaults, so that a person sees telemetry before losing patience.
@@ -54,9 +55,9 @@ class DemoFleet:
         """Start the controller, enrol and start the three agents. Raises DemoError."""
         shutil.rmtree(self.folder / "logs", ignore_errors=True)
         client = self._start_controller()
-        with Fleet(client) as fleet:
-            for name in self._runtimes:
-                self._enrol(fleet, name)
+        ports = free_ports(len(self._runtimes))
+        with Fleet(client) as fleet, ThreadPoolExecutor() as side_by_side:
+            self.devices = list(side_by_side.map(partial(self._enrol, fleet), self._runtimes, ports))
         agents = {device: self._start_agent(device) for device in self.devices}
         for device, agent in agents.items():
             self.children.wait_for(agent, partial(accepts, device.port), "its endpoint")
@@ -66,7 +67,7 @@ class DemoFleet:
         self.children.stop()
 
     def _start_controller(self) -> Access:
-        grpc, enrolment, mqtt = free_port(), free_port(), free_port()
+        grpc, enrolment, mqtt = free_ports(3)
         access_file = self.controller / "operator" / "client.toml"
         access_file.unlink(missing_ok=True)
         controller = self.children.start(
@@ -80,11 +81,10 @@ class DemoFleet:
         self.access = read_access(access_file)
         return self.access
 
-    def _enrol(self, fleet: Fleet, device: str) -> None:
+    def _enrol(self, fleet: Fleet, device: str, port: int) -> Device:
         state = self.folder / device
         shutil.rmtree(state, ignore_errors=True)
         state.mkdir(parents=True)
-        port = free_port()
         config = self.folder / f"{device}.toml"
         intervals = "".join(f'{key} = "{value}"\n' for key, value in self._intervals.items())
         config.write_text(
@@ -94,7 +94,7 @@ class DemoFleet:
         )
         token = fleet.create_enrolment(device).token
         run_once(device, "edgewright_agent.cli", "enroll", "--config", str(config), "--token", token)
-        self.devices = [*self.devices, Device(device, self._runtimes[device], port)]
+        return Device(device, self._runtimes[device], port)
 
     def _start_agent(self, device: Device) -> Child:
         config = str(self.folder / f"{device.id}.toml")
