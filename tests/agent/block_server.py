@@ -41,7 +41,6 @@ class BlockServer(agent_pb2_grpc.AgentServicer):
         self.mischief = Mischief()
         self.sent = 0
         self.calls = 0
-        self.stalled = threading.Event()
         self.check_ins: list[agent_pb2.CheckInRequest] = []
         self.objects: dict[str, bytes] = {}
         self._folders: dict[str, tuple[Path, block_index.BlockIndex]] = {}
@@ -74,6 +73,10 @@ class BlockServer(agent_pb2_grpc.AgentServicer):
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    def first_block(self) -> bytes:
+        folder, index = self._folders[self.target.bundle]
+        return _read(folder, index.blocks[0])
 
     def stop(self) -> None:
         self._server.stop(0).wait()
@@ -119,7 +122,6 @@ class BlockServer(agent_pb2_grpc.AgentServicer):
                     number = block.index + 1 if mischief.wrong_index else block.index
                     yield agent_pb2.BlockPart(index=number, encoding=agent_pb2.ENCODING_RAW, data=part)
                 if mischief.stall:
-                    self.stalled.set()
                     ended = threading.Event()
                     context.add_callback(ended.set)
                     ended.wait(30)
