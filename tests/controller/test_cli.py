@@ -127,7 +127,7 @@ def test_a_missing_manifest_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["aply"], "No such command 'aply'"),
         (["apply"], "Missing argument"),
         (["status", "--limit", "many"], "--limit"),
-        (["enroll", "create", "d1", "--valid-hours", "48"], "--valid-hours: 48; a token"),
+        (["enroll", "create", "--device", "d1", "--valid-hours", "48"], "--valid-hours: 48; a token"),
         (["serve", "--listen", "7443"], "listen.grpc: '7443' is not host:port"),
         (["serve", "--broker", "maybe"], "broker.mode: 'maybe'; there are managed, external, off"),
     ],

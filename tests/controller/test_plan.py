@@ -147,7 +147,7 @@ def test_a_device_that_is_not_enrolled_is_said_to_be() -> None:
     world = _with_devices(FRESH, mac_01=DeviceFact(enrolled=False))
     change = plan(manifest(), world).changes[2]
     assert change.kind is Kind.UNENROLLED
-    assert "edgewright enroll create mac-01" in change.note
+    assert "edgewright enroll create --device mac-01" in change.note
     unknown = replace(FRESH, devices={})
     assert set(_kinds(plan(manifest(), unknown)).values()) == {Kind.UNENROLLED}
 

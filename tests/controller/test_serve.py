@@ -99,8 +99,9 @@ def test_the_verbs_against_a_controller_with_its_broker(tmp_path: Path, capsys: 
     text.write_text(manifest(tmp_path, ["jetson-01"]))
     with serving(state, "--log-format", "json"):
         config = ("--config", str(state / "operator" / "client.toml"))
-        assert run(["enroll", "create", "jetson-01", *config]) == 0
-        token = capsys.readouterr().out.strip()
+        assert run(["enroll", "create", "--device", "jetson-01", *config]) == 0
+        line, token = capsys.readouterr().out.strip().rsplit(" ", 1)
+        assert line == "edgewright-agent enroll --config agent.toml --token"
         assert token.startswith("ewt1.")
         with a_living_device(token):
             assert run(["plan", str(text), *config]) == 0
@@ -115,11 +116,11 @@ def test_the_verbs_against_a_controller_with_its_broker(tmp_path: Path, capsys: 
             assert run(["apply", str(text), "--json", *config]) == 0
             events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
             assert events[-1]["result"]["succeeded"]
-            assert run(["rollback", "jetson-01", *config]) == 0
+            assert run(["rollback", "--device", "jetson-01", *config]) == 0
             capsys.readouterr()
             assert run(["apply", str(text), *config]) == 1
             assert "--again" in capsys.readouterr().err
-            assert run(["rollback", "mac-09", *config]) == 2
+            assert run(["rollback", "--device", "mac-09", *config]) == 2
             assert "there is no device 'mac-09'" in capsys.readouterr().err
             assert run(["rollout", "pause", "rollout-1", *config]) == 1
             assert "rollout-1 has ended already; it succeeded" in capsys.readouterr().err

@@ -20,13 +20,13 @@ def group() -> None:
 
 @app.command("create")
 def create(
-    device: Annotated[str, typer.Argument(help="the device's id")],
+    device: Annotated[str, typer.Option("--device", help="the device's id")],
     valid_hours: Annotated[float, typer.Option("--valid-hours", help="at most 24")] = 24.0,
     config: reach.ConfigFlag = None,
     controller: reach.ControllerFlag = None,
     as_json: reach.JsonFlag = False,
 ) -> int:
-    """Print a token for `edgewright-agent enroll --token`. Only the token goes to standard output."""
+    """Print the one line to run on the device. With --json, the token and its end alone."""
     if not 0 < valid_hours <= 24:
         raise Ending(
             f"--valid-hours: {valid_hours:g}; a token is valid for more than 0 and at most 24 hours", BAD_INPUT
@@ -38,5 +38,5 @@ def create(
     if as_json:
         printing.json_line(answer)
     else:
-        sys.stdout.write(answer.token + "\n")
+        sys.stdout.write(f"edgewright-agent enroll --config agent.toml --token {answer.token}\n")
     return 0

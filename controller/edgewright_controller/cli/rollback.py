@@ -10,10 +10,10 @@ from edgewright_controller.cli import reach
 
 
 def rollback(
-    devices: Annotated[list[str] | None, typer.Argument(help="devices; none: all")] = None,
     release: Annotated[
-        str, typer.Option("--release", help="digest, or its beginning, of the release to leave; none: each current one")
+        str, typer.Argument(help="digest, or its beginning, of the release to leave; none: each device's current one")
     ] = "",
+    devices: Annotated[list[str] | None, typer.Option("--device", help="only this device; may be repeated")] = None,
     config: reach.ConfigFlag = None,
     controller: reach.ControllerFlag = None,
     as_json: reach.JsonFlag = False,
