@@ -71,7 +71,7 @@ class Agent:
         self._serving = Serving(settings, state / "engines", self._routes, self._engine_event)
         self._gateway = Gateway(self._routes, self._meter, self._serving.suspect)
         mqtt = (config.mqtt_address or identity.mqtt_address) if config.mqtt_enabled else ""
-        self._outbox = Outbox(state, replace(identity, mqtt_address=mqtt), lambda _: self._check_ins.wake())
+        self._outbox = Outbox(state, replace(identity, mqtt_address=mqtt), lambda _: self._wake())
         self._acts = DeviceActs(
             self._store,
             self._slots,
@@ -85,12 +85,16 @@ class Agent:
         )
         self._updates = Updates(self._store, self._acts, self._changed)
         self._shown = self._updates.state
+        self._requests = Requests(
+            handlers(self._serving, self._store, self._updates, self._outbox, log.lines),
+            on_late=self._wake,
+        )
         self._check_ins = CheckIns(
             self._link,
             self._trust,
             self._updates,
             reports=self._outbox,
-            requests=Requests(handlers(self._serving, self._store, self._updates, self._outbox, log.lines)),
+            requests=self._requests,
             sources=Sources(self.status, self._inventory),
             every_s=config.check_in_s,
         )
@@ -134,6 +138,7 @@ class Agent:
 
     async def stop(self) -> None:
         """Say goodbye and end every child. Safe after a start that failed in the middle."""
+        await self._requests.stop()
         await self._updates.stop()
         for task in list(self._side_tasks):
             task.cancel()
@@ -144,6 +149,9 @@ class Agent:
         self._trust.close()
         self._journal.close()
         self._store.close()
+
+    def _wake(self) -> None:
+        self._check_ins.wake()
 
     async def _start_active(self) -> ActiveBroken | None:
         if not self._updates.state.active:

@@ -96,7 +96,7 @@ class Bench:
             self.trust,
             self.updates,
             reports=self.reports,
-            requests=Requests({KINDS.KIND_SEND_LOGS: logs}),
+            requests=Requests({KINDS.KIND_SEND_LOGS: logs}, lambda: None),
             sources=Sources(agent_pb2.DeviceStatus, lambda: self.inventory),
             every_s=60.0,
         )

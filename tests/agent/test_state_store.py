@@ -40,6 +40,7 @@ BUSY = Lifecycle(
     previous="d" * 64,
     held=("e" * 64,),
     pending=Goal(8, "f" * 64, 60.0),
+    paused=True,
     attempts=2,
     sequence=41,
 )
