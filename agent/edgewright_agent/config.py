@@ -41,10 +41,12 @@ from typing import Any, Final, TypeVar
 import tomli
 
 from edgewright_agent.quantities import parse_duration, parse_size
-from edgewright_contract import names
+from edgewright_contract import names, small_file
 from edgewright_contract.release import RUNTIMES
 
 ACCELERATORS: Final = ("cpu", "cuda", "metal", "vulkan", "qnn", "openvino", "dml")
+
+MAX_BYTES: Final = 1 << 20
 
 _T = TypeVar("_T")
 
@@ -86,9 +88,11 @@ class AgentConfig:
 def load(file: Path) -> AgentConfig:
     """Read and check `file`. Raises ConfigError."""
     try:
-        text = file.read_bytes().decode()
+        text = small_file.read_text(file, MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}; name the configuration with --config") from error
+    except small_file.TooLarge as error:
+        raise ConfigError(f"{file}: {error}; that is no configuration") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: not UTF-8 text: {error}") from error
     return parse(text, file)

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 import grpc
 import tomli
 
+from edgewright_contract import small_file
 from edgewright_contract.v1 import operator_pb2, operator_pb2_grpc
 
 CONNECT_S: Final = 10.0
@@ -23,6 +24,7 @@ LOOK_S: Final = 1.0
 CALL_S: Final = 60.0
 PING_EVERY_MS: Final = 30_000
 MAX_MESSAGE_BYTES: Final = 64 << 20
+MAX_ACCESS_BYTES: Final = 64 << 10
 _KEYS: Final = ("address", "certificate", "key", "ca")
 
 # What can be done to a rollout, by the wire's names.
@@ -73,12 +75,14 @@ def read_access(file: Path, address: str | None = None) -> Access:
     `address` overrides the file's. Raises AccessError.
     """
     try:
-        document: Mapping[str, Any] = tomli.loads(file.read_text(encoding="utf-8"))
+        document: Mapping[str, Any] = tomli.loads(small_file.read_text(file, MAX_ACCESS_BYTES))
     except OSError as error:
         raise AccessError(
             f"{file}: {error.strerror}; `edgewright serve` writes one to operator/client.toml in its state folder, "
             "name it with --config or EDGEWRIGHT_CONFIG"
         ) from error
+    except small_file.TooLarge as error:
+        raise AccessError(f"{file}: {error}; that is no access file") from error
     except ValueError as error:
         raise AccessError(f"{file}: not TOML: {error}") from error
     for key in document:

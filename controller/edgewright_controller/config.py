@@ -33,7 +33,7 @@ from typing import Any, Final
 
 import tomli
 
-from edgewright_contract import names
+from edgewright_contract import names, small_file
 from edgewright_contract.release import RUNTIMES
 from edgewright_controller.manifest import quantities
 
@@ -121,14 +121,12 @@ def load(file: Path | None, flags: Mapping[str, str | None], default_state: Path
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise SettingsError(f"{file}: larger than {MAX_FILE_BYTES} bytes; that is no configuration")
-        document: dict[str, Any] = tomli.loads(file.read_text(encoding="utf-8"))
+        document: dict[str, Any] = tomli.loads(small_file.read_text(file, MAX_FILE_BYTES))
     except OSError as error:
         raise SettingsError(f"{file}: {error.strerror}") from error
+    except small_file.TooLarge as error:
+        raise SettingsError(f"{file}: {error}; that is no configuration") from error
     except ValueError as error:
-        if isinstance(error, SettingsError):
-            raise
         raise SettingsError(f"{file}: not TOML: {error}") from error
     return document
 

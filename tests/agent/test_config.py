@@ -49,6 +49,11 @@ def test_a_whole_configuration_is_read() -> None:
     assert (read.disk_reserve, read.check_in_s, read.telemetry_s) == (2 << 30, 15.0, 60.0)
 
 
+def test_a_file_without_an_end_is_refused_and_named() -> None:
+    with pytest.raises(config.ConfigError, match=r"/dev/zero: larger than .* that is no configuration"):
+        config.load(Path("/dev/zero"))
+
+
 def test_only_the_state_folder_must_be_named() -> None:
     read = config.parse('state = "/var/lib/edgewright"', FILE)
     assert read.state == Path("/var/lib/edgewright")

@@ -116,6 +116,13 @@ def test_a_bad_manifest_is_refused_before_anything_is_sent(
         assert "fleet.toml" in error
 
 
+def test_files_without_an_end_are_refused_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["apply", "/dev/zero"]) == 2
+    assert "/dev/zero: larger than 4,194,304 bytes; that is no manifest" in said(capsys)
+    assert run(["status", "--config", "/dev/zero"]) == 2
+    assert "/dev/zero: larger than 65,536 bytes; that is no access file" in said(capsys)
+
+
 def test_a_missing_manifest_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["apply", str(tmp_path / "none.toml")]) == 2
     assert "none.toml: No such file" in said(capsys)

@@ -25,6 +25,11 @@ def test_defaults_listen_on_the_loopback_alone(tmp_path: Path) -> None:
     assert settings.reports_kept_s == 48 * 3600
 
 
+def test_a_file_without_an_end_is_refused_and_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"/dev/zero: larger than .* that is no configuration"):
+        load(Path("/dev/zero"), {}, tmp_path)
+
+
 def test_how_long_reports_are_kept_is_a_setting(tmp_path: Path) -> None:
     assert load(written(tmp_path, '[retention]\nreports = "7d"\n'), {}, tmp_path).reports_kept_s == 7 * 86_400
 

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from edgewright_contract import small_file
 from edgewright_controller.cli.ending import BAD_INPUT, Ending
 
 MAX_BYTES: Final = 4 << 20
@@ -29,11 +30,11 @@ def read(path: Path) -> ManifestFile:
     from edgewright_controller.manifest import ManifestError, parse
 
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise Ending(f"{path}: larger than {MAX_BYTES} bytes; that is no manifest", BAD_INPUT)
-        text = path.read_text(encoding="utf-8")
+        text = small_file.read_text(path, MAX_BYTES)
     except OSError as error:
         raise Ending(f"{path}: {error.strerror}", BAD_INPUT) from error
+    except small_file.TooLarge as error:
+        raise Ending(f"{path}: {error}; that is no manifest", BAD_INPUT) from error
     except UnicodeDecodeError as error:
         raise Ending(f"{path}: not UTF-8 text: {error}", BAD_INPUT) from error
     try:
