@@ -6,6 +6,7 @@ After `write` returns, a power cut leaves the new bytes; before that, the old on
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
@@ -43,9 +44,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path, *, mode: int = 0o755) -> None:
-    """Make `folder` and its parents, durably; nothing when it is there. Raises OSError."""
+    """Make `folder` and its parents, durably; nothing when it is there. Raises NotADirectoryError, OSError."""
     if folder.is_dir():
         return
+    if folder.exists():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     make_folder(folder.parent)
     folder.mkdir(mode=mode, exist_ok=True)
     sync_folder(folder.parent)

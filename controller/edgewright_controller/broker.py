@@ -28,7 +28,7 @@ import psutil
 
 from edgewright_contract import names
 from edgewright_contract.envelope import MAX_ENVELOPE_BYTES
-from edgewright_controller import log
+from edgewright_controller import log, ports
 
 READY_DEADLINE_S: Final = 10.0
 STOP_DEADLINE_S: Final = 5.0
@@ -182,7 +182,10 @@ class Broker:
         end_leftover(self._folder)
         if self._port == 0:
             self._port = _kept_port(self._folder / "port", self._host)
-        _check_free(self._host, self._port)
+        try:
+            ports.check("listen.mqtt", self._host, self._port)
+        except ports.AddressRefused as error:
+            raise BrokerFailed(str(error)) from error
         (self._folder / "acl").write_text(access_list(), encoding="utf-8")
         (self._folder / "acl").chmod(0o600)
         text = configuration(self._folder, self._host, self._port, self._files, getpass.getuser())
@@ -310,15 +313,3 @@ def _kept_port(path: Path, host: str) -> int:
         port = int(probe.getsockname()[1])
     path.write_text(str(port), encoding="ascii")
     return port
-
-
-def _check_free(host: str, port: int) -> None:
-    """Raise BrokerFailed when the port is taken: mosquitto would say so too late, after another had answered."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            if os.name == "posix":
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise BrokerFailed(f"the broker cannot listen on {host}:{port}: {error.strerror or error}") from error

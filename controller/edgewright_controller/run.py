@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from edgewright_contract import durable
 from edgewright_contract.v1 import agent_pb2_grpc, enrolment_pb2_grpc, operator_pb2_grpc
-from edgewright_controller import log, operator_files
+from edgewright_controller import log, operator_files, ports
 from edgewright_controller.broker import Broker, BrokerFailed, BrokerFiles, BrokerMissing, find_mosquitto
 from edgewright_controller.compile.builder import Builder
 from edgewright_controller.compile.store import ArtifactStore, StoreError
@@ -27,6 +27,7 @@ from edgewright_controller.ledger import Ledger, LedgerError
 from edgewright_controller.ledger import fleet as ledger_fleet
 from edgewright_controller.pki import Authority
 from edgewright_controller.pki_files import AuthorityError
+from edgewright_controller.ports import AddressRefused
 from edgewright_controller.publish.errors import PublishError
 from edgewright_controller.publish.image import ImageRepository
 from edgewright_controller.reports import Ingest
@@ -57,6 +58,7 @@ class StartError(Exception):
 
 # What may stand in the way; each message is written for the operator.
 _EXPECTED: Final = (
+    AddressRefused,
     AuthorityError,
     BrokerFailed,
     BrokerMissing,
@@ -110,6 +112,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     state, now = settings.state, _clock()
     durable.make_folder(state, mode=0o700)
     stack.callback(StateLock.take(state).release)
+    _check_addresses(settings)  # before the folder is bound to a fleet
     ledger = Ledger.open(state / "ledger.sqlite")
     stack.callback(ledger.close)
     fleet = await _fleet(ledger, settings, now)
@@ -193,6 +196,19 @@ async def _fleet(ledger: Ledger, settings: Settings, now: datetime) -> str:
     return fleet
 
 
+def _check_addresses(settings: Settings) -> None:
+    """Raises AddressRefused, SettingsError."""
+    ports.check("listen.grpc", settings.grpc.host, settings.grpc.port)
+    ports.check("listen.enrolment", settings.enrolment.host, settings.enrolment.port)
+    told = [settings.grpc, settings.enrolment]
+    if settings.broker is BrokerMode.MANAGED:
+        # Its port may be held by the broker of a controller that was killed, which a start ends first.
+        ports.check("listen.mqtt", settings.mqtt.host, 0)
+        told.append(settings.mqtt)
+    for address in told:
+        _reached_at(settings, address)
+
+
 def _hosts(settings: Settings) -> tuple[str, ...]:
     """Every name that a client may call this host by; they stand in the server's certificate."""
     listened = [one.host for one in (settings.grpc, settings.enrolment, settings.mqtt) if one.host not in _EVERYWHERE]
@@ -204,7 +220,10 @@ def _reached_at(settings: Settings, address: Address) -> Address:
     if settings.names:
         return Address(settings.names[0], address.port)
     if address.host in _EVERYWHERE:
-        raise SettingsError(f"names: {address} is every address of this host; say what devices call it")
+        raise SettingsError(
+            f"names: {address} is every address of this host; say what devices call it: "
+            'names = ["edgewright.example"] in the file of --settings'
+        )
     return address
 
 

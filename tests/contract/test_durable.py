@@ -34,3 +34,11 @@ def test_folders_are_made_with_their_parents_and_kept(tmp_path: Path) -> None:
     durable.make_folder(tmp_path / "a" / "b", mode=0o700)
     assert (tmp_path / "a" / "b" / "file").read_bytes() == b"kept"
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_file_where_a_folder_should_be_is_said_to_be_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with pytest.raises(NotADirectoryError):
+        durable.make_folder(tmp_path / "state")
+    with pytest.raises(NotADirectoryError):
+        durable.make_folder(tmp_path / "state" / "below")

@@ -60,7 +60,8 @@ def refused(state: Path, *flags: str) -> str:
     )
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     assert "Traceback" not in done.stderr
-    return done.stderr.splitlines()[-1]
+    (line,) = done.stderr.splitlines()
+    return line
 
 
 def test_it_starts_ends_on_sigterm_with_0_and_starts_again_on_the_same_state(tmp_path: Path) -> None:
@@ -83,6 +84,28 @@ def test_a_second_controller_on_one_state_folder_and_a_taken_port_are_refused(tm
         port = taken.getsockname()[1]
         line = refused(tmp_path / "other", "--broker", "off", "--listen", f"127.0.0.1:{port}")
         assert f"listen.grpc: cannot listen on 127.0.0.1:{port}" in line
+
+
+@pytest.mark.parametrize("setting", ["listen", "enrolment", "mqtt"])
+def test_each_port_that_is_taken_is_named_and_binds_the_folder_to_no_fleet(tmp_path: Path, setting: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = refused(tmp_path / "state", f"--{setting}", f"127.0.0.1:{port}")
+    key = {"listen": "grpc"}.get(setting, setting)
+    assert f"listen.{key}: cannot listen on 127.0.0.1:{port}: address already in use; name another" in line
+    if setting != "mqtt":  # a broker that was left behind is ended first, for which the folder must be known
+        with serving(tmp_path / "state", "--broker", "off"):
+            pass
+
+
+def test_a_state_folder_that_is_a_file_and_an_address_that_says_nothing_to_devices_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert f"{tmp_path / 'file'}: Not a directory" in refused(tmp_path / "file", "--broker", "off")
+    line = refused(tmp_path / "state", "--listen", "0.0.0.0:0", "--broker", "off")
+    assert "names: 0.0.0.0:0 is every address of this host" in line
+    assert "--settings" in line
 
 
 def test_a_killed_controller_leaves_a_state_that_the_next_one_takes_up(tmp_path: Path) -> None:

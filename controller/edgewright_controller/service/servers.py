@@ -77,5 +77,6 @@ def open_server(
     try:
         port = server.add_secure_port(str(address), certificate.credentials(clients=clients))
     except RuntimeError as error:
+        # What is wrong with an address alone was said before; what is left is two settings with one port, or bad luck.
         raise SettingsError(f"{key}: cannot listen on {address}; is the port taken? Name another") from error
     return server, Address(address.host, port)
