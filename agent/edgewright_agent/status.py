@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgewright_agent import state_lock
+from edgewright_agent.engines.confinement import UNCONFINED
 from edgewright_agent.lifecycle_state import MAX_REASON, Fault, Lifecycle, Outcome, Step
 from edgewright_agent.state_store import KnownRelease, StateStore
 from edgewright_contract.v1 import agent_pb2
@@ -60,6 +61,7 @@ def compose(state: Lifecycle, known: Known, running: Running) -> agent_pb2.Devic
         accelerator=_shortened(running.accelerator, _MAX_TEXT) if state.active else "",
         endpoint=running.endpoint,
         started_unix_ms=running.started_unix_ms,
+        unconfined=UNCONFINED,
     )
 
 
@@ -95,6 +97,7 @@ def read(folder: Path) -> dict[str, Any]:
         "downloads_paused": state.paused,
         "previous_release": state.previous,
         "held_releases": list(state.held),
+        "unconfined": list(UNCONFINED),
     }
 
 

@@ -36,6 +36,7 @@ def fleet() -> operator_pb2.StatusResponse:
         reason="probe speaks: the answer does not match",
         engine="xllamacpp 0.2.1",
         accelerator="cpu",
+        unconfined=["own user", "network"],
     )
     away = agent_pb2.DeviceStatus(generation=2, active_release=OLD, active_model="smollm2")
     return operator_pb2.StatusResponse(
@@ -110,6 +111,7 @@ def test_devices_shows_what_each_one_is_and_which_versions_run_there() -> None:
         *("xllamacpp 0.2.1 on cpu", "0.1.0, Python 3.10.12"),
     ):
         assert part in known
+    assert lines[-1] == "jetson-01: nothing confines the engine in: own user, network"
     assert row(lines, "npu-pc-01").split()[1:] == ["never", *"–––––––"]
     assert [line.split()[0] for line in shown(printing.devices(fleet()), 80) if "-01 " in line] == [
         *("jetson-01", "mac-01", "npu-pc-01")
@@ -124,5 +126,6 @@ def test_json_is_one_document_a_line_with_every_field_and_always_the_same(capsys
     document = json.loads(first)
     assert document["devices"][2]["desired_release"] == ""
     assert document["devices"][0]["status"]["outcome"] == "OUTCOME_FAILED"
+    assert document["devices"][0]["status"]["unconfined"] == ["own user", "network"]
     assert list(document["rollouts"][0]["devices_by_state"]) == ["failed", "skipped", "timed_out"]
     assert set(document) == {field.name for field in operator_pb2.StatusResponse.DESCRIPTOR.fields}

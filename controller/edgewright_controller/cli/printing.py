@@ -166,7 +166,7 @@ def _by_state(view: operator_pb2.RolloutView) -> str:
 
 
 def devices(answer: operator_pb2.StatusResponse) -> RenderableType:
-    """What each device is, as it says itself, and what runs on it."""
+    """What each device is, as it says itself, what runs on it, and what its engine is not kept from."""
     columns = ("device", "seen", "system", "memory", "disk free", "accelerators", "runtimes", "engine", "agent")
     table = _table(f"fleet {answer.fleet}", *columns)
     for view in answer.devices:
@@ -184,7 +184,19 @@ def devices(answer: operator_pb2.StatusResponse) -> RenderableType:
             f"{status.engine} on {status.accelerator}" if status.engine else "–",
             f"{inventory.agent_version}, Python {inventory.python_version}" if inventory.agent_version else "–",
         )
-    return table
+    return Group(table, *_unconfined(answer))
+
+
+def _unconfined(answer: operator_pb2.StatusResponse) -> list[Text]:
+    """One line for all devices that lack the same."""
+    devices: dict[tuple[str, ...], list[str]] = {}
+    for view in answer.devices:
+        if view.status.unconfined:
+            devices.setdefault(tuple(view.status.unconfined), []).append(view.device)
+    return [
+        Text(f"{', '.join(names)}: nothing confines the engine in: {', '.join(lacking)}", "yellow")
+        for lacking, names in devices.items()
+    ]
 
 
 def report(event: operator_pb2.TailEvent) -> Text:
