@@ -10,7 +10,13 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # Each imports a part of the controller, itself or through the small controller and the fleet of the trust tests.
-WITH_CONTROLLER = ("test_identity.py", "test_run.py", "test_trust_attacks.py", "test_trust_store.py")
+WITH_CONTROLLER = (
+    "test_identity.py",
+    "test_run.py",
+    "test_run_requests.py",
+    "test_trust_attacks.py",
+    "test_trust_store.py",
+)
 
 collect_ignore = list(WITH_CONTROLLER) if sys.version_info < (3, 11) else []
 

@@ -34,11 +34,13 @@ class AgentProcess:
         self.base, self._process = "", None
         self.write_config("127.0.0.1:0")
 
-    def write_config(self, listen: str) -> None:
+    def write_config(self, listen: str, mqtt: str = "") -> None:
+        """With an empty `mqtt` there is no broker."""
         self.config.parent.mkdir(parents=True, exist_ok=True)
         self.config.write_text(
             f'device = "{DEVICE}"\nstate = "state"\n[gateway]\nlisten = "{listen}"\n[disk]\nreserve = "1MB"\n'
-            f'[mqtt]\nenabled = false\n[engines.gguf]\nengine = "{echo.SETTINGS.engine}"\n'
+            + (f'[mqtt]\naddress = "{mqtt}"\n' if mqtt else "[mqtt]\nenabled = false\n")
+            + f'[engines.gguf]\nengine = "{echo.SETTINGS.engine}"\n'
         )
 
     _process: subprocess.Popen[str] | None
@@ -148,12 +150,14 @@ def test_a_device_gets_its_first_release_and_serves_it(agent: AgentProcess, cont
     assert status.outcome == agent_pb2.OUTCOME_SUCCEEDED
     assert (status.active_release, status.active_artifact) == (wanted[0].digest, wanted[1].bundle)
     assert (status.engine, status.accelerator) == ("echo 1.0", "cpu (cpu:0)")
+    assert list(status.unconfined) == ["own user", "network", "system calls", "memory limit"]
     assert agent.ask() == "v1 hello there"
     assert controller.inventory.runtimes == ["gguf", *[r for r in controller.inventory.runtimes if r != "gguf"]]
     shown = agent.command("status")
     assert f"serves:    smollm2, release {wanted[0].digest[:12]}" in shown.stdout
     read = json.loads(agent.command("status", "--json").stdout)
     assert (read["running"], read["health"]["status"], read["outcome"]) == (True, "ok", "succeeded")
+    assert read["unconfined"] == list(status.unconfined)
 
 
 def test_clients_ask_for_the_served_name_and_it_outlives_a_restart(

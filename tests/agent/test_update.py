@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgewright_agent.database import StateDamaged
-from edgewright_agent.lifecycle_state import Act, Fault, Lifecycle, Outcome, Step
+from edgewright_agent.lifecycle_state import Act, DownloadsPaused, DownloadsResumed, Fault, Lifecycle, Outcome, Step
 from edgewright_agent.state_store import KnownRelease, StateStore
 from edgewright_agent.update import ActFailed, Updates
 from edgewright_contract.release import Probe, Release
@@ -132,6 +132,19 @@ async def test_a_newer_generation_waits_until_the_running_act_has_stopped(bench:
     assert bench.acts.stopped == [Act.DOWNLOAD]
     state = await bench.rest()
     assert (state.generation, state.outcome, state.active) == (2, Outcome.SUCCEEDED, known("c").release.digest)
+
+
+async def test_a_pause_stops_the_running_download_and_its_end_starts_it_again(bench: Bench) -> None:
+    bench.acts.on[Act.DOWNLOAD] = asyncio.Event()
+    await bench.updates.assign(1, known("a"))
+    await bench.begun(Act.DOWNLOAD)
+    await bench.updates.feed(DownloadsPaused())
+    assert (bench.acts.stopped, bench.store.load().paused) == ([Act.DOWNLOAD], True)
+    await bench.until(lambda _: [act for act, _ in bench.acts.done].count(Act.DOWNLOAD) == 2)  # anew, to wait
+    del bench.acts.on[Act.DOWNLOAD]
+    await bench.updates.feed(DownloadsResumed())
+    assert (await bench.rest()).outcome is Outcome.SUCCEEDED
+    assert bench.acts.stopped == [Act.DOWNLOAD, Act.DOWNLOAD]
 
 
 async def test_an_act_that_never_ends_is_stopped_at_its_deadline(bench: Bench) -> None:
