@@ -139,8 +139,9 @@ class CheckIns:
         self._requests.sent(request.results)
         self._reports.stored(answer.stored_sequence, request.spool_epoch or None)
         try:
-            await self._believe(answer)
+            # A hold that is released, or a pause, is for the goal that comes with the same answer.
             has_results = await self._requests.perform(answer.requests)
+            await self._believe(answer)
         except (StateDamaged, OSError) as error:
             _log.error("%s; what serves goes on serving", error)
             return self._backoff.pause()

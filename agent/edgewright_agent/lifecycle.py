@@ -147,7 +147,7 @@ def _consider(state: Lifecycle, event: Event, now: float) -> Next:
         retry_at=math.inf,
     )
     if goal.release in state.held:
-        reason = f"release {goal.release[:12]} failed on this device before; release the hold to try it again"
+        reason = f"release {goal.release[:12]} failed on this device before; `edgewright apply --again` tries it again"
         return replace(fresh, outcome=Outcome.HELD, reason=reason), ()
     if goal.release == state.active:
         return replace(fresh, outcome=Outcome.SUCCEEDED), ()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import pytest
 from edgewright_agent.check_in import CheckIns, Sources
 from edgewright_agent.database import StateDamaged
 from edgewright_agent.inventory import digest_of
-from edgewright_agent.lifecycle_state import Act, Fault, Lifecycle, Outcome
+from edgewright_agent.lifecycle_state import Act, Fault, HoldReleased, Lifecycle, Outcome
 from edgewright_agent.link import LinkDown, Refused
 from edgewright_agent.requests import RequestFailed, Requests
 from edgewright_agent.state_store import StateStore
 from edgewright_agent.trust import Assignment, MetadataStale, Reason, Repository, TrustRefused
 from edgewright_agent.trust_store import HeldVersion
 from edgewright_agent.update import Updates
+from edgewright_contract.release import Release
+from edgewright_contract.targets import ImageTarget
 from edgewright_contract.v1 import agent_pb2, telemetry_pb2
 
 KINDS = agent_pb2.DeviceRequest
@@ -91,12 +94,16 @@ class Bench:
                 raise RequestFailed("no engine runs")
             return "x" * 100_000
 
+        async def release(argument: str) -> str:
+            await self.updates.feed(HoldReleased(argument))
+            return "released"
+
         self.check_ins = CheckIns(
             self.link,
             self.trust,
             self.updates,
             reports=self.reports,
-            requests=Requests({KINDS.KIND_SEND_LOGS: logs}, lambda: None),
+            requests=Requests({KINDS.KIND_SEND_LOGS: logs, KINDS.KIND_RELEASE_HOLD: release}, lambda: None),
             sources=Sources(agent_pb2.DeviceStatus, lambda: self.inventory),
             every_s=60.0,
         )
@@ -191,6 +198,25 @@ async def test_a_request_is_performed_once_and_answered_until_the_controller_has
     told = [("1", True), ("2", False), ("3", False)]
     assert sent == [[], told, told, told, []]
     assert len(bench.link.asked[1].results[0].detail.encode()) == 64 << 10
+
+
+async def test_a_hold_that_is_released_with_a_new_goal_does_not_stop_that_goal(tmp_path: Path) -> None:
+    release = Release("smollm2", "jetson", "gguf", "a" * 64, "cpu", 1)
+    target = ImageTarget("model", "smollm2", "gguf-cpu", "gguf", "a" * 64, 1, "b" * 64, 1)
+    store = StateStore(tmp_path / "agent.sqlite")
+    store.save(replace(store.load(), held=(release.digest,)))
+    store.close()
+    bench = Bench(tmp_path)
+    bench.trust.says = Assignment(2, release, target)
+    await bench.check_ins.once()
+    assert bench.updates.state.outcome is Outcome.HELD
+    assert "`edgewright apply --again`" in bench.updates.state.reason
+    lifted = KINDS(id="1", kind=KINDS.KIND_RELEASE_HOLD, argument=release.digest)
+    bench.link.answers = [agent_pb2.CheckInResponse(requests=[lifted])]
+    bench.trust.says = Assignment(3, release, target)
+    await bench.check_ins.once()
+    assert bench.updates.state.generation == 3
+    assert bench.updates.state.outcome in (Outcome.IN_PROGRESS, Outcome.SUCCEEDED)
 
 
 async def test_a_hint_ends_the_wait(bench: Bench) -> None:
