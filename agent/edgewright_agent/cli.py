@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from edgewright_agent import __version__, config
 from edgewright_agent.config import AgentConfig, ConfigError
@@ -38,8 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, as everything else does, and takes no half-written flags."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_say(f"{message}; see {self.prog} --help", 2))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edgewright-agent", description="Serves what the controller signed for it.")
+    parser = _Parser(prog="edgewright-agent", description="Serves what the controller signed for it.")
     parser.add_argument("--version", action="version", version=f"edgewright-agent {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -53,7 +53,10 @@ class Identity:
         folder = state / FOLDER
         document = _enrolment(folder)
         if document is None:
-            raise IdentityError(f"{state} belongs to no enrolled device; run: edgewright-agent enroll --token …")
+            raise IdentityError(
+                f"{state} belongs to no enrolled device; run: edgewright-agent enroll --token …,"
+                " with the token that `edgewright enroll create` prints"
+            )
         device, fleet = document["device"], document["fleet"]
         certificate = _check_files(folder, device, fleet)
         return cls(
@@ -107,6 +110,12 @@ def enrol(token: str, state: Path) -> Identity:
         )
     if before is not None and before["token_sha256"] == secret_sha256:
         return Identity.load(state)
+    if before is not None and not _same_ca(folder / "ca.pem", parsed.ca_der):
+        # Before the token is spent for nothing.
+        raise IdentityError(
+            f"{state} belongs to fleet {before['fleet']}, and the token is of another controller; give this device"
+            " a state folder of its own, or remove the old one"
+        )
     csr = make_key_and_csr(folder)
     answer = _redeem(parsed, csr)
     chain = _check_answer(answer, parsed, _key(folder / "key.pem"))
@@ -122,6 +131,14 @@ def enrol(token: str, state: Path) -> Identity:
     }
     durable.write(folder / "enrolment.json", canonical.encode(document))
     return Identity.load(state)
+
+
+def _same_ca(path: Path, ca_der: bytes) -> bool:
+    """Whether the token's CA is the one known; one that is lost or damaged may be had again."""
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(serialization.Encoding.DER) == ca_der
+    except (OSError, ValueError):
+        return True
 
 
 def _redeem(token: EnrolmentToken, csr: bytes) -> Any:

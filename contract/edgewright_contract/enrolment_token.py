@@ -45,7 +45,7 @@ def parse(text: str) -> EnrolmentToken:
     """The token in `text`; blanks around it are left out. Raises TokenError, whose text never holds the secret."""
     text = text.strip()
     if not text.startswith(PREFIX):
-        raise TokenError(f"an enrolment token starts with {PREFIX!r}")
+        raise TokenError(f"this is no enrolment token: one starts with {PREFIX!r}; copy it again, whole")
     if len(text) > MAX_TOKEN_CHARACTERS:
         raise TokenError(f"an enrolment token has at most {MAX_TOKEN_CHARACTERS} characters")
     body = text[len(PREFIX) :]

@@ -228,5 +228,9 @@ async def test_a_taken_port_says_which_setting_to_change(device: Device) -> None
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(PortTaken, match=f"gateway.listen: cannot listen on 127.0.0.1:{port}"):
+        with pytest.raises(PortTaken) as refusal:
             await Gateway(Routes(), Meter(0.0)).start("127.0.0.1", port)
+    said = f"gateway.listen: cannot listen on 127.0.0.1:{port}: address already in use; set another"
+    assert str(refusal.value) == said
+    with pytest.raises(PortTaken, match=r"^gateway.listen: cannot listen on no-such-host.invalid:0: "):
+        await Gateway(Routes(), Meter(0.0)).start("no-such-host.invalid", 0)

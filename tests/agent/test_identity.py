@@ -232,6 +232,20 @@ def test_another_controllers_roots_are_not_taken_over(controller: Controller, st
         enrol(controller.token(), state)
 
 
+def test_a_token_of_another_controller_is_not_spent_on_an_enrolled_device(
+    controller: Controller, state: Path, tmp_path: Path
+) -> None:
+    enrol(controller.token(), state)
+    other = Controller(tmp_path / "other")
+    try:
+        with pytest.raises(IdentityError, match="belongs to fleet demo, and the token is of another controller"):
+            enrol(other.token(), state)
+        assert other.calls == 0
+    finally:
+        other.server.stop(None)
+    assert Identity.load(state).fleet == "demo"
+
+
 @pytest.mark.parametrize("name", ["key.pem", "certificate.pem", "ca.pem", "enrolment.json"])
 @pytest.mark.parametrize("content", [None, b"", b"rubbish"])
 def test_a_lost_or_damaged_file_is_named_with_what_to_do(

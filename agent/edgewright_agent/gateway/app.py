@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -69,8 +71,10 @@ class Gateway:
             await web.TCPSite(runner, host, port, reuse_address=True).start()
         except OSError as error:
             await runner.cleanup()
-            if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
-                reason = error.strerror or str(error)
+            unknown_host = isinstance(error, socket.gaierror)
+            if unknown_host or error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+                # asyncio's own text says the address a second time.
+                reason = str(error.strerror if unknown_host else os.strerror(error.errno or 0)).lower()
                 raise PortTaken(f"gateway.listen: cannot listen on {host}:{port}: {reason}; set another") from error
             raise
         self._runner = runner
