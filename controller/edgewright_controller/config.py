@@ -147,7 +147,10 @@ def _settings(document: dict[str, Any], default_state: Path) -> Settings:
         raise SettingsError(f"broker.mode: {mode!r}; there are {', '.join(known.value for known in BrokerMode)}")
     address = _text(broker, "address", "", "broker.")
     if (mode == BrokerMode.EXTERNAL.value) != bool(address):
-        raise SettingsError('broker.address: goes with mode = "external", and only with it')
+        raise SettingsError(
+            'broker.address: goes with mode = "external", and only with it; write both under [broker] in the file '
+            "of --settings"
+        )
     mosquitto = _text(broker, "mosquitto", "", "broker.")
     return Settings(
         state=Path(_text(document, "state", str(default_state))).expanduser().absolute(),

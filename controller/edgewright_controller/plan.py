@@ -217,7 +217,7 @@ class _Planner:
             build_key=self._keys[assignment.model, assignment.profile],
         )
         if not fact.enrolled:
-            note = f"not enrolled; `edgewright enroll create --device {assignment.device}` makes its token"
+            note = f"`edgewright enroll create --device {assignment.device}` makes its token"
             return replace(change, kind=Kind.UNENROLLED, note=note)
         if release is None:
             return replace(change, note="its build comes first")

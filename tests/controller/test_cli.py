@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from edgewright_contract import __version__
 from edgewright_controller.cli import run
 from edgewright_controller.pki import Authority
 from tests.controller.pki_requests import NOW
@@ -132,7 +133,8 @@ def test_a_missing_manifest_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
     ("arguments", "message"),
     [
         (["aply"], "No such command 'aply'"),
-        (["apply"], "Missing argument"),
+        (["apply"], "Missing argument 'manifest'. (see edgewright apply --help)"),
+        (["serve", "--broker", "external"], "broker.address: goes with"),
         (["status", "--limit", "many"], "--limit"),
         (["enroll", "create", "--device", "d1", "--valid-hours", "48"], "--valid-hours: 48; a token"),
         (["serve", "--listen", "7443"], "listen.grpc: '7443' is not host:port"),
@@ -150,6 +152,11 @@ def test_schema_is_a_json_document_and_help_needs_no_controller(capsys: pytest.C
     assert run(["schema"]) == 0
     assert "fleet" in json.loads(capsys.readouterr().out)["properties"]
     assert run(["--help"]) == 0
+    assert run([]) == 2
+    assert capsys.readouterr().err == ""
+    capsys.readouterr()
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"edgewright {__version__}\n"
 
 
 NOISY = """

@@ -174,6 +174,13 @@ def test_the_verbs_against_a_controller_with_its_broker(tmp_path: Path, capsys: 
     assert enrolment_token.parse(token).secret not in log
 
 
+def test_tail_of_a_device_that_there_is_not_ends_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(tmp_path / "state"):
+        config = ("--config", str(tmp_path / "state" / "operator" / "client.toml"))
+        assert run(["tail", "mac-09", *config]) == 2
+    assert "'mac-09' is not enrolled" in capsys.readouterr().err
+
+
 @contextlib.contextmanager
 def a_living_device(token: str) -> Iterator[None]:
     """A device on a thread of its own, because the verbs block this one."""

@@ -120,6 +120,13 @@ async def test_status_of_an_unknown_device_names_it(fleet: Controller) -> None:
     assert "'mac-09' is not enrolled" in words(refusal.value)
 
 
+async def test_a_rollback_of_a_fleet_that_serves_nothing_says_so(fleet: Controller) -> None:
+    await fleet.enrol("jetson-01")
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await anext(aiter(fleet.operator.Rollback(operator_pb2.RollbackRequest(), timeout=10)))
+    assert words(refusal.value) == "nothing to roll back: no device serves anything"
+
+
 async def test_tail_without_a_broker_says_so(fleet: Controller) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
         await anext(aiter(fleet.operator.Tail(operator_pb2.TailRequest(), timeout=10)))

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
+from edgewright_contract import __version__
 from edgewright_controller.cli import apply, demo, devices, enroll, plan, rollback, rollout, schema, serve, status, tail
 from edgewright_controller.cli.ending import INTERRUPTED, Ending
 
@@ -20,11 +22,27 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 app = typer.Typer(
     name="edgewright",
-    help="Compile, check, sign, roll out and serve language models on fleets of edge devices, from one manifest.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"edgewright {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def edgewright(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """Compile, check, sign, roll out and serve language models on fleets of edge devices, from one manifest."""
+
+
 app.command("serve")(serve.serve)
 app.command("plan")(plan.plan)
 app.command("apply")(apply.apply)
@@ -50,10 +68,16 @@ def run(arguments: list[str]) -> int:
     except Ending as ending:
         return _say(str(ending), ending.code)
     except TyperException as error:
-        return _say(error.format_message(), error.exit_code)
+        return _say(_words(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _words(error: TyperException) -> str:
+    """What is wrong with the command line, and where to read on; empty when the help itself was printed."""
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    return f"{message} (see {context.command_path} --help)" if message and context is not None else message
 
 
 def _say(message: str, code: int) -> int:

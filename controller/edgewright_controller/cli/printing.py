@@ -82,7 +82,8 @@ def plan(answer: operator_pb2.PlanResponse) -> RenderableType:
     made = sum(not build.cached for build in answer.builds)
     quiet = (operator_pb2.PlannedChange.KIND_NONE, operator_pb2.PlannedChange.KIND_UNENROLLED)
     changed = sum(change.kind not in quiet for change in answer.changes)
-    lines.append(Text(f"{made} to build, {len(answer.builds) - made} cached; {changed} devices change."))
+    devices = "1 device changes" if changed == 1 else f"{changed} devices change"
+    lines.append(Text(f"{made} to build, {len(answer.builds) - made} cached; {devices}."))
     return Group(*lines)
 
 

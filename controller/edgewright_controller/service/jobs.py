@@ -294,7 +294,8 @@ def _ways_back(connection: Connection, prefix: str, only: Sequence[str]) -> dict
     if stuck and (only or not back):
         raise ChangeRefused("\n".join(stuck))
     if not back:
-        raise ChangeRefused("nothing to roll back: no device serves that release")
+        serves = f"release {leaving[:12]}" if leaving else "anything"
+        raise ChangeRefused(f"nothing to roll back: no device serves {serves}")
     return back
 
 

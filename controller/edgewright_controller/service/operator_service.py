@@ -112,6 +112,10 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         """Reports as they come in."""
         if self._ingest is None:
             await _refuse(context, ChangeRefused("this controller runs without a broker, so no reports come in"))
+        try:
+            await self._overview.check_enrolled(list(request.devices))
+        except (BadInput, LedgerError) as error:
+            await _refuse(context, error)
         async for _, envelope, received_ms in self._ingest.tail(request.devices):
             yield operator_pb2.TailEvent(envelope=envelope, received_unix_ms=received_ms)
 

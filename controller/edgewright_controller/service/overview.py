@@ -57,15 +57,19 @@ class Overview:
         self._fleet, self._ledger, self._presence, self._rollouts = fleet, ledger, presence, rollouts
         self._broker_connected, self._clock = broker_connected, clock
 
+    async def check_enrolled(self, only: Sequence[str]) -> None:
+        """Raises BadInput for a device of `only` that there is not, LedgerError."""
+        if only:
+            _check_count(only)
+            rows = await self._ledger.read(lambda c: devices.every(c, list(only)))
+            _check_known(only, rows)
+
     async def status(self, only: Sequence[str], limit: int) -> operator_pb2.StatusResponse:
         """All devices, or those of `only`. Raises BadInput for a device that there is not."""
-        if len(only) > MAX_DEVICES_NAMED:
-            raise BadInput(f"{len(only)} devices named; name at most {MAX_DEVICES_NAMED}, or none for all")
+        _check_count(only)
         facts = await self._ledger.read(lambda c: _facts(c, list(only), limit))
-        known = {row.id for row in facts.rows}
-        missing = [device for device in only if device not in known]
-        if missing and not limit:
-            raise BadInput(f"device {missing[0]!r} is not enrolled; `edgewright devices` lists those that are")
+        if not limit:
+            _check_known(only, facts.rows)
         return operator_pb2.StatusResponse(
             fleet=self._fleet,
             controller_version=__version__,
@@ -101,6 +105,18 @@ class Overview:
         if row.seen_ms is None:
             return -1.0
         return max(0.0, self._clock().timestamp() - row.seen_ms / 1000)
+
+
+def _check_count(only: Sequence[str]) -> None:
+    if len(only) > MAX_DEVICES_NAMED:
+        raise BadInput(f"{len(only)} devices named; name at most {MAX_DEVICES_NAMED}, or none for all")
+
+
+def _check_known(only: Sequence[str], rows: Sequence[DeviceRow]) -> None:
+    known = {row.id for row in rows}
+    missing = [device for device in only if device not in known]
+    if missing:
+        raise BadInput(f"device {missing[0]!r} is not enrolled; `edgewright devices` lists those that are")
 
 
 def _facts(connection: Connection, only: list[str], limit: int) -> _Facts:
