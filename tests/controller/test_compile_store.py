@@ -51,6 +51,23 @@ def test_files_are_read_only_whatever_the_toolchain_left(tmp_path: Path) -> None
     assert modes == {0o444}
 
 
+def test_a_lost_or_cut_file_is_seen_at_once_and_a_flipped_byte_when_all_is_read(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    stored = store.add(_folder(tmp_path / "made", MODEL))
+    assert store.has(stored.bundle)
+    assert store.is_intact(stored.bundle)
+    file = store.path(stored.bundle) / "model.gguf"
+    file.chmod(0o644)
+    file.write_bytes(MODEL["model.gguf"][:-1] + bytes([MODEL["model.gguf"][-1] ^ 1]))
+    assert store.has(stored.bundle)
+    assert not store.is_intact(stored.bundle)
+    file.write_bytes(MODEL["model.gguf"][:-1])
+    assert not store.has(stored.bundle)
+    file.unlink()
+    assert not store.has(stored.bundle)
+    assert not store.is_intact(stored.bundle)
+
+
 def test_adding_again_mends_a_damaged_file(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "store")
     stored = store.add(_folder(tmp_path / "made", MODEL))

@@ -74,6 +74,29 @@ async def test_a_failed_release_is_reported_and_the_old_one_serves_on(fleet: Con
         assert view.desired_release != good
 
 
+async def test_an_artifact_that_is_damaged_in_the_store_is_built_again(fleet: Controller, tmp_path: Path) -> None:
+    moody = Moody()
+    text = manifest(tmp_path, ["jetson-01"])
+    async with (await fleet.enrol("jetson-01")).living(moody):
+        built = result(await fleet.apply(text, tmp_path, build_only=True))
+        assert built.builds_made == 1
+        (artifact,) = (tmp_path / "state" / "store" / "artifacts").iterdir()
+        (file,) = artifact.iterdir()
+        good = file.read_bytes()
+        file.chmod(0o644)
+        file.write_bytes(bytes([good[0] ^ 1]) + good[1:])
+        moody.now = lambda _: agent_pb2.ERROR_CODE_ARTIFACT_CORRUPT
+        refused = result(await fleet.apply(text, tmp_path))
+        assert (refused.succeeded, refused.builds_cached) == (False, 1)
+        moody.now = takes_everything
+        mended = result(await fleet.apply(text, tmp_path, again=True))
+        assert (mended.succeeded, mended.builds_made) == (True, 1)
+        assert file.read_bytes() == good
+        file.unlink()
+        assert result(await fleet.apply(text, tmp_path)).builds_made == 1
+        assert file.read_bytes() == good
+
+
 async def test_the_second_wave_is_spared_when_the_first_fails(fleet: Controller, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         for name in NAMES:

@@ -200,7 +200,8 @@ class Builder:
         needed += source.bytes if recipe.prebuilt else BACKENDS[recipe.runtime].disk_bytes(source, recipe)
         free = shutil.disk_usage(self._builds).free
         if free < needed:
-            reason = f"{self._builds}: the build needs about {needed:,} bytes of disk, {free:,} are free"
+            reason = f"{self._builds}: the build needs about {needed:,} bytes of disk, {free:,} are free; "
+            reason += "make room, or serve with --state on a larger disk"
             raise StageFailed("prepare", reason, None, ())
 
 

@@ -74,8 +74,19 @@ class ArtifactStore:
         return stored
 
     def has(self, artifact: str) -> bool:
-        """Whether the artifact with this bundle digest is here."""
-        return self.path(artifact).is_dir()
+        """Whether the artifact with this bundle digest is here: every file of it, with its size. Reads no file."""
+        folder = self.path(artifact)
+        try:
+            return all((folder / file.path).stat().st_size == file.size for file in self.bundle(artifact).files)
+        except (OSError, StoreError):
+            return False
+
+    def is_intact(self, artifact: str) -> bool:
+        """Whether it is here with the very bytes of its digest. Reads all of it, a piece at a time."""
+        try:
+            return bundle.from_folder(self.path(artifact)).digest == artifact
+        except (OSError, bundle.BundleError):
+            return False
 
     def path(self, artifact: str) -> Path:
         """Where the artifact's files stand, or would. Raises StoreError for what is not a digest."""
@@ -107,7 +118,9 @@ class ArtifactStore:
             file.seek(block.offset)
             data = file.read(block.size)
         if len(data) != block.size:
-            raise StoreError(f"{path}: {len(data)} bytes at {block.offset}, {block.size} expected; build it again")
+            raise StoreError(
+                f"{block.path}: {len(data)} bytes at {block.offset}, {block.size} expected; apply builds it again"
+            )
         return data
 
     def _object(self, sha256: str) -> Path:

@@ -110,8 +110,12 @@ class Blocks:
     def _read(self, bundle_digest: str, block: Block) -> bytes:
         try:
             return self._store.read_block(bundle_digest, block)
-        except (LookupError, StoreError, OSError) as error:
+        except (LookupError, StoreError) as error:
             raise NotHere(f"{block.path} of artifact {bundle_digest} cannot be read here: {error}") from error
+        except OSError as error:
+            # Where this machine keeps it is not the device's business.
+            reason = (error.strerror or "").lower()
+            raise NotHere(f"{block.path} of artifact {bundle_digest} cannot be read here: {reason}") from error
 
     def _read_index(self, bundle_digest: str, index_digest: str) -> BlockIndex:
         with self._open(bundle_digest) as file:

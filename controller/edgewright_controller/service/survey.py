@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class Surveyor:
         toolchains = await asyncio.to_thread(self._toolchains, manifest)
         known = await self._ledger.read(_known)
         world = World(
-            builds={key: build for key, build in known.builds.items() if self._store.has(build.artifact)},
+            builds=await asyncio.to_thread(self._at_hand, known),
             devices=known.devices,
             rolled_back=known.rolled_back,
             sources={name: _fact(source) for name, source in sources.items()},
@@ -64,6 +65,17 @@ class Surveyor:
             releases=known.releases,
         )
         return Survey(world, sources, prebuilt)
+
+    def _at_hand(self, known: _Known) -> dict[str, BuildFact]:
+        """The builds that need not be made again. What a device found damaged is read through before it counts."""
+        at_hand = {}
+        for key, build in known.builds.items():
+            suspect = build.artifact in known.suspects
+            if self._store.is_intact(build.artifact) if suspect else self._store.has(build.artifact):
+                at_hand[key] = build
+            elif suspect:
+                _log.warning("artifact is damaged in the store; an apply builds it again", artifact=build.artifact)
+        return at_hand
 
     def _sources(self, manifest: Manifest, file: str) -> tuple[dict[str, Source], dict[str, Source]]:
         faults: list[str] = []
@@ -116,6 +128,8 @@ class _Known:
     devices: Mapping[str, DeviceFact]
     rolled_back: frozenset[str]
     releases: Mapping[str, Release]
+    suspects: frozenset[str]
+    """Artifacts that a device said are not what was signed."""
 
 
 def _known(connection: Connection) -> _Known:
@@ -131,7 +145,17 @@ def _known(connection: Connection) -> _Known:
             # A device may still serve what an older ledger gave it; the plan then knows only its name.
             continue
     builds = {key: BuildFact(row.bundle, row.size) for key, row in artifacts.builds(connection).items()}
-    return _Known(builds, facts, rolled_back, found)
+    return _Known(builds, facts, rolled_back, found, _suspects(connection))
+
+
+def _suspects(connection: Connection) -> frozenset[str]:
+    said = [status for row in devices.every(connection) if (status := standing.said(row)) is not None]
+    found = set()
+    for status in said:
+        if status.error == agent_pb2.ERROR_CODE_ARTIFACT_CORRUPT:
+            with contextlib.suppress(NotInLedger):
+                found.add(releases.get(connection, status.release).release.artifact)
+    return frozenset(found)
 
 
 def _device(row: DeviceRow, desired: DesiredRow | None) -> DeviceFact:
