@@ -204,6 +204,46 @@ async def test_a_newer_apply_takes_the_devices_over(fleet: Controller, tmp_path:
     assert (await fleet.status())["jetson-01"].desired_generation == 2
 
 
+async def test_the_same_apply_once_more_follows_the_rollout_that_runs(fleet: Controller, tmp_path: Path) -> None:
+    device = await fleet.enrol("jetson-01")
+    text = manifest(tmp_path, NAMES[:1])
+    first = asyncio.create_task(fleet.apply(text, tmp_path))
+    deadline = time.monotonic() + 10
+    while not (await fleet.status())["jetson-01"].desired_generation:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)  # paces the polling; the deadline ends it
+    call = fleet.operator.Apply(operator_pb2.ApplyRequest(manifest=text, file="fleet.toml", folder=str(tmp_path)))
+    said = []
+    async with device.living():
+        async for event in call:
+            said.append(event)
+        assert result(await first).succeeded
+    assert result(said).succeeded
+    assert "rollout-1 is doing this already; following it" in [event.message for event in said]
+    assert {event.device.state for event in said if event.HasField("device")} >= {"succeeded"}
+    assert (await fleet.status())["jetson-01"].desired_generation == 1
+
+
+async def test_a_rollout_in_which_a_device_failed_is_not_followed_but_begun_anew(
+    fleet: Controller, tmp_path: Path
+) -> None:
+    moody = Moody()
+    moody.now = refuses
+    text = manifest(tmp_path, NAMES) + "max_failures = 1\n"
+    asked = operator_pb2.ApplyRequest(manifest=text, file="fleet.toml", folder=str(tmp_path))
+    async with (await fleet.enrol(NAMES[0])).living(moody):
+        await fleet.enrol(NAMES[1])  # and is never heard of again, so that the rollout goes on
+        async for event in fleet.operator.Apply(asked, timeout=30):
+            if event.device.state == "failed":
+                break
+        moody.now = takes_everything
+        async for event in fleet.operator.Apply(asked, timeout=30):
+            assert "already" not in event.message
+            if event.device.state == "succeeded":
+                break
+    assert (await fleet.status())[NAMES[0]].desired_generation == 2
+
+
 async def test_a_device_that_enrols_anew_gets_its_release_again_and_apply_waits_for_it(
     fleet: Controller, tmp_path: Path
 ) -> None:

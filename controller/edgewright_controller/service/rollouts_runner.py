@@ -21,6 +21,7 @@ from edgewright_controller.ledger import GenerationTaken, LedgerError, devices, 
 from edgewright_controller.rollout import (
     Aborted,
     Changes,
+    DevicePhase,
     DeviceReported,
     Event,
     Finish,
@@ -98,7 +99,7 @@ class Wish:
 @dataclass
 class _Live:
     state: RolloutState
-    job: Job | None = None
+    jobs: list[Job] = field(default_factory=list)
     ended: asyncio.Future[Finish] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -152,9 +153,14 @@ class RolloutsRunner:
     async def begin(self, wish: Wish, job: Job) -> asyncio.Future[Finish]:
         """Start a rollout, which takes its devices over from those that run; how it ends.
 
-        Raises RolloutError, LedgerError.
+        When one that runs does just this, nothing is started and `job` follows that one: whoever left an apply, or
+        applies what a colleague is applying, watches it to its end. Raises RolloutError, LedgerError.
         """
         async with self._turn:
+            for live in self._live.values():
+                if _does(live.state, wish):
+                    self._follow(live, job)
+                    return live.ended
             name = await self._ledger.read(rollouts.next_id)
             for other in list(self._live):
                 await self._event(other, Superseded(name, frozenset(wish.releases)))
@@ -163,7 +169,7 @@ class RolloutsRunner:
             now = self._clock().timestamp()
             about = {"what": wish.about}
             state = await self._ledger.write(lambda c: rollouts.create(c, spec, by=wish.by, about=about, now=now))
-            live = self._live[name] = _Live(state, job)
+            live = self._live[name] = _Live(state, [job])
             _log.info("rollout begins", rollout=name, what=wish.about, operator=wish.by, devices=len(wish.releases))
             await self._event(name, Started())
             self._news.set()
@@ -289,29 +295,56 @@ class RolloutsRunner:
         if not self._last.ended.done():
             self._last.ended.set_result(finish)
 
+    def _follow(self, live: _Live, job: Job) -> None:
+        """Let one more job tell how the rollout goes; it begins with how it stands."""
+        _log.info("rollout is followed", rollout=live.state.spec.id)
+        live.jobs = [one for one in live.jobs if one.result is None] + [job]
+        job.message(f"{live.state.spec.id} is doing this already; following it")
+        for device in live.state.devices:
+            self._say_device(live, device, None)
+        self._say_rollout(live)
+
     def _say(self, live: _Live, changes: Changes, statuses: Mapping[str, agent_pb2.DeviceStatus]) -> None:
-        if live.job is None:
-            return
         for change in changes.devices:
             self._say_device(live, change.device, statuses.get(change.device))
         if changes.rollout is not None:
-            state = live.state
-            progress = operator_pb2.RolloutProgress(
-                rollout=state.spec.id,
-                state=state.phase.value,
-                wave=state.wave,
-                waves=len(state.spec.waves),
-                reason=state.reason,
-            )
-            live.job.say(operator_pb2.ApplyEvent(rollout=progress))
+            self._say_rollout(live)
+
+    def _say_rollout(self, live: _Live) -> None:
+        state = live.state
+        progress = operator_pb2.RolloutProgress(
+            rollout=state.spec.id,
+            state=state.phase.value,
+            wave=state.wave,
+            waves=len(state.spec.waves),
+            reason=state.reason,
+        )
+        _tell(live, operator_pb2.ApplyEvent(rollout=progress))
 
     def _say_device(self, live: _Live, device: str, status: agent_pb2.DeviceStatus | None) -> None:
-        if live.job is None or live.job.result is not None:
-            return
         change = live.state.devices[device]
         shown = status or agent_pb2.DeviceStatus(reason=change.reason)
         progress = operator_pb2.DeviceProgress(device=device, state=change.phase.value, status=shown)
-        live.job.say(operator_pb2.ApplyEvent(device=progress))
+        _tell(live, operator_pb2.ApplyEvent(device=progress))
+
+
+def _tell(live: _Live, event: operator_pb2.ApplyEvent) -> None:
+    for job in live.jobs:
+        if job.result is None:
+            job.say(event)
+
+
+def _does(state: RolloutState, wish: Wish) -> bool:
+    """Whether the rollout is on its way to just what is wished: the same for the same devices, and none failed."""
+    if state.phase not in (RolloutPhase.RUNNING, RolloutPhase.WAITING) or state.ending is not None:
+        return False
+    if any(state.members[phase] for phase in DevicePhase if phase not in (*_UNDER_WAY, DevicePhase.SUCCEEDED)):
+        return False
+    left = {device: state.targets[device].release for phase in _UNDER_WAY for device in state.members[phase]}
+    return left == dict(wish.releases) and state.spec.policy == wish.policy
+
+
+_UNDER_WAY: Final = (DevicePhase.WAITING, DevicePhase.OFFERED, DevicePhase.UPDATING)
 
 
 _STEPS: Final = frozenset(agent_pb2.Step.values())
