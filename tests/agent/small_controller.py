@@ -86,11 +86,33 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
             self._desired = Desired(generation, *(wanted or (None, None)))
             self._version += 1
 
-    def until(self, what: Callable[[agent_pb2.DeviceStatus], bool], timeout_s: float = 30.0) -> agent_pb2.DeviceStatus:
-        """The first status of a check-in from now on that satisfies `what`."""
+    @property
+    def heard(self) -> int:
+        """How many check-ins came so far: the `since` for what a device is about to say."""
         with self._changed:
-            assert self._changed.wait_for(lambda: bool(self.check_ins) and what(self.status), timeout_s), self.status
-            return self.status
+            return len(self.check_ins)
+
+    def until(
+        self, what: Callable[[agent_pb2.DeviceStatus], bool], since: int | None = None, timeout_s: float = 30.0
+    ) -> agent_pb2.DeviceStatus:
+        """The first status that satisfies `what`, from the last check-in on, or from number `since` on.
+
+        Each is looked at, also one that another follows at once: a device may be in a state for one check-in only.
+        """
+        found: list[agent_pb2.DeviceStatus] = []
+        with self._changed:
+            seen = max(len(self.check_ins) - 1, 0) if since is None else since
+
+            def look() -> bool:
+                nonlocal seen
+                while not found and seen < len(self.check_ins):
+                    status = self.check_ins[seen].status
+                    seen += 1
+                    found.extend([status] if what(status) else [])
+                return bool(found)
+
+            assert self._changed.wait_for(look, timeout_s), self.check_ins[-1:]
+        return found[0]
 
     def ended(self, generation: int) -> agent_pb2.DeviceStatus:
         """The status with which the update to `generation` ended."""

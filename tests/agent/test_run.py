@@ -273,8 +273,9 @@ def test_a_damaged_active_artifact_gives_way_to_the_previous_one_until_it_is_fet
     damaged = agent.state / "artifacts" / second[1].bundle / "model.gguf"
     damaged.chmod(0o644)
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    since = controller.heard
     agent.start()
-    status = controller.until(lambda status: status.outcome == agent_pb2.OUTCOME_FAILED)
+    status = controller.until(lambda status: status.outcome == agent_pb2.OUTCOME_FAILED, since)
     assert (status.error, status.active_release) == (agent_pb2.ERROR_CODE_ARTIFACT_CORRUPT, first[0].digest)
     assert "model.gguf" in status.reason
     status = controller.until(lambda status: status.outcome == agent_pb2.OUTCOME_SUCCEEDED)
@@ -288,8 +289,9 @@ def test_a_damaged_only_artifact_is_fetched_again(agent: AgentProcess, controlle
     controller.ended(1)
     agent.end()
     (agent.state / "artifacts" / only[1].bundle / "model.gguf").unlink()
+    since = controller.heard
     agent.start()
-    controller.until(lambda status: status.outcome == agent_pb2.OUTCOME_FAILED)
+    controller.until(lambda status: status.outcome == agent_pb2.OUTCOME_FAILED, since)
     status = controller.until(lambda status: status.outcome == agent_pb2.OUTCOME_SUCCEEDED)
     assert status.active_release == only[0].digest
     assert agent.ask() == "v1 hello there"
