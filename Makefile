@@ -15,6 +15,8 @@ TESTS  ?= -n 3 --dist loadfile
 PYTHON310 := $(shell tools/find_python310.sh)
 
 export HF_HUB_OFFLINE := 1
+# llama.cpp for any processor of this kind, not for this very one: pip keeps the wheel, also for the next machine.
+export CMAKE_ARGS ?= -DGGML_NATIVE=OFF
 export OLIVE_DISABLE_TELEMETRY := 1
 
 .PHONY: help env demo test check format protos lock bench soak model mosquitto clean

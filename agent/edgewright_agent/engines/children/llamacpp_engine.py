@@ -31,6 +31,8 @@ class LlamaCpp:
             import llama_cpp
 
             self._llama_cpp = llama_cpp
+            if self._spec["accelerator"] == "cpu":
+                _keep_to_plain_kernels(llama_cpp.llama_cpp)
             self._llm = llama_cpp.Llama(
                 path,
                 n_ctx=int(options.get("context", 2048)),
@@ -136,6 +138,22 @@ class LlamaCpp:
         finally:
             cpp.llama_batch_free(batch)
             llm.reset()
+
+
+def _keep_to_plain_kernels(bindings):
+    """No weights repacked for special instructions, which `Llama` cannot be told by an argument.
+
+    A build for this very processor uses AMX where the processor announces it, and dies of SIGSEGV under hypervisors
+    that do not let its tiles be used. Logits are the same everywhere without it.
+    """
+    defaults = bindings.llama_model_default_params
+
+    def without_repacking():
+        params = defaults()
+        params.use_extra_bufts = False
+        return params
+
+    bindings.llama_model_default_params = without_repacking
 
 
 if __name__ == "__main__":
