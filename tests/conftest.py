@@ -12,6 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A test that computes beside others on two cores may be kept waiting at any moment: no example has a deadline.
+settings.register_profile("edgewright", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgewright")
 
 ROOT = Path(__file__).resolve().parent.parent
 

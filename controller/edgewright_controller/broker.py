@@ -30,7 +30,7 @@ from edgewright_contract import names
 from edgewright_contract.envelope import MAX_ENVELOPE_BYTES
 from edgewright_controller import log, ports
 
-READY_DEADLINE_S: Final = 10.0
+READY_DEADLINE_S: Final = 60.0
 STOP_DEADLINE_S: Final = 5.0
 STEADY_S: Final = 60.0
 FIRST_PAUSE_S: Final = 0.5

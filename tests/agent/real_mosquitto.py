@@ -145,7 +145,7 @@ class Listening:
         self.heard.put(message)
 
 
-def until(true: Callable[[], bool], what: str, deadline_s: float = 15.0) -> None:
+def until(true: Callable[[], bool], what: str, deadline_s: float = 60.0) -> None:
     """Wait for something that other threads and processes do."""
     deadline = time.monotonic() + deadline_s
     while not true():

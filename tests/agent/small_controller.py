@@ -45,6 +45,7 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
         self._director = Director.open(folder / "director", keys, FLEET, now)
         self._desired, self._version = Desired(0, None, None), 1
         self._changed = threading.Condition()
+        self.away = False  # check-ins are not answered
         self.requests: list[agent_pb2.DeviceRequest] = []
         self.results: list[agent_pb2.RequestResult] = []
         self.inventory = agent_pb2.Inventory()
@@ -93,7 +94,7 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
             return len(self.check_ins)
 
     def until(
-        self, what: Callable[[agent_pb2.DeviceStatus], bool], since: int | None = None, timeout_s: float = 30.0
+        self, what: Callable[[agent_pb2.DeviceStatus], bool], since: int | None = None, timeout_s: float = 120.0
     ) -> agent_pb2.DeviceStatus:
         """The first status that satisfies `what`, from the last check-in on, or from number `since` on.
 
@@ -128,6 +129,8 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
         return self.check_ins[-1].status
 
     def CheckIn(self, request: agent_pb2.CheckInRequest, context: Any) -> agent_pb2.CheckInResponse:
+        if self.away:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         with self._changed:
             self.check_ins.append(request)
             self.results += request.results

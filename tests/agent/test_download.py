@@ -234,9 +234,9 @@ def test_a_damaged_file_is_not_taken_over_and_its_owner_is_left_alone(device: De
 
 def test_too_small_a_disk_is_told_before_the_first_block(device: Device, serve: Serve) -> None:
     server = serve()
-    free = shutil.disk_usage(device.slots.artifact("x").parent).free
+    everything = shutil.disk_usage(device.slots.artifact("x").parent).total
     with pytest.raises(DiskFull, match=r"needs [\d,]+ bytes .* so [\d,]+ are missing"):
-        device.download(server, reserve=free)
+        device.download(server, reserve=everything)
     assert server.sent == 0
     device.download(server)
 

@@ -58,7 +58,7 @@ class Fleet:
 
     def next_birth(self) -> telemetry_pb2.Birth:
         while True:
-            message = self.listening.heard.get(timeout=15)
+            message = self.listening.heard.get(timeout=60)
             said = envelope.parse(message.topic, message.payload)
             if said.HasField("birth"):
                 return said.birth

@@ -62,7 +62,12 @@ class BrokerRoom:
         return self._clients[-1]
 
     async def connected(self, client: Listening) -> Listening:
-        await until(lambda: client.link.up, "a client to connect")
+        """Connected and subscribed. A client's packets are read in order, so an answer to its second one shows that
+        its subscription was read. The topic is nobody's, so nobody hears of it."""
+        await until(lambda: bool(client.connections), "a client to connect")
+        assert client.say("nobody/listens/here", b"")
+        await until(lambda: not client.confirmed.empty(), "the broker's answer")
+        client.confirmed.get()
         return client
 
     async def close(self) -> None:
@@ -93,7 +98,7 @@ def topic_of(message: telemetry_pb2.Envelope) -> str:
     return names.up_topic(message.device_id, envelope.leaf_of(message))
 
 
-async def until(true: Callable[[], bool], what: str, deadline_s: float = 15.0) -> None:
+async def until(true: Callable[[], bool], what: str, deadline_s: float = 60.0) -> None:
     """Wait for something that other threads and processes do."""
     deadline = time.monotonic() + deadline_s
     while not true():

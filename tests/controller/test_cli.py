@@ -161,7 +161,7 @@ def test_schema_is_a_json_document_and_help_needs_no_controller(capsys: pytest.C
 
 NOISY = """
 from edgewright_controller import cli, client  # in this order, as the command does
-client.CONNECT_S = 1.0
+client.CONNECT_S = 5.0
 cli.main()
 """
 

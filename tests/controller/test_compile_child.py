@@ -54,13 +54,13 @@ def bench(tmp_path: Path) -> Bench:
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (ProcessLookupError, FileNotFoundError):
         return False
-    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
 async def _gone(pid: int) -> bool:
-    for _ in range(100):
+    for _ in range(600):
         if not _alive(pid):
             return True
         await asyncio.sleep(0.05)
@@ -116,9 +116,9 @@ say(0.1, 'started')
 
 async def test_past_its_deadline_a_stage_is_killed_with_what_it_started(bench: Bench) -> None:
     started = time.monotonic()
-    with pytest.raises(StageFailed, match="not finished after 2 s"):
-        await bench.run(bench.stage(GRANDCHILD + "time.sleep(600)", deadline_s=2))
-    assert time.monotonic() - started < 10
+    with pytest.raises(StageFailed, match="not finished after 15 s"):
+        await bench.run(bench.stage(GRANDCHILD + "time.sleep(600)", deadline_s=15))
+    assert time.monotonic() - started < 60
     assert await _gone(int((bench.folder / "pid").read_text()))
 
 
@@ -132,7 +132,7 @@ async def test_cancelling_kills_the_stage_with_what_it_started(bench: Bench) -> 
 
 
 async def test_what_a_finished_stage_left_running_does_not_hold_the_build(bench: Bench) -> None:
-    assert await bench.run(bench.stage(GRANDCHILD + "return {}", deadline_s=20)) == {}
+    assert await bench.run(bench.stage(GRANDCHILD + "return {}", deadline_s=60)) == {}
     assert await _gone(int((bench.folder / "pid").read_text()))
 
 
@@ -151,7 +151,7 @@ async def test_a_stage_ends_when_the_controller_is_killed(bench: Bench) -> None:
         sys.executable, "-c", CONTROLLER, str(stage.script), str(bench.folder)
     )
     try:
-        for _ in range(400):
+        for _ in range(1200):
             if (bench.folder / "own").exists() and (bench.folder / "own").read_text():
                 break
             await asyncio.sleep(0.05)

@@ -21,7 +21,7 @@ from edgewright_controller.compile.recipe import Recipe, make
 from edgewright_controller.compile.source import Source, inspect
 from edgewright_controller.compile.store import ArtifactStore
 
-pytestmark = pytest.mark.toolchain
+pytestmark = [pytest.mark.toolchain, pytest.mark.timeout(1200)]  # beside the builds of other tests
 
 PROMPT = "The capital of France is"
 

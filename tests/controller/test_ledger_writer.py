@@ -128,9 +128,15 @@ def test_closing_stores_what_waits_and_then_refuses(tmp_path: Path) -> None:
 
 
 def test_a_write_that_does_not_end_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
+
+    def act(_: object) -> bool:
+        begun.set()
+        return gate.wait(60)
+
     with opened(tmp_path) as ledger, ThreadPoolExecutor(1) as thread:
-        stuck = thread.submit(ledger.write_now, lambda c: gate.wait(10))
+        stuck = thread.submit(ledger.write_now, act)
+        assert begun.wait(60)
         with pytest.raises(LedgerError, match="still writing after 0 s"):
             ledger.close(deadline_s=0.2)
         gate.set()

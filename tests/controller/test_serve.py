@@ -184,16 +184,18 @@ def test_tail_of_a_device_that_there_is_not_ends_at_once(tmp_path: Path, capsys:
 @contextlib.contextmanager
 def a_living_device(token: str) -> Iterator[None]:
     """A device on a thread of its own, because the verbs block this one."""
-    end = threading.Event()
+    enrolled, end = threading.Event(), threading.Event()
 
     async def live() -> None:
         device = await Device.enrol(token)
+        enrolled.set()
         async with device.living():
-            await asyncio.to_thread(end.wait, 60)
+            await asyncio.to_thread(end.wait, 280)
 
     thread = threading.Thread(target=lambda: asyncio.run(live()))
     thread.start()
     try:
+        assert enrolled.wait(60)
         yield
     finally:
         end.set()

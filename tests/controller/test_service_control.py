@@ -37,7 +37,7 @@ async def listed(fleet: Controller) -> list[operator_pb2.RolloutView]:
 
 async def offered(fleet: Controller, generations: list[int]) -> None:
     """Wait until the devices are to reach these generations."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while [view.desired_generation for view in (await fleet.status()).values()] != generations:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)  # paces the polling; the deadline ends it

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import aiohttp
 
-_NOTICED_S: Final = 2.0
+_NOTICED_S: Final = 10.0
 
 
 class Upstream(Protocol):
