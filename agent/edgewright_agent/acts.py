@@ -17,6 +17,7 @@ import psutil
 from edgewright_agent.artifact_rules import ArtifactUnsafe
 from edgewright_agent.backoff import Backoff
 from edgewright_agent.cancellation import Cancellation, Cancelled
+from edgewright_agent.database import StateDamaged
 from edgewright_agent.download import pull
 from edgewright_agent.engines import catalogue
 from edgewright_agent.engines.catalogue import EngineMissing, EngineSettings
@@ -103,6 +104,9 @@ class DeviceActs:
             raise ActFailed(Fault.DISK_FULL, str(error)) from error
         except (Refused, LinkDown) as error:
             raise ActFailed(Fault.DOWNLOAD_FAILED, str(error)) from error
+        except StateDamaged as error:
+            # No fault of the release: what cannot be written now, mostly for want of room, can be later.
+            raise ActFailed(Fault.DISK_FULL, str(error)) from error
         except OSError as error:
             fault = Fault.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else Fault.INTERNAL
             raise ActFailed(fault, str(error)) from error
@@ -110,13 +114,15 @@ class DeviceActs:
     async def start_active(self, state: Lifecycle) -> None:
         """Serve what served before the restart, at once and from this disk alone. Raises ActFailed."""
         known = self._known(state.active)
+        name = known.release.served_name
+        self._serving.routes.expect(name, "the agent has just started and checks the model's files")
         try:
-            await asyncio.to_thread(self._slots.verify, known.release.artifact)
-        except ArtifactDamaged as error:
-            self._serving.routes.expect(known.release.served_name, str(error))
-            await asyncio.to_thread(self._slots.remove, known.release.artifact)
-            raise ActFailed(Fault.ARTIFACT_CORRUPT, str(error)) from error
+            await self._verified(known)
+        except ActFailed as error:
+            self._serving.routes.expect(name, error.reason)
+            raise
         await self._serving.resume(self._spec(known))
+        await self._note_activated(known)
         await self.learn_engine()
 
     async def learn_engine(self) -> None:
@@ -158,23 +164,27 @@ class DeviceActs:
                     cancellation.wait(backoff.pause())  # the step's deadline ends this
 
         self.download = Download()
-        if await asyncio.to_thread(self._whole, known.release.artifact):
-            self._plan = None
-            return
+        self._plan = None
+        if self._slots.has(known.release.artifact):
+            return  # what it became since it was fetched is found out when it is verified
         self._plan = await in_thread(fetch_documents)
         self.download = Download(0, self._plan.total_bytes)
 
-    def _whole(self, artifact: str) -> bool:
-        """Whether the artifact is here as it was signed. A damaged one is removed, so that it comes anew."""
-        if not self._slots.has(artifact):
-            return False
+    async def _verified(self, known: KnownRelease) -> None:
+        """Hash the artifact again. A damaged one is removed, so that it comes anew. Raises ActFailed."""
+        artifact = known.release.artifact
         try:
-            self._slots.verify(artifact)
+            await in_thread(lambda cancellation: self._slots.verify(artifact, cancellation.check))
         except ArtifactDamaged as error:
-            _log.warning("%s; fetching it again", error)
-            self._slots.remove(artifact)
-            return False
-        return True
+            await asyncio.to_thread(self._slots.remove, artifact)
+            raise ActFailed(Fault.ARTIFACT_CORRUPT, str(error)) from error
+
+    async def _note_activated(self, known: KnownRelease) -> None:
+        """It took traffic, and that is not undone by a disk that is too full to note it."""
+        try:
+            await asyncio.to_thread(self._on_activated, known.target)
+        except StateDamaged as error:
+            _log.error("that %s took traffic is noted at the next start: %s", known.release.model, error)
 
     def _check_engine(self, known: KnownRelease) -> None:
         runtime = known.release.runtime
@@ -201,12 +211,7 @@ class DeviceActs:
         )
 
     async def _verify(self, state: Lifecycle) -> None:
-        artifact = self._known(state.release).release.artifact
-        try:
-            await asyncio.to_thread(self._slots.verify, artifact)
-        except ArtifactDamaged as error:
-            await asyncio.to_thread(self._slots.remove, artifact)
-            raise ActFailed(Fault.ARTIFACT_CORRUPT, str(error)) from error
+        await self._verified(self._known(state.release))
 
     async def _start(self, state: Lifecycle) -> None:
         self._candidate = await self._serving.start_beside(self._spec(self._known(state.release)))
@@ -232,10 +237,10 @@ class DeviceActs:
         assert self._candidate is not None
         self._old = await self._serving.switch(self._candidate)
         self._candidate, self.info = None, self._candidate_info
-        await asyncio.to_thread(self._on_activated, self._known(state.release).target)
 
     async def _drain(self, state: Lifecycle) -> None:
         if state.release:
+            await self._note_activated(self._known(state.release))
             old, self._old = self._old, None
             await self._serving.retire(old, DRAIN_S)
         else:
@@ -250,10 +255,7 @@ class DeviceActs:
 
     async def _fall_back(self, state: Lifecycle) -> None:
         known = self._known(state.previous)
-        try:
-            await asyncio.to_thread(self._slots.verify, known.release.artifact)
-        except ArtifactDamaged as error:
-            raise ActFailed(Fault.ARTIFACT_CORRUPT, str(error)) from error
+        await self._verified(known)
         self._candidate = await self._serving.start_beside(self._spec(known))
         broken = await self._serving.switch(self._candidate)
         self._candidate = None
@@ -261,15 +263,17 @@ class DeviceActs:
         await self.learn_engine()
 
     async def _collect(self, state: Lifecycle) -> None:
-        """Remove artifacts and releases that are neither active, previous nor aimed at."""
-        kept = {digest for digest in (state.active, state.previous, state.release) if digest}
-        if state.pending is not None:
-            kept.add(state.pending.release)
-        known = [one for one in map(self._store.known, sorted(kept)) if one is not None]
-        removed = await asyncio.to_thread(self._slots.collect, {one.release.artifact for one in known})
+        """Remove artifacts and releases that are neither active, previous nor aimed at.
+
+        By the state as it is saved now: a newer goal may have come since this act began.
+        """
+        releases = self._store.load().releases | state.releases
+        known = [one for one in map(self._store.known, sorted(releases)) if one is not None]
+        artifacts = {one.release.artifact for one in known}
+        removed = await in_thread(lambda cancellation: self._slots.collect(artifacts, cancellation.check))
         for name in removed:
             self._journal.clear(name)
-        self._store.forget_all_but(kept)
+        self._store.forget_unused()
 
     def _known(self, release: str) -> KnownRelease:
         known = self._store.known(release)

@@ -24,7 +24,7 @@ from edgewright_agent.engines.supervision import EngineEvent, EventKind, Serving
 from edgewright_agent.gateway import Gateway, Meter, Routes
 from edgewright_agent.identity import Identity
 from edgewright_agent.journal import DownloadJournal
-from edgewright_agent.lifecycle_state import ActiveBroken, Fault, Lifecycle, Outcome, Step
+from edgewright_agent.lifecycle_state import ActiveBroken, ActiveServes, Fault, Lifecycle, Outcome, Step
 from edgewright_agent.link import Credentials, Link
 from edgewright_agent.outbox import Outbox
 from edgewright_agent.recent_log import RecentLog
@@ -125,10 +125,10 @@ class Agent:
         url = await self._gateway.start(self._config.gateway_host, self._config.gateway_port)
         (self._config.state / status.ENDPOINT_FILE).write_text(url)
         self._outbox.start()
-        broken = await self._start_active()
+        found = await self._start_active()
         await self._updates.resume()
-        if broken is not None:
-            await self._updates.feed(broken)
+        if found is not None:
+            await self._updates.feed(found)
         self._say_birth()
         memory.give_back()
 
@@ -153,15 +153,17 @@ class Agent:
     def _wake(self) -> None:
         self._check_ins.wake()
 
-    async def _start_active(self) -> ActiveBroken | None:
-        if not self._updates.state.active:
+    async def _start_active(self) -> ActiveBroken | ActiveServes | None:
+        """How it went; None when nothing was active, or when its engine will be started again."""
+        active = self._updates.state.active
+        if not active:
             return None
         try:
             await self._acts.start_active(self._updates.state)
         except ActFailed as error:
             _log.error("the active version cannot be started: %s", error)
-            return ActiveBroken(error.fault, error.reason)
-        return None
+            return ActiveBroken(active, error.fault, error.reason)
+        return ActiveServes(active) if self._serving.active is not None else None
 
     async def _report(self) -> None:
         """Telemetry, at the same pace for ever."""
@@ -202,7 +204,11 @@ class Agent:
             self._check_ins.wake()
 
     def _say_birth(self) -> None:
-        now = self.status()
+        try:
+            now = self.status()
+        except StateDamaged as error:
+            _log.error("no birth is reported: %s", error)
+            return
         self._outbox.birth(now.endpoint, now.engine, now.accelerator, now)
 
     def _engine_event(self, event: EngineEvent) -> None:
@@ -210,12 +216,23 @@ class Agent:
         kind = _EVENTS.get(event.kind)
         if kind is not None:
             self._outbox.event(kind, event.detail)
-        if event.failures and event.failures % _BROKEN_AFTER == 0:
-            self._aside(self._give_up(ActiveBroken(Fault.ENGINE_FAILED, event.detail)))
+        active = self._updates.state.active
+        if event.kind is EventKind.RESTARTED:
+            # One that died many times in a row is believed only after the whole update, see lifecycle.
+            self._aside(self._came_back(ActiveServes(active) if event.failures < _BROKEN_AFTER else None))
+        elif event.failures and event.failures % _BROKEN_AFTER == 0:
+            self._aside(self._tell(ActiveBroken(active, Fault.ENGINE_FAILED, event.detail)))
 
-    async def _give_up(self, broken: ActiveBroken) -> None:
+    async def _came_back(self, news: ActiveServes | None) -> None:
+        """What runs may run on something else now, for example after a driver's fault."""
+        await self._acts.learn_engine()
+        if news is not None:
+            await self._tell(news)
+        self._say_birth()
+
+    async def _tell(self, news: ActiveBroken | ActiveServes) -> None:
         try:
-            await self._updates.feed(broken)
+            await self._updates.feed(news)
         except StateDamaged as error:
             _log.error("%s; the engine is started again meanwhile", error)
 

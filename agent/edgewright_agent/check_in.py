@@ -32,6 +32,7 @@ _GATHER_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 120.0
 _REFUSED_PAUSE_S: Final = 60.0
 _LONGEST_WAIT_S: Final = 3600.0
+_MAX_GENERATION: Final = (1 << 63) - 1
 
 _log = logging.getLogger(__name__)
 
@@ -180,7 +181,9 @@ class CheckIns:
             assignment = await asyncio.to_thread(self._trust.apply, files, holds, datetime.now(timezone.utc))
         except TrustRefused as error:
             _log.warning("metadata refused: %s", error)
-            await self._updates.feed(MetadataRefused(Fault.METADATA_REFUSED, str(error), answer.generation))
+            # Nobody signed this number: what could not be one is not repeated in every status from now on.
+            offered = answer.generation if answer.generation <= _MAX_GENERATION else 0
+            await self._updates.feed(MetadataRefused(Fault.METADATA_REFUSED, str(error), offered))
         except MetadataStale as error:
             _log.warning("metadata too old: %s", error)
             await self._updates.feed(MetadataRefused(Fault.METADATA_STALE, str(error)))

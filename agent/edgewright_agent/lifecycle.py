@@ -15,6 +15,10 @@ A release that failed here by its own fault is held: the same digest is not trie
 released. A failure by circumstance (no disk, no network) is not held; the device tries again, more and more
 rarely, for as long as the controller goes on wanting that generation.
 
+An active version that no longer serves (`broken`) gives way to the previous one, at once or as soon as the update
+that is under way has come to nothing. Without a previous one it is installed anew, whatever the generation names,
+with the check-ins that bring the device its goals.
+
 `now` is monotonic seconds. It means nothing after a restart, so `restore` sets every deadline anew.
 """
 
@@ -30,6 +34,7 @@ from edgewright_agent.lifecycle_state import (
     MAX_REASON,
     Act,
     ActiveBroken,
+    ActiveServes,
     Assigned,
     Done,
     DownloadsPaused,
@@ -52,6 +57,7 @@ Next = tuple[Lifecycle, tuple[Act, ...]]
 STALL_S: Final = 900.0
 MAX_ATTEMPTS: Final = 3
 MAX_RESUMES: Final = 50
+MAX_REPAIRS: Final = 2
 MAX_HELD: Final = 64
 _FIRST_RETRY_S: Final = 60.0
 _LAST_RETRY_S: Final = 6 * 3600.0
@@ -65,8 +71,10 @@ DEADLINES_S: Final[Mapping[Step, float]] = {
     Step.PROBING: 60.0,  # on top of the probes' own timeouts
     Step.SWITCHING: 60.0,
     Step.DRAINING: 180.0,
-    Step.REVERTING: 180.0,
+    Step.REVERTING: 180.0,  # more when the previous version has to be checked and loaded, see _FALLING_BACK_S
 }
+_FALLING_BACK_S: Final = DEADLINES_S[Step.VERIFYING] + DEADLINES_S[Step.STARTING]
+_MENDING_PROBES_S: Final = 900.0  # for the probes of a release that the goal does not speak of
 
 _ACTS: Final[Mapping[Step, Act]] = {
     Step.PLANNING: Act.PLAN,
@@ -115,6 +123,8 @@ def _enter(state: Lifecycle, step: Step, now: float) -> Next:
     if step is Step.DOWNLOADING and state.paused:  # the act waits; it goes on only where nothing is to be fetched
         return replace(state, step=step, deadline=math.inf, stalls_at=math.inf), (_ACTS[step],)
     allowed = DEADLINES_S[step] + (state.probing_s if step is Step.PROBING else 0.0)
+    if step is Step.REVERTING and state.falling_back:
+        allowed = _FALLING_BACK_S
     stalls_at = now + STALL_S if step is Step.DOWNLOADING else math.inf
     return replace(state, step=step, deadline=now + allowed, stalls_at=stalls_at), (_ACTS[step],)
 
@@ -137,6 +147,7 @@ def _consider(state: Lifecycle, event: Event, now: float) -> Next:
     fresh = replace(
         state,
         generation=goal.generation,
+        wanted=goal.release,
         release=goal.release,
         outcome=Outcome.IN_PROGRESS,
         fault=Fault.NONE,
@@ -145,23 +156,46 @@ def _consider(state: Lifecycle, event: Event, now: float) -> Next:
         resumes=0,
         failures=0,
         retry_at=math.inf,
+        refused=0,
+        refusal="",
     )
     if goal.release in state.held:
-        reason = f"release {goal.release[:12]} failed on this device before; `edgewright apply --again` tries it again"
-        return replace(fresh, outcome=Outcome.HELD, reason=reason), ()
-    if goal.release == state.active:
+        return _held(fresh), ()
+    if goal.release == state.active and not _is_broken(state):
         return replace(fresh, outcome=Outcome.SUCCEEDED), ()
     return _begin(fresh, goal, now)
 
 
 def _consider_again(state: Lifecycle, goal: Goal, now: float) -> Next:
     """The generation is known; only a failure may be worth another try, and a refusal of metadata is over."""
+    afresh = replace(state, outcome=Outcome.IN_PROGRESS, fault=Fault.NONE, reason="")
+    # Without a time to try again, the outcome speaks of the other release, and this one has its turn at once.
+    due, unset = now >= state.retry_at, math.isinf(state.retry_at)
+    mendable = _is_broken(state) and state.active not in state.held
+    mending = Goal(state.generation, state.active, _MENDING_PROBES_S)
+    if mendable and state.release != state.active and (due or unset):
+        return _begin(replace(afresh, release=state.active), mending, now)
     ended_badly = state.outcome in (Outcome.FAILED, Outcome.HELD)
-    if ended_badly and goal.release == state.release not in state.held and now >= state.retry_at:
-        return _begin(replace(state, outcome=Outcome.IN_PROGRESS, fault=Fault.NONE, reason=""), goal, now)
+    put_aside = goal.release != state.release and unset
+    if ended_badly and goal.release not in state.held and (due or put_aside):
+        if goal.release == state.active and not _is_broken(state):
+            return replace(afresh, outcome=Outcome.SUCCEEDED, release=goal.release, retry_at=math.inf), ()
+        return _begin(replace(afresh, release=goal.release), goal, now)
+    if mendable and due:
+        return _begin(replace(afresh, release=state.active), mending, now)
     if state.fault in (Fault.METADATA_REFUSED, Fault.METADATA_STALE):
         return replace(state, fault=Fault.NONE, reason=""), ()
     return state, ()
+
+
+def _is_broken(state: Lifecycle) -> bool:
+    return bool(state.active) and state.broken is not Fault.NONE
+
+
+def _held(state: Lifecycle) -> Lifecycle:
+    """What is wanted failed here before."""
+    reason = f"release {state.wanted[:12]} failed on this device before; `edgewright apply --again` tries it again"
+    return replace(state, release=state.wanted, outcome=Outcome.HELD, fault=Fault.NONE, reason=reason)
 
 
 def _begin(state: Lifecycle, goal: Goal, now: float) -> Next:
@@ -188,7 +222,7 @@ def _supersede(state: Lifecycle, event: Event, now: float) -> Next:
     if event.goal.generation <= state.generation:
         return state, ()
     if event.goal.release == state.release:
-        return replace(state, generation=event.goal.generation), ()
+        return replace(state, generation=event.goal.generation, wanted=event.goal.release), ()
     reason = f"generation {event.goal.generation} took the place of generation {state.generation}"
     reverting, acts = _fail(replace(state, pending=event.goal), Fault.CANCELLED, reason, now)
     return reverting, (Act.CANCEL, *acts)
@@ -207,7 +241,20 @@ def _done(state: Lifecycle, event: Event, now: float) -> Next:
 def _switched(state: Lifecycle, event: Event, now: float) -> Next:
     """From here on the new version answers; what it took the place of stays on the disk."""
     previous = state.previous if state.release == state.active else state.active
-    return _enter(replace(state, active=state.release, previous=previous), Step.DRAINING, now)
+    return _enter(_whole(replace(state, active=state.release, previous=previous)), Step.DRAINING, now)
+
+
+def _whole(state: Lifecycle) -> Lifecycle:
+    """The active version serves, as far as is known."""
+    return replace(state, broken=Fault.NONE, broken_reason="")
+
+
+def _verified_not(state: Lifecycle, event: Event, now: float) -> Next:
+    """Every block was checked when it came, so damage found now is the disk's doing: it is fetched again."""
+    assert isinstance(event, Failed)
+    if event.fault is Fault.ARTIFACT_CORRUPT and state.failures < MAX_REPAIRS:
+        return _enter(replace(state, failures=state.failures + 1), Step.PLANNING, now)
+    return _failed(state, event, now)
 
 
 def _failed(state: Lifecycle, event: Event, now: float) -> Next:
@@ -237,7 +284,15 @@ def _look_at_the_clock(state: Lifecycle, event: Event, now: float) -> Next:
 
 def _finish(state: Lifecycle, event: Event, now: float) -> Next:
     """The new version serves, whatever became of the old engine."""
-    return _go_on(replace(_rest(state), outcome=Outcome.SUCCEEDED, fault=Fault.NONE, reason=""), now)
+    ended = replace(_rest(state), outcome=Outcome.SUCCEEDED, fault=Fault.NONE, reason="", failures=0)
+    if state.release == state.wanted:
+        return _go_on(ended, now)
+    # The active version was installed anew meanwhile; the outcome speaks of what the generation names again.
+    if state.wanted in state.held:
+        return _go_on(_held(ended), now)
+    reason = f"release {state.wanted[:12]} did not come about yet"
+    unsettled = replace(ended, release=state.wanted, outcome=Outcome.FAILED, reason=reason, retry_at=now)
+    return _go_on(unsettled, now)
 
 
 def _finish_late(state: Lifecycle, event: Event, now: float) -> Next:
@@ -251,7 +306,7 @@ def _reverted(state: Lifecycle, event: Event, now: float) -> Next:
     """The device is back where it was, or on the previous version after a fall-back."""
     ended = replace(_rest(state), outcome=Outcome.FAILED)
     if state.falling_back and isinstance(event, Done):
-        ended = replace(ended, active=state.previous, previous="")
+        ended = _whole(replace(ended, active=state.previous, previous=""))
     # What was damaged at rest is the disk's fault, not the release's: it is fetched again, the first time at once.
     damaged = state.falling_back and state.fault is Fault.ARTIFACT_CORRUPT
     if state.fault in CIRCUMSTANCES or damaged:
@@ -261,7 +316,7 @@ def _reverted(state: Lifecycle, event: Event, now: float) -> Next:
     elif state.fault is not Fault.CANCELLED and state.release:
         others = tuple(release for release in state.held if release != state.release)
         ended = replace(ended, held=(*others, state.release)[-MAX_HELD:])
-    return _go_on(ended, now)
+    return _go_on(ended, now, fell_back=state.falling_back)
 
 
 def _reverted_late(state: Lifecycle, event: Event, now: float) -> Next:
@@ -271,11 +326,14 @@ def _reverted_late(state: Lifecycle, event: Event, now: float) -> Next:
     return resting, (Act.CANCEL, *acts)
 
 
-def _go_on(state: Lifecycle, now: float) -> Next:
-    """At rest: start with the goal that had to wait, if there is one."""
-    if state.pending is None:
-        return state, ()
-    return _consider(replace(state, pending=None), Assigned(state.pending), now)
+def _go_on(state: Lifecycle, now: float, *, fell_back: bool = False) -> Next:
+    """At rest: start with the goal that had to wait, if there is one, or see to an active version that broke."""
+    if state.pending is not None:
+        return _consider(replace(state, pending=None), Assigned(state.pending), now)
+    if _is_broken(state) and state.previous and not fell_back:
+        both = f"{state.broken_reason}; and before that: {state.reason}"[:MAX_REASON]
+        return _give_way(replace(state, broken_reason=both), now)
+    return state, ()
 
 
 def _release_hold(state: Lifecycle, event: Event, now: float) -> Next:
@@ -299,18 +357,49 @@ def _pause(state: Lifecycle, event: Event, now: float) -> Next:
     return downloading, (Act.CANCEL, *acts)
 
 
-def _fall_back(state: Lifecycle, event: Event, now: float) -> Next:
+def _broke(state: Lifecycle, event: Event, now: float) -> Next:
+    """Nothing is being changed: give way to the previous version, or have this one installed anew."""
     assert isinstance(event, ActiveBroken)
-    broken = replace(state, release=state.active, fault=event.fault, reason=event.reason[:MAX_REASON])
+    if event.release != state.active or not state.active:
+        return state, ()  # late news of a version that is no longer active
     waiting = state.outcome is Outcome.FAILED and state.release == state.active and math.isfinite(state.retry_at)
-    if not state.active or waiting:
+    broken = _noted(state, event)
+    if waiting:
+        return broken, ()
+    if broken.previous:
+        return _give_way(broken, now)
+    # Nothing to return to, and nothing serves: going through the whole update again at once repairs damaged files.
+    wait = min(_FIRST_RETRY_S * 2.0 ** min(state.failures, 10), _LAST_RETRY_S) if state.failures else 0.0
+    told = replace(broken, release=state.active, fault=event.fault, reason=broken.broken_reason)
+    return replace(told, outcome=Outcome.FAILED, failures=state.failures + 1, retry_at=now + wait), ()
+
+
+def _broke_meanwhile(state: Lifecycle, event: Event, now: float) -> Next:
+    """An update is under way. While it still has no engine of its own, the previous version serves first."""
+    assert isinstance(event, ActiveBroken)
+    if event.release != state.active or not state.active:
         return state, ()
-    if not state.previous:
-        # Nothing to return to, and nothing serves: going through the whole update again at once repairs damaged files.
-        wait = min(_FIRST_RETRY_S * 2.0 ** min(state.failures, 10), _LAST_RETRY_S) if state.failures else 0.0
-        return replace(broken, outcome=Outcome.FAILED, failures=state.failures + 1, retry_at=now + wait), ()
-    reverting, _ = _enter(replace(broken, falling_back=True), Step.REVERTING, now)
-    return reverting, (Act.FALL_BACK,)
+    broken = _noted(state, event)
+    if state.step not in (Step.PLANNING, Step.DOWNLOADING, Step.VERIFYING) or not state.previous:
+        return broken, ()
+    falling, acts = _give_way(broken, now)
+    return falling, (Act.CANCEL, *acts)
+
+
+def _noted(state: Lifecycle, event: ActiveBroken) -> Lifecycle:
+    return replace(state, broken=event.fault, broken_reason=event.reason[:MAX_REASON])
+
+
+def _give_way(state: Lifecycle, now: float) -> Next:
+    """To the previous version. What was under way, if anything, begins anew with the next check-in."""
+    told = replace(state, release=state.active, fault=state.broken, reason=state.broken_reason, falling_back=True)
+    falling, _ = _enter(told, Step.REVERTING, now)
+    return falling, (Act.FALL_BACK,)
+
+
+def _serves(state: Lifecycle, event: Event, now: float) -> Next:
+    assert isinstance(event, ActiveServes)
+    return (_whole(state) if event.release == state.active and not state.falling_back else state), ()
 
 
 def _resumed(saved: Lifecycle, now: float) -> Next:
@@ -341,10 +430,11 @@ _Transition = Callable[[Lifecycle, Event, float], Next]
 TABLE: Final[Mapping[tuple[Step, type[Event]], _Transition]] = {
     (Step.IDLE, Assigned): _consider,
     (Step.IDLE, Refused): _note,
-    (Step.IDLE, ActiveBroken): _fall_back,
+    (Step.IDLE, ActiveBroken): _broke,
     **{(step, Assigned): _supersede for step in _WORKING},
     **{(step, Done): _done for step in _WORKING},
-    **{(step, Failed): _failed for step in _WORKING},
+    **{(step, Failed): _failed for step in _WORKING if step is not Step.VERIFYING},
+    (Step.VERIFYING, Failed): _verified_not,
     **{(step, Tick): _look_at_the_clock for step in _WORKING},
     (Step.DOWNLOADING, Progressed): _progressed,
     (Step.SWITCHING, Assigned): _queue,
@@ -364,6 +454,7 @@ TABLE: Final[Mapping[tuple[Step, type[Event]], _Transition]] = {
     **{(step, DownloadsPaused): _pause for step in Step},
     **{(step, DownloadsResumed): _pause for step in Step},
     **{(step, Refused): _stay for step in Step if step is not Step.IDLE},
-    **{(step, ActiveBroken): _stay for step in Step if step is not Step.IDLE},
+    **{(step, ActiveBroken): _broke_meanwhile for step in Step if step is not Step.IDLE},
+    **{(step, ActiveServes): _serves for step in Step},
     (Step.IDLE, Tick): _stay,
 }

@@ -91,16 +91,22 @@ class Goal:
 @dataclass(frozen=True)
 class Lifecycle:
     """All that a device must remember. `generation` and `release` are what the outcome speaks of; `active` is
-    what answers requests, `previous` what a local rollback returns to. All releases are digests, "" is none."""
+    what answers requests, `previous` what a local rollback returns to. All releases are digests, "" is none.
+
+    `wanted` is the release that the generation names. `release` differs from it when the device had to do something
+    about the version that it serves: replace it by the previous one, or install it anew."""
 
     step: Step = Step.IDLE
     generation: int = 0
+    wanted: str = ""
     release: str = ""
     outcome: Outcome = Outcome.NONE
     fault: Fault = Fault.NONE
     reason: str = ""
     active: str = ""
     previous: str = ""
+    broken: Fault = Fault.NONE  # why the active version does not serve; NONE while it does, as far as is known
+    broken_reason: str = ""
     held: tuple[str, ...] = ()
     pending: Goal | None = None
     falling_back: bool = False
@@ -115,6 +121,12 @@ class Lifecycle:
     sequence: int = 0
     refused: int = 0  # the newest generation whose metadata was refused, and why; told while it is the newest known
     refusal: str = ""
+
+    @property
+    def releases(self) -> frozenset[str]:
+        """All releases that this speaks of, so that they and their artifacts are still needed."""
+        pending = self.pending.release if self.pending is not None else ""
+        return frozenset({self.active, self.previous, self.release, self.wanted, pending} - {""})
 
 
 @dataclass(frozen=True)
@@ -179,10 +191,18 @@ class DownloadsResumed:
 
 @dataclass(frozen=True)
 class ActiveBroken:
-    """The active version cannot serve, although nothing was being changed."""
+    """The active version, which `release` names, cannot serve, by no doing of an update."""
 
+    release: str
     fault: Fault
     reason: str
+
+
+@dataclass(frozen=True)
+class ActiveServes:
+    """The active version serves, perhaps again."""
+
+    release: str
 
 
 Event = (
@@ -196,4 +216,5 @@ Event = (
     | DownloadsPaused
     | DownloadsResumed
     | ActiveBroken
+    | ActiveServes
 )

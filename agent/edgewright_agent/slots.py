@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -66,12 +66,15 @@ class Slots:
         except (OSError, BundleError) as error:
             raise ArtifactDamaged(f"{document}: {error}") from error
 
-    def verify(self, name: str) -> None:
-        """Hash every file again. Raises ArtifactDamaged, which names the first file that is not as it should be."""
+    def verify(self, name: str, checkpoint: Callable[[], None] | None = None) -> None:
+        """Hash every file again. Raises ArtifactDamaged, which names the first file that is not as it should be.
+
+        `checkpoint` is called again and again meanwhile, and may raise to end it.
+        """
         wanted = {file.path: file for file in self.bundle(name).files}
         folder = self.artifact(name)
         try:
-            found = {file.path: file for file in from_folder(folder).files}
+            found = {file.path: file for file in from_folder(folder, checkpoint).files}
         except (OSError, BundleError) as error:
             raise ArtifactDamaged(f"{folder}: {error}") from error
         for path in sorted(wanted.keys() | found.keys()):
@@ -97,15 +100,18 @@ class Slots:
         self.document(name).unlink(missing_ok=True)
         durable.sync_folder(self._artifacts)
 
-    def collect(self, keep: Collection[str]) -> list[str]:
+    def collect(self, keep: Collection[str], checkpoint: Callable[[], None] | None = None) -> list[str]:
         """Remove every artifact and partial download whose bundle is not in `keep`; returns their names.
 
-        The caller names active, previous and staged in `keep`. Raises OSError.
+        The caller names active, previous and staged in `keep`. `checkpoint` is called before each removal, and may
+        raise to end it. Raises OSError.
         """
         removed = set()
         for path in sorted(self._artifacts.iterdir()):
             name = path.name[: -len(".bundle")] if path.name.endswith(".bundle") else path.name
             if digest.is_sha256(name) and name not in keep:
+                if checkpoint is not None:
+                    checkpoint()
                 self.remove(name)
                 removed.add(name)
         for path in sorted(self._partial.iterdir()):

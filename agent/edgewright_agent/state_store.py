@@ -7,7 +7,7 @@ started again after a power cut without asking anybody.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import sqlite3
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,12 @@ CREATE TABLE IF NOT EXISTS releases (digest TEXT PRIMARY KEY, release TEXT NOT N
 
 # Monotonic times mean nothing after a restart; `lifecycle.restore` makes new ones.
 _NOT_SAVED: Final = frozenset({"deadline", "stalls_at", "retry_at"})
-_ENUMS: Final[dict[str, type[Step] | type[Outcome] | type[Fault]]] = {"step": Step, "outcome": Outcome, "fault": Fault}
+_ENUMS: Final[dict[str, type[Step] | type[Outcome] | type[Fault]]] = {
+    "step": Step,
+    "outcome": Outcome,
+    "fault": Fault,
+    "broken": Fault,
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,10 @@ class StateStore:
     def load(self) -> Lifecycle:
         """The state saved last; a fresh one on a new device. Raises StateDamaged."""
         with self._database.transaction() as connection:
-            row = connection.execute("SELECT document FROM lifecycle").fetchone()
+            return self._loaded(connection)
+
+    def _loaded(self, connection: sqlite3.Connection) -> Lifecycle:
+        row = connection.execute("SELECT document FROM lifecycle").fetchone()
         if row is None:
             return Lifecycle()
         try:
@@ -80,11 +88,15 @@ class StateStore:
         except (ReleaseError, ValueError, TypeError) as error:
             raise StateDamaged(f"{self._path}: release {digest[:12]} cannot be read: {error}; enrol again") from error
 
-    def forget_all_but(self, digests: Collection[str]) -> None:
-        """Forget releases that no slot and no goal names. Raises StateDamaged."""
+    def forget_unused(self) -> None:
+        """Forget the releases that the saved lifecycle does not speak of. Raises StateDamaged.
+
+        One transaction, so that a goal which is saved at this very moment keeps its release.
+        """
         with self._database.transaction() as connection:
+            used = self._loaded(connection).releases
             known = [row[0] for row in connection.execute("SELECT digest FROM releases")]
-            connection.executemany("DELETE FROM releases WHERE digest = ?", [(d,) for d in known if d not in digests])
+            connection.executemany("DELETE FROM releases WHERE digest = ?", [(d,) for d in known if d not in used])
 
     def close(self) -> None:
         """Close the file."""

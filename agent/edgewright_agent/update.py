@@ -115,13 +115,20 @@ class Updates:
         if _told(state) != _told(before):  # progress in bytes is in the status, not in the log
             _log.info("%s", _told(state))
         if state != before:
-            self._on_change(state)
+            self._publish(state)
         for act in acts:
             if act is Act.CANCEL:
                 await self._cancel_act()
             else:
                 self._act = asyncio.ensure_future(self._perform(act, state))
         self._set_alarm()
+
+    def _publish(self, state: Lifecycle) -> None:
+        try:
+            self._on_change(state)
+        except Exception:
+            # The state is saved and its acts are due, whether or not it could be told just now.
+            _log.exception("the new state could not be told; the next check-in tells it")
 
     async def _perform(self, act: Act, state: Lifecycle) -> None:
         event: Event = Done()

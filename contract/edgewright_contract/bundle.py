@@ -15,6 +15,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -94,11 +95,15 @@ def make(files: list[BundleFile]) -> Bundle:
         if folded in seen:
             raise BundleError(f"{file.path!r} and {seen[folded]!r} differ only in case, or not at all")
         seen[folded] = file.path
-    for path in seen:
+    folders: dict[str, str] = {}
+    for path in seen.values():
         parent = path.rpartition("/")[0]
         while parent:
-            if parent in seen:
-                raise BundleError(f"{seen[parent]!r} is both a file and a folder")
+            folded = parent.lower()
+            if folded in seen:
+                raise BundleError(f"{seen[folded]!r} is both a file and a folder")
+            if folders.setdefault(folded, parent) != parent:
+                raise BundleError(f"the folders {parent!r} and {folders[folded]!r} differ only in case")
             parent = parent.rpartition("/")[0]
     return Bundle(tuple(sorted(files)))
 
@@ -130,10 +135,11 @@ def parse(data: bytes) -> Bundle:
     return bundle
 
 
-def from_folder(folder: Path) -> Bundle:
+def from_folder(folder: Path, checkpoint: Callable[[], None] | None = None) -> Bundle:
     """The bundle of every file below `folder`, hashed as they stand. Raises BundleError, OSError.
 
-    Links and special files are refused: an artifact consists of bytes, not of references.
+    Links and special files are refused: an artifact consists of bytes, not of references. `checkpoint` is called again
+    and again meanwhile, and may raise to end it.
     """
     files = []
     for place, names, leaves in os.walk(folder):
@@ -145,5 +151,5 @@ def from_folder(folder: Path) -> Bundle:
             if not stat.S_ISREG(mode):
                 raise BundleError(f"{path}: neither a file nor a folder")
             relative = path.relative_to(folder).as_posix()
-            files.append(BundleFile(relative, path.stat().st_size, digest.of_file(path)))
+            files.append(BundleFile(relative, path.stat().st_size, digest.of_file(path, checkpoint)))
     return make(files)

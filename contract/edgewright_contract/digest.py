@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from typing import Final
 
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -21,10 +22,12 @@ def of_bytes(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def of_file(path: str | os.PathLike[str]) -> str:
-    """The digest of a file, read a MiB at a time. Raises OSError."""
+def of_file(path: str | os.PathLike[str], checkpoint: Callable[[], None] | None = None) -> str:
+    """The digest of a file, read a MiB at a time. `checkpoint` is called before each and may raise. Raises OSError."""
     state = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(_READ_BYTES):
+            if checkpoint is not None:
+                checkpoint()
             state.update(piece)
     return state.hexdigest()

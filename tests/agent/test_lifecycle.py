@@ -11,6 +11,7 @@ from edgewright_agent import lifecycle, status
 from edgewright_agent.lifecycle_state import (
     Act,
     ActiveBroken,
+    ActiveServes,
     Assigned,
     Done,
     DownloadsPaused,
@@ -30,7 +31,8 @@ from edgewright_agent.lifecycle_state import (
 from edgewright_contract.v1 import agent_pb2
 
 OLD, NEW, OTHER = "a" * 64, "b" * 64, "c" * 64
-SERVING = Lifecycle(generation=1, release=OLD, outcome=Outcome.SUCCEEDED, active=OLD)
+SERVING = Lifecycle(generation=1, wanted=OLD, release=OLD, outcome=Outcome.SUCCEEDED, active=OLD)
+TWO = replace(SERVING, active=NEW, wanted=NEW, release=NEW, generation=2, previous=OLD)
 WORK = (Step.PLANNING, Step.DOWNLOADING, Step.VERIFYING, Step.STARTING, Step.PROVING, Step.PROBING)
 
 
@@ -42,10 +44,13 @@ def after(state: Lifecycle, *events: Event, now: float = 0.0) -> Lifecycle:
 
 def at(step: Step, state: Lifecycle = SERVING) -> Lifecycle:
     """`state` on its way to NEW, standing at `step`."""
-    state = after(state, Assigned(Goal(2, NEW)))
+    state = state if state.step is not Step.IDLE else after(state, Assigned(Goal(2, NEW)))
     while state.step is not step:
         state = after(state, Done())
     return state
+
+
+TWO_AND_OTHER = after(TWO, Assigned(Goal(3, OTHER)))
 
 
 def test_the_words_are_the_wires() -> None:
@@ -192,8 +197,8 @@ def test_probes_have_their_own_time() -> None:
 
 @pytest.mark.parametrize("previous_starts", [True, False])
 def test_what_was_damaged_at_rest_is_fetched_again_at_once_and_never_held(previous_starts: bool) -> None:
-    serving = replace(SERVING, active=NEW, release=NEW, generation=2, previous=OLD)
-    state = after(serving, ActiveBroken(Fault.ARTIFACT_CORRUPT, "model.gguf"))
+    serving = TWO
+    state = after(serving, ActiveBroken(NEW, Fault.ARTIFACT_CORRUPT, "model.gguf"))
     state = after(state, Done() if previous_starts else Failed(Fault.ARTIFACT_CORRUPT, "this one too"))
     assert state.active == (OLD if previous_starts else NEW)
     assert (state.outcome, state.fault, state.held) == (Outcome.FAILED, Fault.ARTIFACT_CORRUPT, ())
@@ -221,8 +226,8 @@ def test_metadata_that_is_only_too_old_fails_no_generation() -> None:
 
 
 def test_a_broken_active_version_gives_way_to_the_previous_one_and_is_held() -> None:
-    serving = replace(SERVING, active=NEW, release=NEW, generation=2, previous=OLD)
-    state, acts = lifecycle.advance(serving, ActiveBroken(Fault.ENGINE_FAILED, "it aborts"), 0.0)
+    serving = TWO
+    state, acts = lifecycle.advance(serving, ActiveBroken(NEW, Fault.ENGINE_FAILED, "it aborts"), 0.0)
     assert acts == (Act.FALL_BACK,)
     assert after(state, Failed(Fault.ENGINE_FAILED, "this one neither")).active == NEW
     state = after(state, Done())
@@ -230,12 +235,107 @@ def test_a_broken_active_version_gives_way_to_the_previous_one_and_is_held() -> 
 
 
 def test_a_broken_active_version_without_a_previous_one_is_installed_anew() -> None:
-    broken = after(SERVING, ActiveBroken(Fault.ARTIFACT_CORRUPT, "model.gguf"))
+    broken = after(SERVING, ActiveBroken(OLD, Fault.ARTIFACT_CORRUPT, "model.gguf"))
     assert (broken.outcome, broken.held) == (Outcome.FAILED, ())
     state = after(broken, Assigned(Goal(1, OLD)), now=broken.retry_at)
     assert state.step is Step.PLANNING
     state = after(state, *([Done()] * 8))
     assert (state.outcome, state.active, state.previous) == (Outcome.SUCCEEDED, OLD, "")
+
+
+def test_a_version_that_does_not_serve_is_installed_anew_when_a_newer_generation_names_it() -> None:
+    broken = after(SERVING, ActiveBroken(OLD, Fault.ARTIFACT_CORRUPT, "model.gguf"))
+    state, acts = lifecycle.advance(broken, Assigned(Goal(2, OLD)), 0.0)
+    assert (state.step, acts) == (Step.PLANNING, (Act.PLAN,))
+    state = after(state, *([Done()] * 8))
+    assert (state.outcome, state.broken, state.active, state.generation) == (Outcome.SUCCEEDED, Fault.NONE, OLD, 2)
+
+
+def test_a_version_that_does_not_serve_is_installed_anew_also_while_another_one_is_wanted_and_held() -> None:
+    held = after(at(Step.PROBING), Failed(Fault.PROBE_FAILED, "wrong"), Done())
+    assert (held.active, held.held) == (OLD, (NEW,))
+    broken = after(held, ActiveBroken(OLD, Fault.ARTIFACT_CORRUPT, "model.gguf"))
+    state, acts = lifecycle.advance(broken, Assigned(Goal(2, NEW)), 0.0)
+    assert (state.step, state.release, acts) == (Step.PLANNING, OLD, (Act.PLAN,))
+    state = after(state, *([Done()] * 8))
+    assert (state.step, state.active, state.broken) == (Step.IDLE, OLD, Fault.NONE)
+    # The generation was never for this version, and says so again.
+    assert (state.generation, state.release, state.outcome) == (2, NEW, Outcome.HELD)
+    assert after(state, Assigned(Goal(2, NEW)), now=1e9) == state
+
+
+@pytest.mark.parametrize("step", [Step.PLANNING, Step.DOWNLOADING, Step.VERIFYING])
+def test_a_version_that_breaks_during_a_download_gives_way_at_once_and_the_download_goes_on(step: Step) -> None:
+    state, acts = lifecycle.advance(at(step, TWO_AND_OTHER), ActiveBroken(NEW, Fault.ARTIFACT_CORRUPT, "bad"), 0.0)
+    assert acts == (Act.CANCEL, Act.FALL_BACK)
+    state = after(state, Done())
+    assert (state.step, state.active, state.previous, state.broken) == (Step.IDLE, OLD, "", Fault.NONE)
+    state, acts = lifecycle.advance(state, Assigned(Goal(3, OTHER)), 0.0)
+    assert (state.step, state.release, acts) == (Step.PLANNING, OTHER, (Act.PLAN,))
+
+
+@pytest.mark.parametrize("step", [Step.STARTING, Step.PROVING, Step.PROBING, Step.SWITCHING])
+def test_a_version_that_breaks_late_in_an_update_is_replaced_by_its_end_or_gives_way_then(step: Step) -> None:
+    state, acts = lifecycle.advance(at(step, TWO_AND_OTHER), ActiveBroken(NEW, Fault.ENGINE_FAILED, "dies"), 0.0)
+    assert (state.step, acts) == (step, ())
+    good = state
+    while good.step is not Step.IDLE:
+        good = after(good, Done())
+    assert (good.active, good.outcome, good.broken) == (OTHER, Outcome.SUCCEEDED, Fault.NONE)
+    state = after(state, Failed(Fault.ENGINE_FAILED, "it aborted"))
+    state, acts = lifecycle.advance(state, Done(), 0.0)
+    assert (state.step, acts, state.held) == (Step.REVERTING, (Act.FALL_BACK,), (OTHER,))
+    assert state.reason == "dies; and before that: it aborted"
+    state = after(state, Done())
+    assert (state.active, state.outcome, state.held) == (OLD, Outcome.FAILED, (OTHER, NEW))
+
+
+def test_two_versions_that_cannot_be_had_take_turns_and_their_time() -> None:
+    """A full disk, a damaged active version, a newer goal: neither hides the other, and nothing is tried in a rush."""
+    state = after(at(Step.PLANNING), ActiveBroken(OLD, Fault.ARTIFACT_CORRUPT, "bad"))
+    tried, now = [], 0.0
+    for _ in range(6):
+        assert state.step is Step.PLANNING
+        tried.append(state.release)
+        state = after(state, Failed(Fault.DISK_FULL, "needs 9, has 1"), Done(), now=now)
+        assert state.retry_at >= now + 60
+        assert after(state, Assigned(Goal(2, NEW)), now=state.retry_at - 1).step is Step.IDLE
+        now = state.retry_at
+        state = after(state, Assigned(Goal(2, NEW)), now=now)
+    assert tried == [NEW, OLD, NEW, OLD, NEW, OLD]
+
+
+def test_late_news_of_a_version_that_is_no_longer_active_changes_nothing() -> None:
+    assert after(TWO, ActiveBroken(OLD, Fault.ENGINE_FAILED, "died")) == TWO
+    assert after(replace(SERVING, active=""), ActiveBroken("", Fault.ENGINE_FAILED, "died")).step is Step.IDLE
+
+
+def test_a_version_that_comes_back_by_itself_is_not_installed_anew() -> None:
+    broken = after(SERVING, ActiveBroken(OLD, Fault.ENGINE_FAILED, "it dies"))
+    back = after(broken, ActiveServes(OLD))
+    assert (back.outcome, back.broken) == (Outcome.FAILED, Fault.NONE)
+    state, acts = lifecycle.advance(back, Assigned(Goal(1, OLD)), 0.0)
+    assert (state.step, state.outcome, acts) == (Step.IDLE, Outcome.SUCCEEDED, ())
+    assert after(broken, ActiveServes(NEW)) == broken
+
+
+def test_falling_back_has_the_time_to_check_and_load_the_previous_version() -> None:
+    state = after(TWO, ActiveBroken(NEW, Fault.ENGINE_FAILED, "it aborts"))
+    needed = lifecycle.DEADLINES_S[Step.VERIFYING] + lifecycle.DEADLINES_S[Step.STARTING]
+    assert lifecycle.wakes_at(state) == needed
+    restarted, acts = lifecycle.restore(state, 50.0)
+    assert (lifecycle.wakes_at(restarted), acts) == (50.0 + needed, (Act.FALL_BACK,))
+
+
+def test_an_artifact_that_the_disk_damaged_before_its_verification_is_fetched_again_but_not_for_ever() -> None:
+    state = at(Step.VERIFYING)
+    damaged = Failed(Fault.ARTIFACT_CORRUPT, "model.gguf: changed since it was verified")
+    for _ in range(lifecycle.MAX_REPAIRS):
+        state, acts = lifecycle.advance(state, damaged, 0.0)
+        assert (state.step, acts) == (Step.PLANNING, (Act.PLAN,))
+        state = after(state, Done(), Done())
+    state = after(state, damaged, Done())
+    assert (state.step, state.outcome, state.fault) == (Step.IDLE, Outcome.FAILED, Fault.ARTIFACT_CORRUPT)
 
 
 def test_refused_metadata_shows_in_the_status_until_it_is_good_again() -> None:
@@ -341,7 +441,8 @@ _events = st.one_of(
     st.builds(HoldReleased, _digests),
     st.just(DownloadsPaused()),
     st.just(DownloadsResumed()),
-    st.builds(ActiveBroken, st.just(Fault.ENGINE_FAILED), st.just("why")),
+    st.builds(ActiveBroken, _digests, st.sampled_from([Fault.ENGINE_FAILED, Fault.ARTIFACT_CORRUPT]), st.just("why")),
+    st.builds(ActiveServes, _digests),
 )
 
 

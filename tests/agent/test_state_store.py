@@ -36,6 +36,9 @@ BUSY = Lifecycle(
     outcome=Outcome.IN_PROGRESS,
     fault=Fault.CANCELLED,
     reason="ü",
+    wanted=RELEASE.digest,
+    broken=Fault.ENGINE_FAILED,
+    broken_reason="it dies",
     active="c" * 64,
     previous="d" * 64,
     held=("e" * 64,),
@@ -70,9 +73,14 @@ def test_times_of_the_last_boot_are_not_taken_over(tmp_path: Path) -> None:
 def test_releases_that_nothing_names_are_forgotten(tmp_path: Path) -> None:
     store = StateStore(tmp_path / "agent.sqlite")
     store.save(BUSY, KnownRelease(RELEASE, TARGET))
-    store.forget_all_but([RELEASE.digest])
+    store.forget_unused()
     assert store.known(RELEASE.digest) is not None
-    store.forget_all_but([])
+    pending = Goal(8, RELEASE.digest)
+    store.save(replace(BUSY, release="", wanted="", pending=pending))
+    store.forget_unused()
+    assert store.known(RELEASE.digest) is not None
+    store.save(replace(BUSY, release="", wanted=""))
+    store.forget_unused()
     assert store.known(RELEASE.digest) is None
 
 

@@ -170,6 +170,18 @@ async def test_what_cannot_be_saved_does_not_happen(bench: Bench) -> None:
     assert (await bench.rest()).outcome is Outcome.SUCCEEDED
 
 
+async def test_a_state_that_cannot_be_told_is_acted_upon_all_the_same(bench: Bench) -> None:
+    def cannot(_: Lifecycle) -> None:
+        raise StateDamaged("database is locked")
+
+    bench.updates = Updates(bench.store, bench.acts, cannot)
+    await bench.updates.assign(1, known("a"))
+    assert (await bench.rest()).outcome is Outcome.SUCCEEDED
+    acts = [act for act, _ in bench.acts.done]
+    assert acts[:3] == [Act.PLAN, Act.DOWNLOAD, Act.VERIFY]
+    assert len(acts) == 8
+
+
 async def test_the_end_of_an_act_is_saved_when_the_disk_has_room_again(bench: Bench) -> None:
     bench.acts.on[Act.PLAN] = go_on = asyncio.Event()
     await bench.updates.assign(1, known("a"))
