@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
+from edgewright_agent.engines import reply
 from edgewright_contract.release import Probe
 
 _MAX_ANSWER_BYTES: Final = 1 << 20
@@ -82,8 +83,7 @@ async def _ask(engine: Endpoint, probe: Probe) -> str:
         "seed": 0,
     }
     async with engine.session.post(f"{engine.openai_url}/chat/completions", json=question) as response:
-        body = await response.content.read(_MAX_ANSWER_BYTES)
-        document: Any = json.loads(body)
+        document: Any = json.loads(await reply.body(response, _MAX_ANSWER_BYTES))
         if response.status != 200:
             raise ValueError(f"HTTP {response.status}: {str(document)[:_SHOWN]}")
         try:

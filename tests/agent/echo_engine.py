@@ -2,17 +2,20 @@
 
 `echo.json` in the artifact says how it misbehaves; without one it is a sound engine.
 
-    {"load": "abort" | "exit" | "hang" | "seize" | "fail", "first_line": "none" | "rubbish", "accelerator": "cuda",
-     "layers": 10, "layers_offloaded": 3, "token_s": 0.01, "prefix": "v2 ",
-     "generate": "abort" | "hang" | "fail", "after": 3, "once": "/path/of/a/marker", "deaf": true}
+    {"load": "abort" | "exit" | "hang" | "seize" | "fail" | "slow", "first_line": "none" | "rubbish",
+     "accelerator": "cuda", "layers": 10, "layers_offloaded": 3, "token_s": 0.01, "prefix": "v2 ",
+     "generate": "abort" | "hang" | "fail", "after": 3, "once": "/path/of/a/marker", "deaf": true,
+     "leaves": "/path"}
 
 `generate` happens after so many tokens, when `once` is given only if that file is not there yet. `deaf`: SIGTERM and
-the closing of standard input go unheard.
+the closing of standard input go unheard. `leaves`: a process of its own outlives it and holds its standard error
+open; its id is written to that file.
 """
 
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -41,6 +44,9 @@ class Echo:
 
     def load(self):
         print("echo: loading", flush=True)
+        if "leaves" in self._how:
+            left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True)
+            Path(self._how["leaves"]).write_text(str(left.pid))
         _misbehave(self._how.get("load"))
 
     def info(self):
@@ -99,6 +105,8 @@ def _misbehave(how):
         os._exit(3)
     if how == "hang":
         time.sleep(600)
+    if how == "slow":
+        time.sleep(1)
     if how == "seize":
         import ctypes
 

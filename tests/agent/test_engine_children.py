@@ -22,7 +22,7 @@ CHILDREN = Path(edgewright_agent.engines.__file__).parent / "children"
 def children() -> Iterator[dict[str, ModuleType]]:
     import importlib
 
-    names = ("generation", "gguf_files", "llama_log", "openai_chat", "process_memory")
+    names = ("engine_http", "generation", "gguf_files", "llama_log", "openai_chat", "process_memory")
     sys.path.insert(0, str(CHILDREN))
     yield {name: importlib.import_module(name) for name in names}
     sys.path.remove(str(CHILDREN))
@@ -55,11 +55,12 @@ CPU = """\
     [
         (CUDA.format(offloaded=33), ("cuda", 33, 33, 4403)),
         (CUDA.format(offloaded=20), ("cuda", 33, 20, 4403)),
+        (CUDA.format(offloaded=12).replace("281.81", "2900.00").replace("4403.49", "1700.00"), ("cuda", 33, 12, 1700)),
         (METAL, ("metal", 31, 31, 98)),
         (CPU, ("cpu", 31, 0, 0)),
         (CUDA.format(offloaded=0).replace("CUDA0", "CUDA_Host"), ("cpu", 33, 0, 0)),
     ],
-    ids=["cuda", "cuda in part", "metal", "cpu", "host memory of a cuda build"],
+    ids=["cuda", "cuda in part", "the smaller part on cuda", "metal", "cpu", "host memory of a cuda build"],
 )
 def test_llama_cpp_is_believed_by_where_it_put_the_weights(
     children: dict[str, ModuleType], said: str, expected: tuple[str, int, int, int]
@@ -236,3 +237,50 @@ def test_the_memory_of_a_process_is_what_the_system_says(children: dict[str, Mod
     import psutil
 
     assert abs(children["process_memory"].rss_bytes() - psutil.Process().memory_info().rss) < 32 << 20
+
+
+class AskedForLife:
+    """An engine's state with a model's thread that is held up, and somebody who asks whether it lives."""
+
+    def __init__(self, engine_http: ModuleType, monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
+        monkeypatch.setattr(engine_http, "_FRESH_S", 0.0)
+        monkeypatch.setattr(engine_http, "_LOOK_S", 0.01)
+        self.state = engine_http.State({"model": "m"}, self, "secret")
+        self.state.ready = True
+        self._released, running = threading.Event(), threading.Event()
+
+        def first(_: object) -> None:
+            running.set()
+            self._released.wait(30)
+
+        self.state.worker.submit(first)
+        assert running.wait(30)
+        for _ in range(waiting):
+            self.state.worker.submit(lambda _: self._released.wait(30))
+        self._asking = threading.Thread(target=self.state.first_token)
+        self._asking.start()
+
+    def at_work(self) -> bool:
+        return False
+
+    def one_token(self) -> None:
+        """The model's thread came to it."""
+
+    def answered(self, within_s: float) -> bool:
+        self._asking.join(within_s)
+        return not self._asking.is_alive()
+
+    def end(self) -> None:
+        self._released.set()
+        assert self.answered(30)
+
+
+@pytest.mark.parametrize("waiting", [0, 64], ids=["behind a request", "the queue is full"])
+def test_a_token_for_somebody_else_is_a_sign_of_life_and_silence_is_none(
+    children: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, waiting: int
+) -> None:
+    asked = AskedForLife(children["engine_http"], monkeypatch, waiting)
+    assert not asked.answered(1.0)
+    asked.state.worker.progress()
+    assert asked.answered(30)
+    asked.end()

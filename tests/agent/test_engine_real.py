@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from edgewright_agent.engines.process import EngineFailed, EngineProcess
 from edgewright_contract.engine import LOGITS, EngineSpec
 from edgewright_contract.release import Probe
 
-pytestmark = pytest.mark.toolchain
+pytestmark = [pytest.mark.toolchain, pytest.mark.timeout(1200)]  # the first test may have to build the artifacts
 
 ENGINES = [(engine.name, engine.runtime) for engine in catalogue.ENGINES]
 # The model is weak; this is a question whose first words every sound build agrees on.
@@ -72,8 +72,8 @@ async def serving(
     name, runtime = request.param
     spec = EngineSpec(runtime, str(demo_artifacts[runtime]), "smollm2", "cpu", {"context": 512})
     log = tmp_path_factory.mktemp("engines") / f"{name}.log"
-    process = await EngineProcess.start(spec, EngineSettings(engine=name), log)
-    await process.wait_ready(120)
+    process = await EngineProcess.start(spec, EngineSettings(engine=name), log, deadline_s=300)
+    await process.wait_ready(300)
     yield Serving(process, runtime)
     await process.stop()
 
@@ -137,12 +137,18 @@ async def test_a_prompt_longer_than_the_context_is_refused_not_cut(serving: Serv
 
 @module_loop
 async def test_a_client_that_leaves_frees_the_engine(serving: Serving) -> None:
+    began = time.monotonic()
+    document = await serving.ask(max_tokens=40)
+    tokens = document["usage"]["completion_tokens"]
+    a_token_s = (time.monotonic() - began) / tokens
     long = serving.question(stream=True, max_tokens=400)
     async with serving.process.session.post(serving.url, json=long) as answer:
         await answer.content.readany()
         answer.close()
-    limit = 60 if serving.runtime == "mlx" else 20
-    assert await asyncio.wait_for(serving.ask(max_tokens=1), limit)
+    began = time.monotonic()
+    assert await serving.ask(max_tokens=1)
+    # Of the answer that nobody waits for, most is never made: another machine's speed cannot be assumed.
+    assert time.monotonic() - began < max(a_token_s * 200, 5.0)
 
 
 @module_loop

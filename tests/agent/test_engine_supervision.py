@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import aiohttp
 import psutil
 import pytest
 
@@ -51,6 +54,13 @@ class Device:
         await asyncio.wait_for(look(), 30)
 
 
+async def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
 async def ask(upstream: object, text: str) -> str:
     assert isinstance(upstream, EngineProcess)
     async with upstream.session.post(f"{upstream.openai_url}/chat/completions", json=echo.question(text)) as answer:
@@ -86,12 +96,13 @@ async def test_a_new_version_takes_over_and_the_old_one_ends(device: Device, tmp
 
 async def test_the_old_engine_finishes_what_it_has_in_hand(device: Device, tmp_path: Path) -> None:
     serving = device.serving
-    old = await serving.start_beside(echo.spec(tmp_path / "1", token_s=0.1, prefix="v1 "))
+    old = await serving.start_beside(echo.spec(tmp_path / "1", token_s=0.2, prefix="v1 "))
     await serving.switch(old)
+    new = await serving.start_beside(echo.spec(tmp_path / "2"))
     in_hand = asyncio.ensure_future(answer_of(serving.routes, "a b c d e"))
-    await asyncio.sleep(0.1)
-    await serving.switch(await serving.start_beside(echo.spec(tmp_path / "2")))
-    assert await serving.retire(old, 10)
+    await until(lambda: bool(serving.routes.active_requests))
+    await serving.switch(new)
+    assert await serving.retire(old, 60)
     assert await in_hand == "v1 a b c d e"
 
 
@@ -101,12 +112,14 @@ async def test_a_request_that_never_ends_does_not_hold_up_the_old_engine_for_eve
     serving = device.serving
     old = await serving.start_beside(echo.spec(tmp_path / "1", generate="hang"))
     await serving.switch(old)
+    new = await serving.start_beside(echo.spec(tmp_path / "2"))
     in_hand = asyncio.ensure_future(answer_of(serving.routes))
-    await asyncio.sleep(0.1)
-    await serving.switch(await serving.start_beside(echo.spec(tmp_path / "2")))
+    await until(lambda: bool(serving.routes.active_requests))
+    await serving.switch(new)
     assert not await serving.retire(old, 0.2)
     assert not old.running
-    assert (await asyncio.gather(in_hand, return_exceptions=True))[0] is not None
+    with pytest.raises(aiohttp.ClientError):
+        await in_hand
 
 
 async def test_a_killed_engine_comes_back_and_requests_wait_for_it(device: Device, tmp_path: Path) -> None:
@@ -121,6 +134,23 @@ async def test_a_killed_engine_comes_back_and_requests_wait_for_it(device: Devic
     assert serving.routes.health().ok
     assert device.kinds() == [EventKind.STARTED, EventKind.EXITED, EventKind.RESTARTED]
     assert serving.restarts == 1
+
+
+async def test_an_engine_is_missed_although_a_process_that_it_left_holds_its_pipes_open(
+    device: Device, tmp_path: Path
+) -> None:
+    serving, left = device.serving, tmp_path / "left"
+    engine = await serving.start_beside(echo.spec(tmp_path / "1", leaves=str(left)))
+    await serving.switch(engine)
+    grandchild = psutil.Process(int(left.read_text()))
+    try:
+        echo.artifact(tmp_path / "1")
+        os.kill(engine.pid, signal.SIGKILL)
+        await device.until(EventKind.RESTARTED)
+        assert grandchild.is_running()
+        assert await answer_of(serving.routes) == "hello"
+    finally:
+        grandchild.kill()
 
 
 async def test_an_engine_that_no_longer_starts_is_tried_again_and_says_why(device: Device, tmp_path: Path) -> None:
@@ -218,8 +248,20 @@ async def test_after_a_restart_of_the_agent_a_broken_engine_is_tried_until_it_st
     spec = echo.spec(tmp_path / "1", load="exit")
     assert not await serving.resume(spec)
     assert serving.routes.models == ("echo",)
+    assert "exit code 3" in serving.routes.health().reason
     echo.artifact(tmp_path / "1")
     assert await answer_of(serving.routes) == "hello"
+
+
+async def test_requests_wait_for_the_engine_while_it_loads_after_a_restart_of_the_agent(
+    device: Device, tmp_path: Path
+) -> None:
+    serving = device.serving
+    resuming = asyncio.ensure_future(serving.resume(echo.spec(tmp_path / "1", load="slow")))
+    await until(lambda: bool(serving.routes.models))
+    assert serving.routes.health().reason == "its engine is starting"
+    assert await answer_of(serving.routes) == "hello"
+    assert await resuming
 
 
 async def test_serving_nothing_ends_the_engine_and_its_route(device: Device, tmp_path: Path) -> None:
@@ -238,8 +280,9 @@ async def test_a_cancelled_start_leaves_no_process(device: Device, tmp_path: Pat
     await asyncio.sleep(1.0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    mine = psutil.Process().children(recursive=True)
-    assert not [child for child in mine if str(tmp_path) in " ".join(child.cmdline())]
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            assert str(tmp_path) not in " ".join(child.cmdline())
 
 
 def test_the_back_off_doubles_up_to_its_bound() -> None:

@@ -6,6 +6,7 @@ arm64 one. An engine of one's own is a Python file that speaks the contract (edg
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -70,7 +71,7 @@ ENGINES: Final = (
 def find(runtime: str, settings: EngineSettings, capability: str = "") -> Engine:
     """The engine for `runtime`: the one set, else the first installed that has `capability`.
 
-    Asks the interpreter once; the answer is remembered while its file is the same. Raises EngineMissing.
+    The interpreter is asked once, and again when nothing that was found serves. Raises EngineMissing.
     """
     if settings.engine.endswith(".py"):
         child = Path(settings.engine)
@@ -84,10 +85,12 @@ def find(runtime: str, settings: EngineSettings, capability: str = "") -> Engine
             raise EngineMissing(f"no engine serves the runtime {runtime!r}")
         raise EngineMissing(f"engines.{runtime}.engine: {settings.engine!r} is unknown; there are {known}")
     candidates = [engine for engine in candidates if not capability or capability in engine.capabilities]
-    installed = _installed(settings.interpreter, tuple(engine.module for engine in ENGINES))
-    for engine in candidates:
-        if engine.module in installed:
-            return engine
+    modules = tuple(engine.module for engine in ENGINES)
+    for again in (False, True):  # what was missing may have been installed since
+        installed = _installed(settings.interpreter, modules, again=again)
+        for engine in candidates:
+            if engine.module in installed:
+                return engine
     wanted = " or ".join(engine.name for engine in candidates) or f"an engine with {capability}"
     raise EngineMissing(
         f"{settings.interpreter} has no {wanted} to serve {runtime}; pip install 'edgewright[{runtime}]' there, "
@@ -115,15 +118,17 @@ def command(engine: Engine, settings: EngineSettings, spec: contract.EngineSpec)
 _known: dict[tuple[str, int], frozenset[str]] = {}
 
 
-def _installed(interpreter: str, modules: tuple[str, ...]) -> frozenset[str]:
+def _installed(interpreter: str, modules: tuple[str, ...], *, again: bool) -> frozenset[str]:
     """Which modules the interpreter could import. Nothing is imported: a runtime is large, and may crash."""
     try:
         key = (interpreter, Path(interpreter).stat().st_mtime_ns)
     except OSError as error:
         raise EngineMissing(f"no interpreter {interpreter}: {error.strerror}") from error
     if interpreter == sys.executable:
+        if again:
+            importlib.invalidate_caches()
         return frozenset(name for name in modules if importlib.util.find_spec(name) is not None)
-    if key not in _known:
+    if again or key not in _known:
         _known[key] = _ask(interpreter, modules)
     return _known[key]
 

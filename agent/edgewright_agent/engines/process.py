@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 
-from edgewright_agent.engines import catalogue
+from edgewright_agent.engines import catalogue, reply
 from edgewright_agent.engines.child_log import ChildLog
 from edgewright_agent.engines.environment import engine_environment
 from edgewright_contract import engine as contract
@@ -31,6 +31,7 @@ _ASK_S: Final = 10.0
 _POLL_S: Final = 0.1  # while loading only; a ready engine is never polled
 _LAST_WORDS_S: Final = 1.0
 _MAX_REPLY: Final = 1 << 20
+_MAX_LINE: Final = 1 << 16
 
 T = TypeVar("T")
 
@@ -44,6 +45,19 @@ class EngineFailed(Exception):
         super().__init__(f"{reason}; it last said: {last_lines[-1]}" if last_lines else reason)
 
 
+class _Exits(asyncio.subprocess.SubprocessStreamProtocol):
+    """Knows of the child's end at once. From Python 3.11 on `Process.wait` waits until its pipes are closed too, and
+    a process that the child left behind may hold them open for ever."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit=_MAX_LINE, loop=loop)
+        self.exited = asyncio.Event()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.exited.set()
+
+
 class EngineProcess:
     """A running child and the two ways to talk to it. Made by `start`; must be stopped with `stop`."""
 
@@ -51,7 +65,9 @@ class EngineProcess:
         self,
         name: str,
         spec: contract.EngineSpec,
-        process: asyncio.subprocess.Process,
+        transport: asyncio.SubprocessTransport,
+        protocol: _Exits,
+        *,
         log: ChildLog,
         secret: str,
     ) -> None:
@@ -59,7 +75,8 @@ class EngineProcess:
         self.spec = spec
         self.log = log
         self.started_at = time.monotonic()
-        self._process = process
+        self._transport, self._exited = transport, protocol.exited
+        self._process = asyncio.subprocess.Process(transport, protocol, asyncio.get_running_loop())
         self._stopping = False
         self._url = ""
         self._openai_url = ""
@@ -91,8 +108,10 @@ class EngineProcess:
         if not isinstance(threads, int) or threads < 1:
             raise EngineFailed(f"the release's option threads: {threads!r} is not a number of threads")
         command = catalogue.command(engine, settings, _with_options(spec, options))
+        loop = asyncio.get_running_loop()
         try:
-            process = await asyncio.create_subprocess_exec(
+            transport, protocol = await loop.subprocess_exec(
+                lambda: _Exits(loop),
                 *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -102,7 +121,7 @@ class EngineProcess:
             )
         except OSError as error:
             raise EngineFailed(f"engine {engine.name} did not start: {error}") from error
-        self = cls(engine.name, spec, process, ChildLog(log, secret), secret)
+        self = cls(engine.name, spec, transport, protocol, log=ChildLog(log, secret), secret=secret)
         try:
             await self._listen(deadline_s)
         except BaseException:
@@ -157,8 +176,10 @@ class EngineProcess:
 
     async def wait(self) -> int:
         """The child's exit code, once it has ended and its last words are read; negative: killed by that signal."""
-        code = await self._process.wait()
+        await self._exited.wait()
         await asyncio.wait({self._pump}, timeout=_LAST_WORDS_S)
+        code = self._process.returncode
+        assert code is not None
         return code
 
     async def ends_within(self, seconds: float) -> bool:
@@ -177,14 +198,15 @@ class EngineProcess:
         if self.running and grace_s > 0:
             self._signal(signal.SIGTERM)
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._process.wait(), grace_s)
+                await asyncio.wait_for(self._exited.wait(), grace_s)
         self._kill()  # the group: the child may be gone and have left a process of its own
-        await self._process.wait()
+        await self._exited.wait()
         await self._session.close()
         # A grandchild that left the group could hold the pipe open for ever.
         _, unfinished = await asyncio.wait({self._pump}, timeout=_LAST_WORDS_S)
         for task in unfinished:
             task.cancel()
+        self._transport.close()
 
     def kill(self) -> None:
         """End the child and its group at once. Who waits for it is woken; `stop` is still due."""
@@ -235,7 +257,7 @@ class EngineProcess:
     async def _get(self, path: str, deadline_s: float) -> tuple[int, Any]:
         timeout = aiohttp.ClientTimeout(total=deadline_s)
         async with self._session.get(self._url + path, timeout=timeout, allow_redirects=False) as response:
-            body = await response.content.read(_MAX_REPLY)
+            body = await reply.body(response, _MAX_REPLY)
             try:
                 return response.status, json.loads(body)
             except ValueError as error:

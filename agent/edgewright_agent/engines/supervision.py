@@ -25,7 +25,7 @@ from edgewright_contract.release import Probe
 
 LOAD_S: Final = 300.0  # a large model from a slow card
 _KEPT_LOGS: Final = 6
-_NOTICED_S: Final = 2.0
+_NOTICED_S: Final = 10.0
 
 
 class AcceleratorWrong(Exception):
@@ -176,6 +176,7 @@ class Serving:
         Returns whether the first start succeeded; if not, it is tried again with back-off, and requests wait.
         """
         await self.serve_nothing(0)
+        self.routes.expect(spec.model, "its engine is starting")
         try:
             await self.switch(await self.start_beside(spec, deadline_s))
         except (EngineFailed, EngineMissing) as error:

@@ -32,6 +32,7 @@ from openai_chat import Answer, BadRequest, Chat, error, event
 
 MAX_BODY = 8 << 20
 _FRESH_S = 10.0
+_LOOK_S = 0.5
 _IO_S = 60.0
 
 
@@ -78,15 +79,41 @@ class State:
             self.failure = f"{type(fault).__name__}: {fault}"
 
     def first_token(self):
-        """Have one token generated, unless one was a moment ago or the runtime is seen at work."""
-        if time.monotonic() - self.worker.last_token > _FRESH_S and not (self.ready and self.runtime.at_work()):
-            list(self.worker.submit(lambda _: self.runtime.one_token()).results())
-            self.worker.progress()
+        """Have one token generated, unless one was a moment ago or the runtime is seen at work.
+
+        Requests may wait before it. A token for one of them is as good a sign of life, and comes sooner.
+        """
+        asked = time.monotonic()
+        if asked - self.worker.last_token <= _FRESH_S or (self.ready and self.runtime.at_work()):
+            return
+
+        def look():
+            if self.worker.last_token > asked:
+                raise _Alive
+
+        try:
+            try:
+                job = self.worker.submit(lambda _: self.runtime.one_token())
+            except Busy:
+                while True:  # until the parent's patience ends, and with it this process
+                    look()
+                    time.sleep(_LOOK_S)
+            try:
+                list(job.results(look))
+                self.worker.progress()
+            finally:
+                job.cancelled.set()
+        except _Alive:
+            return
 
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+
+
+class _Alive(Exception):
+    """Somebody got a token meanwhile."""
 
 
 class _ClientLeft(Exception):

@@ -52,13 +52,13 @@ class LlamaLog:
         self.facts = json.loads(said)
 
     def accelerator(self):
-        """(accelerator, device) that holds most of the weights."""
+        """(accelerator, device): what holds most of the weights of the layers that were offloaded, else the CPU."""
         sizes = {}
         for name, size in self.facts["buffers"].items():
             sizes[_accelerator(name)] = sizes.get(_accelerator(name), 0) + size
-        kind = max(sizes, key=sizes.get, default="cpu")
-        if kind != "cpu" and not self.facts["layers_offloaded"]:
-            kind = "cpu"
+        others = {kind: size for kind, size in sizes.items() if kind != "cpu"}
+        # With some of the layers offloaded on purpose most bytes may stay with the CPU; how many were is told apart.
+        kind = max(others, key=others.get, default="cpu") if self.facts["layers_offloaded"] else "cpu"
         largest = sorted(self.facts["buffers"].items(), key=lambda buffer: -buffer[1])
         told = [f"{name} {size:.0f} MiB" for name, size in largest if size >= _WORTH_TELLING_MIB]
         return kind, "llama.cpp: " + (", ".join(told[:_MOST_TOLD]) or "names no buffer")
