@@ -107,6 +107,8 @@ def parse(text: str, file: Path) -> AgentConfig:
         document = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         raise ConfigError(f"{file}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{file}: tables or lists nested too deeply") from error
     top = _Table(
         file, "", document, ("device", "state", "controller", "mqtt", "gateway", "engines", "disk", "intervals")
     )
@@ -122,9 +124,13 @@ def parse(text: str, file: Path) -> AgentConfig:
     state = top.optional("state", str)
     if not state:
         raise top.error("state", 'missing; name the folder of the agent\'s state, for example state = "state"')
+    try:
+        folder = (file.parent / Path(state).expanduser()).absolute()
+    except RuntimeError as error:  # ~somebody who does not exist
+        raise top.error("state", f"{state!r}: {str(error).lower()}; name a folder") from error
     return AgentConfig(
         file=file,
-        state=(file.parent / Path(state).expanduser()).absolute(),
+        state=folder,
         device=device,
         controller_address=controller.checked("address", None, str, _joined_address),
         mqtt_address=mqtt.checked("address", None, str, _joined_address),

@@ -253,7 +253,7 @@ def _take_over(plan: FetchPlan, folder: Path) -> None:
     for path, old in plan.reused.items():
         new = folder / path
         durable.make_folder(new.parent)
-        new.unlink(missing_ok=True)
+        durable.unlink(new)
         try:
             os.link(old, new)
         except OSError:

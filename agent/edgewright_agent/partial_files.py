@@ -39,7 +39,7 @@ class PartialFiles:
             status = path.lstat()
             fresh = status.st_size != size or status.st_nlink != 1
             if fresh:
-                path.unlink()
+                durable.unlink(path)
             else:
                 path.chmod(0o644)  # a power cut may have come between sealing and naming
         except FileNotFoundError:
@@ -77,7 +77,7 @@ class PartialFiles:
     def discard(self, name: str) -> None:
         """Remove one file. Raises OSError."""
         self.close()
-        self.path(name).unlink(missing_ok=True)
+        durable.unlink(self.path(name))
 
     def close(self) -> None:
         """Close what is open."""

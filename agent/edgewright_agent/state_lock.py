@@ -54,7 +54,10 @@ def is_running(state: Path) -> bool:
 
 
 def _holder(handle: int) -> str:
-    text = os.read(handle, 20).decode("ascii", "replace")
+    try:
+        text = os.read(handle, 20).decode("ascii", "replace")
+    except OSError:  # on Windows, what is locked cannot be read
+        return ""
     return f" (pid {text})" if text.isdecimal() else ""
 
 

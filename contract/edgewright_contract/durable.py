@@ -31,6 +31,19 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     sync_folder(path.parent)
 
 
+def unlink(path: Path) -> None:
+    """Remove a file, read-only or not, if it is there. Raises OSError."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        if os.name != "nt":
+            raise
+        path.chmod(0o644)  # Windows removes no read-only file, nor another name of one
+        path.unlink()
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames and removals in `folder` durable. Raises OSError."""
     if sys.platform == "win32":

@@ -98,11 +98,12 @@ def from_json(document: Any) -> Release:
         if not isinstance(options, dict):
             raise ReleaseError(f"options: {options!r} is not a table")
         release = Release(**_typed(Release, value), options=options, probes=probes)
+        _check(release)
+        canonical.encode(release.to_json())  # what has no digest is no release
     except ReleaseError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise ReleaseError(f"not a release: {error}") from error
-    _check(release)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise ReleaseError(f"not a release: {error!r}") from error
     return release
 
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgewright_contract import digest
+from edgewright_contract.block_index import MAX_INDEX_BYTES
+from edgewright_contract.bundle import MAX_BUNDLE_BYTES
 
 BUILDER: Final = "builder"
 KINDS: Final = ("model", "engine", "agent")
@@ -83,6 +85,11 @@ def parse(path: str, length: int, hashes: Mapping[str, str], custom: Any) -> Ima
         numbers = (target.release_epoch, target.block_index_length, target.bundle_length)
         if any(type(number) is not int or number < 0 for number in numbers):
             raise TargetError(f"{path}: a length or epoch is not a whole number")
+        if target.bundle_length > MAX_BUNDLE_BYTES or target.block_index_length > MAX_INDEX_BYTES:
+            raise TargetError(
+                f"{path}: a bundle of {target.bundle_length:,} bytes and a block index of "
+                f"{target.block_index_length:,}; at most {MAX_BUNDLE_BYTES:,} and {MAX_INDEX_BYTES:,}"
+            )
         if not (digest.is_sha256(target.bundle) and digest.is_sha256(target.block_index)):
             raise TargetError(f"{path}: a digest is not a sha256")
         if target.path != path or custom["kind"] != kind or custom["hw_class"] != hw_class:

@@ -72,6 +72,9 @@ def test_a_release_is_served_under_its_models_id_or_under_the_name_that_it_gives
         {"probes": [{"name": "p", "prompt": "x", "timeout_s": 0}]},
         {"probes": [{"name": "p", "prompt": "x", "surprise": 1}]},
         {"probes": [{"name": "p", "prompt": "x"}] * 33},
+        {"probes": [[]]},
+        {"probes": [{"name": "p", "prompt": "x", "expect_regex": "a{99999999999999999999}"}]},
+        {"probes": [{"name": "p", "prompt": "\ud800"}]},
         {"engine": "latest"},
         {"edgewright_release": 2},
         {"surprise": 1},
@@ -113,6 +116,7 @@ def test_unknown_custom_keys_are_left_alone() -> None:
         (TARGET.path, {}, {"hw_class": "gguf-cpu"}),
         (TARGET.path, {}, {"block_index": {"sha256": "b" * 64}}),
         (TARGET.path, {}, {"block_index": {"sha256": "b" * 64, "length": -1}}),
+        (TARGET.path, {}, {"block_index": {"sha256": "b" * 64, "length": 1 << 40}}),
         (TARGET.path, {}, {"release_epoch": "0"}),
     ],
 )
@@ -120,3 +124,8 @@ def test_contradicting_target_information_is_refused(path: str, hashes: dict[str
     assert targets.parse(TARGET.path, 120, {"sha256": "a" * 64}, TARGET.custom)
     with pytest.raises(TargetError):
         targets.parse(path, 120, {"sha256": "a" * 64} | hashes, TARGET.custom | custom)
+
+
+def test_a_bundle_that_no_device_would_hold_in_memory_is_refused() -> None:
+    with pytest.raises(TargetError, match="a bundle of 1,099,511,627,776 bytes"):
+        targets.parse(TARGET.path, 1 << 40, {"sha256": "a" * 64}, TARGET.custom)
