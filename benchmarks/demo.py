@@ -68,7 +68,6 @@ class Demo:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the demo failed:\n{self._log.read_text()[-3000:]}")
             time.sleep(0.1)
-        time.sleep(0.2)  # the file is small and written at once; this is not what is measured
         facts: dict[str, Any] = json.loads(self._facts.read_text())
         if not facts["held"]:
             raise RuntimeError(f"a claim of the demo did not hold:\n{self._log.read_text()[-3000:]}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgewright_contract import durable
 from edgewright_controller.cli.ending import FAILED, Ending
 
 if TYPE_CHECKING:
@@ -31,16 +32,18 @@ def demo(
     from rich.console import Console
 
     from edgewright_controller.client import ClientError, Fleet
-    from edgewright_controller.demo.children import DemoError, end_on_sigterm
+    from edgewright_controller.demo.children import DemoError, end_on_signals
     from edgewright_controller.demo.fleet import DemoFleet
     from edgewright_controller.demo.screen import Screen
     from edgewright_controller.demo.story import Story
 
     if not (manifests / "demo.toml").is_file():
         raise Ending(f"{manifests / 'demo.toml'}: no such file; run `make demo` in the project's folder", FAILED)
+    if facts is not None and not facts.absolute().parent.is_dir():
+        raise Ending(f"--facts: {facts.absolute().parent} is no folder; make it first", FAILED)
     screen = Screen(Console())
     running = DemoFleet(state.absolute())
-    end_on_sigterm()
+    end_on_signals()
     try:
         screen.say("Three devices on this machine: every engine here runs on the CPU, whatever the device is called.")
         running.start()
@@ -48,13 +51,15 @@ def demo(
             story = Story(running, fleet, screen, manifests.absolute(), started)
             held = story.tell(only_answers=only_answers)
             if facts is not None:
-                facts.write_text(json.dumps(asdict(story.facts), indent=1))
+                durable.write(facts.absolute(), json.dumps(asdict(story.facts), indent=1).encode())
             screen.say("\nEvery claim held." if held else "\nNot every claim held: see the ✗ above.")
             if not leave:
                 _stay(running, screen)
         return 0 if held else FAILED
     except (DemoError, ClientError) as error:
         raise Ending(f"demo: {error}\nthe logs are in {running.folder / 'logs'}", FAILED) from error
+    except OSError as error:
+        raise Ending(f"demo: {error}; name another folder with --state, or see to this one", FAILED) from error
     finally:
         running.stop()
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-READY_S: Final = 60.0
+READY_S: Final = 120.0
 STOP_S: Final = 20.0
 
 
@@ -118,7 +118,11 @@ class Children:
         return child
 
     def stop(self) -> None:
-        """End all, agents first. They end side by side, so the slowest decides."""
+        """End all, agents first. They end side by side, so the slowest decides.
+
+        Nothing interrupts it: a second Ctrl-C, or a terminal that is closed, would leave processes behind.
+        """
+        _ignore_endings()
         threads = [threading.Thread(target=child.stop) for child in self._children[1:]]
         for thread in threads:
             thread.start()
@@ -135,25 +139,39 @@ def accepts(port: int) -> bool:
     return False
 
 
-def run_once(name: str, module: str, *arguments: str, timeout_s: float = 60.0) -> str:
+def run_once(name: str, module: str, *arguments: str, timeout_s: float = READY_S) -> str:
     """Run a command to its end and return what it printed. DemoError with its words when it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-        env=os.environ | {"NO_COLOR": "1"},
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            env=os.environ | {"NO_COLOR": "1"},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DemoError(f"{name}: {arguments[0]} did not end in {timeout_s:.0f} s") from error
     if done.returncode:
         raise DemoError(f"{name}: {' '.join(arguments[:2])} failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout
 
 
-def end_on_sigterm() -> None:
-    """Let SIGTERM end the demo as Ctrl-C does, so that no process is left behind.
+# SIGHUP: the terminal was closed. Windows has none.
+_ENDINGS: Final = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end the demo as Ctrl-C does, so that no process is left behind.
 
     Ctrl-C too is set anew: a shell starts what it puts into the background with SIGINT ignored.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDINGS:
         signal.signal(number, signal.default_int_handler)
+
+
+def _ignore_endings() -> None:
+    if threading.current_thread() is threading.main_thread():  # only there signals can be set
+        for number in _ENDINGS:
+            if signal.getsignal(number) is signal.default_int_handler:
+                signal.signal(number, signal.SIG_IGN)

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from edgewright_controller.demo.children import DemoError
+
 WEIGHTS: Final = (".gguf", ".safetensors", ".data")
 FLIP: Final = 0xFF
 HEADER_BYTES: Final = 16 << 20
@@ -51,7 +53,7 @@ def _rename(file: Path, old: bytes, new: bytes) -> None:
     with file.open("r+b") as data:
         place = data.read(HEADER_BYTES).find(old)
         if place < 0:
-            raise ValueError(f"{file}: no tensor {old.decode()}")
+            raise DemoError(f"{file}: no tensor {old.decode()}")
         data.seek(place)
         data.write(new)
 
@@ -60,7 +62,7 @@ def largest_weights(artifact: Path) -> Path:
     """The file of an artifact that holds most of its weights."""
     files = [path for path in artifact.rglob("*") if path.is_file() and path.suffix in WEIGHTS]
     if not files:
-        raise FileNotFoundError(f"{artifact}: no weights ({', '.join(WEIGHTS)})")
+        raise DemoError(f"{artifact}: no weights ({', '.join(WEIGHTS)})")
     return max(files, key=lambda path: path.stat().st_size)
 
 

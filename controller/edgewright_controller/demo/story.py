@@ -156,6 +156,9 @@ class Story:
             progress = self._apply("demo-bad-bytes.toml")
         self._refused(progress, good, agent_pb2.ERROR_CODE_ARTIFACT_CORRUPT, "a release with flipped bytes")
 
+    def _generations(self) -> dict[str, int]:
+        return {view.device: view.status.generation for view in self._fleet.status().devices}
+
     def _next_and_back(self, good: dict[str, str]) -> None:
         self._screen.heading("A good release, and one command back")
         progress = self._apply("demo-next.toml")
@@ -164,9 +167,14 @@ class Story:
             bool(progress.result and progress.result.succeeded) and all(newer[d] != good[d] for d in good),
             "every device serves the new release",
         )
+        before = self._generations()
         back = self._screen.follow(self._fleet.rollback())
         self._check(bool(back.result and back.result.succeeded), "rollback ended well")
-        self._check(self._active() == good, "every device serves the release before again, with a higher generation")
+        after = self._generations()
+        self._check(
+            self._active() == good and all(after[device] > before[device] for device in good),
+            "every device serves the release before again, with a higher generation",
+        )
         for device in self._demo.devices:
             self._ask(device.id, device.endpoint)
 
