@@ -140,7 +140,8 @@ class Fleet:
     def plan(self, manifest: str, file: str, folder: str) -> operator_pb2.PlanResponse:
         """What `apply` would do."""
         request = operator_pb2.PlanRequest(manifest=manifest, file=file, folder=folder)
-        response: operator_pb2.PlanResponse = self._once(self._stub.Plan, request)
+        # Reading a large checkpoint takes its time, once. A line that is dead is found by pings.
+        response: operator_pb2.PlanResponse = self._once(self._stub.Plan, request, timeout_s=None)
         return response
 
     def apply(
@@ -184,10 +185,10 @@ class Fleet:
         response: operator_pb2.CreateEnrolmentResponse = self._once(self._stub.CreateEnrolment, request)
         return response
 
-    def _once(self, method: Any, request: Any) -> Any:
+    def _once(self, method: Any, request: Any, timeout_s: float | None = CALL_S) -> Any:
         self._reach()
         try:
-            return method(request, timeout=CALL_S)
+            return method(request, timeout=timeout_s)
         except grpc.RpcError as error:
             raise self._said(error) from error
 

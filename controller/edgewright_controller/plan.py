@@ -238,7 +238,8 @@ class _Planner:
         memory = fit.memory_bytes(profile, build.size_bytes, self.world.shape(assignment.model))
         old = self._load(fact.active_release)
         new = Load(memory, build.size_bytes, known=build.cached)
-        if old and release and self.world.releases[fact.active_release].artifact == release.artifact:
+        held = (self.world.releases.get(digest) for digest in (fact.active_release, fact.previous_release))
+        if release and release.artifact in {known.artifact for known in held if known}:
             new = replace(new, artifact_bytes=0)  # the bytes are there already
         return fit.misfits(
             assignment.device,
@@ -303,7 +304,7 @@ def _predicted(recipe: Recipe, source: SourceFact) -> int:
 
 
 def _removal(device: str, fact: DeviceFact) -> Change:
-    served = fact.active_release or fact.desired_release
+    served = fact.active_release or fact.desired_release or fact.given_release
     if not (fact.enrolled and served):
         return Change(device, "", "", Kind.NONE, served, "", "serves nothing")
     return Change(device, "", "", Kind.REMOVE, served, "", "serve = false")

@@ -54,12 +54,15 @@ class InventoryFact:
 @dataclass(frozen=True)
 class DeviceFact:
     """A device as the ledger knows it. Releases are digests, empty for none. `active_release` is what it said that
-    it serves, `outcome` and `reason` how it fared with `desired_release`."""
+    it serves, `previous_release` what it still holds besides, `outcome` and `reason` how it fared with
+    `desired_release`. `given_release` is what it is to have, whether or not it has concluded that."""
 
     enrolled: bool = True
     generation: int = 0
     desired_release: str = ""
+    given_release: str = ""
     active_release: str = ""
+    previous_release: str = ""
     outcome: Outcome = Outcome.NONE
     reason: str = ""
     held_releases: frozenset[str] = frozenset()

@@ -86,6 +86,20 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert path.read_bytes().startswith(b"these are my holiday")
 
 
+def test_a_ledger_that_cannot_be_had_now_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgewright_controller.ledger.ledger.BUSY_S", 0.2)
+    path = tmp_path / "ledger.sqlite"
+    Ledger.open(path).close()
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(LedgerError, match=r"cannot be opened now .*end what else uses it") as caught:
+            Ledger.open(path)
+        assert not isinstance(caught.value, LedgerDamaged)
+        other.execute("ROLLBACK")
+    other.close()
+    Ledger.open(path).close()
+
+
 def test_the_ledger_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path) as ledger:
         ledger.write_now(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '9999'")))

@@ -105,6 +105,15 @@ def test_pruning_keeps_what_might_be_sent_again(tmp_path: Path) -> None:
         assert ledger.read_now(telemetry.total) == 5
 
 
+def test_what_comes_again_after_it_was_forgotten_is_not_counted_again(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        store(ledger, [envelope(DEVICE, seq) for seq in (1, 2, 3)], at=1000)
+        assert ledger.write_now(lambda c: telemetry.prune(c, 2000, 0)) == 3
+        # A device that was switched off before it heard of the mark sends all of it once more.
+        assert store(ledger, [envelope(DEVICE, seq) for seq in (2, 3, 4)], at=9000) == 1
+        assert (ledger.read_now(telemetry.total), mark(ledger)) == (4, 4)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_in_whatever_order_and_however_often_they_arrive(data: st.DataObject) -> None:

@@ -16,12 +16,14 @@ from edgewright_agent.outbox import Outbox, OutboxSettings
 from edgewright_agent.outbox.sending import Pace
 from edgewright_contract import envelope, names
 from edgewright_contract.envelope import Refusal
+from edgewright_contract.mqtt_link import Incoming
 from edgewright_contract.v1 import telemetry_pb2
 from edgewright_controller.broker import BrokerFiles
 from edgewright_controller.ledger import tables, telemetry
 from edgewright_controller.ledger.ledger import Ledger
 from edgewright_controller.reports import Ingest, Report
 from edgewright_controller.reports.connections import Connection, after
+from edgewright_controller.reports.ears import Heard
 from tests.agent.real_mosquitto import Listening
 from tests.controller.broker_room import BrokerRoom, said, topic_of, until
 
@@ -59,12 +61,15 @@ class Watcher:
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.went: list[str] = []
+        self.order: list[str] = []
 
     def seen(self, device: str) -> None:
         self.heard.append(device)
+        self.order.append("heard")
 
     def gone(self, device: str) -> None:
         self.went.append(device)
+        self.order.append("went")
 
 
 @dataclass(frozen=True)
@@ -234,6 +239,19 @@ async def test_a_late_death_of_an_older_connection_changes_nothing(
     say(device, said("jetson-01", 0, "death", session=5), retain=True)
     await until(lambda: watcher.went == ["jetson-01"], "the death of the present connection")
     assert not ingest.is_up("jetson-01")
+
+
+async def test_a_device_that_says_its_last_word_and_goodbye_is_gone(
+    room: BrokerRoom, store: LedgerStore, watcher: Watcher
+) -> None:
+    """Both come in one batch, and the goodbye is the later of them."""
+    ingest = new_ingest(room, store, watcher)
+    words = (said("jetson-01", 1, "birth"), said("jetson-01", 0, "death"))
+    batch = [
+        Heard(Incoming(1, number, topic_of(one), envelope.encode(one), False), 0) for number, one in enumerate(words, 1)
+    ]
+    await ingest._take(batch)
+    assert (watcher.order, ingest.is_up("jetson-01")) == (["heard", "went"], False)
 
 
 async def test_a_controller_that_starts_learns_who_is_connected(

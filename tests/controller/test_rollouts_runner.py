@@ -12,10 +12,11 @@ from sqlalchemy import Connection
 
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.ledger import Ledger, LedgerError
-from edgewright_controller.rollout import Finish, RolloutPhase, RolloutPolicy
+from edgewright_controller.rollout import Finish, Paused, Resumed, RolloutPhase, RolloutPolicy
 from edgewright_controller.service import rollouts_runner
 from edgewright_controller.service.job import Job
 from edgewright_controller.service.rollouts_runner import RolloutsRunner, Wish
+from tests.controller.broker_room import until
 from tests.controller.ledger_rows import fill, opened
 
 T = TypeVar("T")
@@ -27,12 +28,35 @@ class Shaky:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger, self.read, self.refusals = ledger, ledger.read, 0
+        self.after: int | None = None  # so many more writes succeed, and then one does not
+        self.refused = 0
 
     async def write(self, act: Callable[[Connection], T]) -> T:
+        if self.after is not None:
+            self.after -= 1
+            if self.after < 0:
+                self.after, self.refusals = None, 1
         if self.refusals:
+            self.refused += 1
             self.refusals -= 1
             raise LedgerError("the disk is full")
         return await self._ledger.write(act)
+
+
+class Slow:
+    """A ledger whose writes, once stored, are answered when `pause` is set."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self.read = ledger, ledger.read
+        self.pause: asyncio.Event | None = None
+        self.written = asyncio.Event()
+
+    async def write(self, act: Callable[[Connection], T]) -> T:
+        result = await self._ledger.write(act)
+        if self.pause is not None:
+            self.written.set()
+            await self.pause.wait()
+        return result
 
 
 def status(sequence: int, outcome: agent_pb2.Outcome, release: str) -> agent_pb2.DeviceStatus:
@@ -46,7 +70,7 @@ async def begun(runner: RolloutsRunner, release: str) -> asyncio.Future[Finish]:
     return await runner.begin(wish, Job())
 
 
-def runner_on(ledger: Ledger | Shaky) -> RolloutsRunner:
+def runner_on(ledger: Ledger | Shaky | Slow) -> RolloutsRunner:
     return RolloutsRunner(ledger, lambda _device, _generation: None, clock=lambda: datetime.now(timezone.utc))
 
 
@@ -77,4 +101,37 @@ async def test_a_report_that_the_ledger_refuses_is_told_again_until_it_is_stored
             runner.reported(device, status(1, agent_pb2.OUTCOME_SUCCEEDED, release))
         finish = await asyncio.wait_for(ended, 10 * rollouts_runner.AGAIN_S)
         assert (finish.phase, shaky.refusals) == (RolloutPhase.SUCCEEDED, 0)
+        await runner.close()
+
+
+async def test_a_rollout_whose_start_the_ledger_refuses_begins_with_the_next_tick(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        (release,) = ledger.write_now(lambda c: fill(c, "a"))
+        shaky = Shaky(ledger)
+        runner = runner_on(shaky)
+        await runner.start()
+        wish = Wish(dict.fromkeys(DEVICES, release), len(DEVICES), RolloutPolicy(), by="admin", about="a test")
+        shaky.after = 1  # that there is such a rollout is stored, its first wave is not
+        ended = await runner.begin(wish, Job())
+        assert shaky.refused == 1
+        await until(lambda: runner.device_state(DEVICES[0]) == "offered", "the first wave")
+        for device in DEVICES:
+            runner.reported(device, status(1, agent_pb2.OUTCOME_SUCCEEDED, release))
+        assert (await asyncio.wait_for(ended, 60)).phase is RolloutPhase.SUCCEEDED
+        await runner.close()
+
+
+async def test_a_command_whose_caller_leaves_is_carried_out_to_its_end(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        (release,) = ledger.write_now(lambda c: fill(c, "a"))
+        slow = Slow(ledger)
+        runner = runner_on(slow)
+        await begun(runner, release)
+        slow.pause = asyncio.Event()
+        pausing = asyncio.create_task(runner.control("rollout-1", Paused("admin")))
+        await asyncio.wait_for(slow.written.wait(), 60)
+        pausing.cancel()
+        await asyncio.gather(pausing, return_exceptions=True)
+        slow.pause.set()
+        assert await runner.control("rollout-1", Resumed("admin")) is RolloutPhase.RUNNING, "it was paused"
         await runner.close()

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack
+from datetime import datetime, timezone
 from pathlib import Path
 
 import grpc.aio
 import pytest
 
 from edgewright_contract.v1 import agent_pb2, operator_pb2
+from edgewright_controller.ledger import Ledger
+from edgewright_controller.rollout import RolloutError, RolloutPolicy
+from edgewright_controller.service.job import Job
+from edgewright_controller.service.rollouts_runner import RolloutsRunner, Wish
 from tests.controller.service_rig import Controller, Device, controller, manifest, result, takes_everything, words
 
 NAMES = ["jetson-01", "jetson-02"]
@@ -40,6 +45,25 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Controller]:
 
 async def serving(fleet: Controller) -> dict[str, str]:
     return {device: view.status.active_release for device, view in (await fleet.status()).items()}
+
+
+async def until_desired(fleet: Controller, generations: list[int]) -> None:
+    """Wait until the devices, in the order of their names, are to reach these generations."""
+    deadline = time.monotonic() + 60
+    while [view.desired_generation for _, view in sorted((await fleet.status()).items())] != generations:
+        assert time.monotonic() < deadline, await fleet.status()
+        await asyncio.sleep(0.05)  # paces the polling; the deadline ends it
+
+
+async def with_devices(
+    job: asyncio.Task[list[operator_pb2.ApplyEvent]], devices: Iterable[Device]
+) -> operator_pb2.ApplyResult:
+    """The result of a change, while these devices do as they are told."""
+    while not job.done():
+        for device in devices:
+            await device.update()
+        await asyncio.wait({job}, timeout=0.05)
+    return result(await job)
 
 
 async def test_a_release_goes_out_and_a_second_apply_changes_nothing(fleet: Controller, tmp_path: Path) -> None:
@@ -278,6 +302,82 @@ async def test_rollback_after_a_failed_release_leaves_what_is_served_not_what_wa
         assert (await serving(fleet))["jetson-01"] == served[1]
         assert result(await fleet.rollback(release=served[1][:10])).succeeded
         assert (await serving(fleet))["jetson-01"] == served[0]
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["by its name", "whatever is current"])
+async def test_a_rollback_stops_the_ramp_that_hands_the_release_out(
+    fleet: Controller, tmp_path: Path, named: bool
+) -> None:
+    """One device has the release, one is on its way to it, one waits for its wave: none of them ends with it."""
+    names = ["dev-a", "dev-b", "dev-c"]
+    devices = {name: await fleet.enrol(name) for name in names}
+    for weights in (b"oldest", b"old"):
+        going_out = asyncio.create_task(fleet.apply(manifest(tmp_path, names, weights=weights), tmp_path))
+        assert (await with_devices(going_out, devices.values())).succeeded
+    before = await serving(fleet)
+    bad = manifest(tmp_path, names, weights=b"bad one", first_wave="2")
+    applying = asyncio.create_task(fleet.apply(bad, tmp_path))
+    await until_desired(fleet, [3, 3, 2])
+    assert await devices["dev-a"].update()
+    served = await serving(fleet)
+    assert served["dev-a"] != before["dev-a"]
+    back = asyncio.create_task(fleet.rollback(served["dev-a"] if named else ""))
+    ended = await with_devices(back, devices.values())
+    assert ended.succeeded, ended
+    assert not result(await applying).succeeded
+    assert await serving(fleet) == before
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await fleet.apply(bad, tmp_path)
+    assert "--again" in words(refusal.value)
+
+
+async def test_a_rollback_once_more_follows_the_one_that_runs_and_goes_no_further_back(
+    fleet: Controller, tmp_path: Path
+) -> None:
+    device = await fleet.enrol("jetson-01")
+    served = []
+    for weights in (b"oldest", b"older..", b"newest!!"):
+        going_out = asyncio.create_task(fleet.apply(manifest(tmp_path, NAMES[:1], weights=weights), tmp_path))
+        assert (await with_devices(going_out, [device])).succeeded
+        served.append(device.status.active_release)
+    first = asyncio.create_task(fleet.rollback())
+    await until_desired(fleet, [4])
+    second = asyncio.create_task(fleet.rollback())
+    assert (await with_devices(first, [device])).succeeded
+    assert result(await second).succeeded
+    assert (device.status.active_release, device.status.generation) == (served[1], 4)
+
+
+async def test_an_apply_that_was_planned_before_a_rollback_does_not_undo_it(fleet: Controller, tmp_path: Path) -> None:
+    async with (await fleet.enrol("jetson-01")).living():
+        served = []
+        for weights in (b"first", b"second!"):
+            assert result(await fleet.apply(manifest(tmp_path, NAMES[:1], weights=weights), tmp_path)).succeeded
+            served.append((await serving(fleet))["jetson-01"])
+        assert result(await fleet.rollback()).succeeded
+        ledger = Ledger.open(tmp_path / "state" / "ledger.sqlite")
+        runner = RolloutsRunner(ledger, lambda _device, _generation: None, clock=lambda: datetime.now(timezone.utc))
+        late = Wish({"jetson-01": served[1]}, 1, RolloutPolicy(), by="admin", about="an apply", not_again=True)
+        with pytest.raises(RolloutError, match="was rolled back meanwhile"):
+            await runner.begin(late, Job())
+        ledger.close()
+
+
+async def test_a_device_that_shall_not_serve_gets_nothing_although_it_is_just_installing(
+    fleet: Controller, tmp_path: Path
+) -> None:
+    device = await fleet.enrol("jetson-01")
+    text = manifest(tmp_path, NAMES[:1])
+    installing = asyncio.create_task(fleet.apply(text, tmp_path))
+    await until_desired(fleet, [1])
+    without = text.replace("[devices.jetson-01]", "[devices.jetson-01]\nserve = false")
+    removing = asyncio.create_task(fleet.apply(without, tmp_path))
+    await until_desired(fleet, [2])
+    async with device.living():
+        assert result(await removing).succeeded
+        assert "superseded" in result(await installing).summary
+        assert device.status.active_release == ""
+        assert device.status.generation == 2
 
 
 async def test_a_device_that_shall_not_serve_gets_nothing(fleet: Controller, tmp_path: Path) -> None:

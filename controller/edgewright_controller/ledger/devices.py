@@ -6,7 +6,7 @@ one that worked here" is a question to the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -182,11 +182,13 @@ def last_good(connection: Connection, only: Iterable[str] | None = None) -> dict
     return {row.device: row.release for row in connection.execute(in_order)}
 
 
-def good_before(connection: Connection, device: str, leaving: str | None = None) -> str | None:
+def good_before(
+    connection: Connection, device: str, leaving: str | None = None, *, without: Collection[str] = ()
+) -> str | None:
     """The release that `device` would go back to, None when there is none.
 
-    That is the newest that succeeded here, is not `leaving`, and was not rolled back. `leaving` None: what it should
-    have now, or, if that failed, what it went back to by itself.
+    That is the newest that succeeded here, is neither `leaving` nor in `without`, and was not rolled back. `leaving`
+    None: what it should have now, or, if that failed, what it went back to by itself.
     """
     rows = history(connection, device)
     good = [row for row in rows if row.outcome == agent_pb2.OUTCOME_SUCCEEDED]
@@ -194,7 +196,7 @@ def good_before(connection: Connection, device: str, leaving: str | None = None)
         failed = rows[0].outcome in (agent_pb2.OUTCOME_FAILED, agent_pb2.OUTCOME_HELD)
         leaving = good[0].release if failed and good else rows[0].release
     refused = set(connection.scalars(select(tables.rolled_back.c.release)))
-    return next((row.release for row in good if row.release and row.release not in {leaving, *refused}), None)
+    return next((row.release for row in good if row.release and row.release not in {leaving, *refused, *without}), None)
 
 
 def put_metadata(connection: Connection, device: str, made: DirectorMetadata) -> None:

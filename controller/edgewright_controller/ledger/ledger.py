@@ -14,13 +14,26 @@ from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from edgewright_controller.ledger import migrate
-from edgewright_controller.ledger.errors import LedgerDamaged, translated
+from edgewright_controller.ledger.errors import LedgerDamaged, LedgerError, translated
 from edgewright_controller.ledger.writer import Writer
 
 T = TypeVar("T")
 
 READERS: Final = 4
 BUSY_S: Final = 10.0
+# Primary result codes that speak of the place or the moment, not of the file's contents.
+_CIRCUMSTANCES: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
 
 
 class Ledger:
@@ -36,12 +49,19 @@ class Ledger:
     def open(cls, path: Path) -> Ledger:
         """The ledger at `path`, made when absent, brought to the newest tables when older.
 
-        Raises LedgerDamaged when the file is no ledger, or that of a newer version.
+        Raises LedgerDamaged when the file is no ledger, or that of a newer version; LedgerError when it cannot be had
+        just now.
         """
         writing = _engine(path, "BEGIN IMMEDIATE", pool_class=NullPool)
         try:
             migrate.to_head(writing, path)
         except DatabaseError as error:
+            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _CIRCUMSTANCES:
+                # The ledger itself may be sound, and newer than any backup.
+                raise LedgerError(
+                    f"{path}: cannot be opened now ({error.orig}); end what else uses it, and see to the disk's room"
+                    " and the file's rights"
+                ) from error
             raise LedgerDamaged(
                 f"{path}: this is not a ledger that can be read ({error.orig}); restore the state folder from a backup"
             ) from error

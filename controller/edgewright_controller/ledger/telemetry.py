@@ -36,16 +36,21 @@ class LatestRow:
 
 def store(connection: Connection, batch: Iterable[Report]) -> int:
     """Store a batch and move the marks; how many envelopes were new. Those without a number (wills) are left out."""
-    rows = [_row(*report) for report in batch if report[1].seq > 0]
-    if not rows:
+    told = [_row(*report) for report in batch if report[1].seq > 0]
+    if not told:
         return 0
-    fresh = connection.execute(insert(tables.telemetry).on_conflict_do_nothing(), rows).rowcount
-    _count(connection, fresh)
-    _learn_of_drops(connection, rows)
-    _keep_latest(connection, rows)
-    _move_marks(connection, {(row["device"], row["spool_epoch"]) for row in rows})
+    marks = _marks(connection, {row["device"] for row in told})
+    # What lies below its mark was stored once, whether or not it is still kept.
+    rows = [row for row in told if row["seq"] > marks.get((row["device"], row["spool_epoch"]), 0)]
+    fresh = 0
+    if rows:
+        fresh = connection.execute(insert(tables.telemetry).on_conflict_do_nothing(), rows).rowcount
+        _count(connection, fresh)
+        _learn_of_drops(connection, rows)
+        _keep_latest(connection, rows)
+        _move_marks(connection, {(row["device"], row["spool_epoch"]) for row in rows}, marks)
     heard: dict[str, int] = {}
-    for row in rows:
+    for row in told:
         heard[row["device"]] = max(row["recv_ms"], heard.get(row["device"], 0))
     devices.seen(connection, heard)
     return fresh
@@ -146,10 +151,14 @@ def _keep_latest(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> N
         connection.execute(statement.on_conflict_do_update(index_elements=["device"], set_=values, where=newer), told)
 
 
-def _move_marks(connection: Connection, epochs: set[tuple[str, bytes]]) -> None:
+def _marks(connection: Connection, of_devices: set[str]) -> dict[tuple[str, bytes], int]:
     table = tables.watermarks
-    known_of = select(table).where(table.c.device.in_({device for device, _ in epochs}))
-    known = {(row.device, row.spool_epoch): row.seq for row in connection.execute(known_of)}
+    found = connection.execute(select(table).where(table.c.device.in_(of_devices)))
+    return {(row.device, row.spool_epoch): row.seq for row in found}
+
+
+def _move_marks(connection: Connection, epochs: set[tuple[str, bytes]], known: Mapping[tuple[str, bytes], int]) -> None:
+    table = tables.watermarks
     moved = []
     for device, epoch in sorted(epochs):
         before = known.get((device, epoch), 0)

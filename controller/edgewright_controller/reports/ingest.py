@@ -158,6 +158,7 @@ class Ingest:
     async def _take(self, batch: list[Heard]) -> None:
         """Check, store, acknowledge, tell: in this order."""
         reports: list[Report] = []
+        presence: list[Report | str] = []  # in the order in which it was told: a report, or a device that is gone
         for heard in batch:
             message = heard.message
             self.counts.received += 1
@@ -167,18 +168,24 @@ class Ingest:
                 self.counts.refused[error.refusal] += 1
                 _log.info("report dropped", topic=message.topic[:100], why=str(error))
                 continue
-            self._note(envelope, message.retained)
+            gone = self._note(envelope, message.retained)
             # The broker repeats what it retains at each subscription, however old. What of it is not stored yet
             # is still in its device's spool.
             if envelope.seq and not message.retained:
                 reports.append((envelope.device_id, envelope, heard.recv_ms))
+                presence.append(reports[-1])
+            presence += [envelope.device_id] if gone else []
         if reports:
             self.counts.stored += await self._stored(reports)
         self._acknowledge([heard.message for heard in batch])
-        for report in reports:
+        for told in presence:
+            if isinstance(told, str):
+                if self._watcher:
+                    self._watcher.gone(told)
+                continue
             if self._watcher:
-                self._watcher.seen(report[0])
-            self._show(report)
+                self._watcher.seen(told[0])
+            self._show(told)
 
     def _acknowledge(self, messages: list[Incoming]) -> None:
         if self._link:
@@ -197,19 +204,19 @@ class Ingest:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def _note(self, envelope: telemetry_pb2.Envelope, retained: bool) -> None:
-        """Who is connected, by births and deaths."""
+    def _note(self, envelope: telemetry_pb2.Envelope, retained: bool) -> bool:
+        """Who is connected, by births and deaths; whether this one says that its device is gone."""
         device, death = envelope.device_id, envelope.HasField("death")
         if not death and not envelope.HasField("birth"):
-            return
+            return False
         known = self._connections.get(device)
         told = after(known, envelope)
-        if told is not None and told is not known:
+        changed = told is not None and told is not known
+        if changed and told is not None:
             self._connections[device] = told
-            if death and self._watcher:
-                self._watcher.gone(device)
         if death and not retained:
             self.counts.deaths += 1
+        return death and changed
 
     def _show(self, report: Report) -> None:
         for tail, devices in self._tails.items():

@@ -18,6 +18,7 @@ from edgewright_controller.director import Director, DirectorMetadata, needs_new
 from edgewright_controller.ledger import NotInLedger, devices
 from edgewright_controller.service import standing
 from edgewright_controller.service.presence import Presence
+from edgewright_controller.service.unbroken import Unbroken
 
 if TYPE_CHECKING:
     from edgewright_controller.ledger import Ledger
@@ -64,6 +65,7 @@ class CheckIns:
     ) -> None:
         self._ledger, self._image, self._director = ledger, image, director
         self._presence, self._watcher, self._clock = presence, watcher, clock
+        self._unbroken = Unbroken()
         # Two check-ins of one device at once must not sign two things under one version.
         self._signing: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -104,6 +106,10 @@ class CheckIns:
         await self._record(device, request, self._clock())
 
     async def _record(self, device: str, request: agent_pb2.CheckInRequest, now: datetime) -> None:
+        # A device that leaves in the middle does not repeat what is stored, so the rollout must hear of it now.
+        await self._unbroken.finish(self._record_and_tell(device, request, now))
+
+    async def _record_and_tell(self, device: str, request: agent_pb2.CheckInRequest, now: datetime) -> None:
         try:
             newer = await self._ledger.write(lambda c: standing.record(c, device, request, _ms(now)))
         except NotInLedger as error:

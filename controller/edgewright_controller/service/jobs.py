@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from edgewright_controller.compile.source import Source
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.gates import GatePolicy
 from edgewright_controller.ledger import Ledger, LedgerError, NotInLedger, devices, releases, requests
+from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
 from edgewright_controller.manifest import Manifest, ManifestError, parse
 from edgewright_controller.plan import Kind, Plan, PlanError
 from edgewright_controller.plan import plan as make_plan
@@ -88,12 +89,19 @@ class Jobs:
     async def rollback(self, release: str, only: Sequence[str], *, by: str) -> Job:
         """Begin to return devices to the release before. Raises BadInput, ChangeRefused, LedgerError."""
         now_ms = self._now_ms()
-        back = await self._ledger.read(lambda c: _ways_back(c, release, only))
+        handed_out = self._runner.handed_out
+        back = await self._ledger.read(lambda c: _ways_back(c, release, only, handed_out))
 
         async def change(job: Job) -> operator_pb2.ApplyResult:
             leaving = sorted({left for left, _ in back.values()})
             for digest in leaving:
                 await self._ledger.write(lambda c, digest=digest: releases.mark_rolled_back(c, digest, by, now_ms))  # type: ignore[misc]  # mypy cannot type a lambda's default
+            if not only:  # nobody else gets it either, and who got it while this was asked for goes back too
+                stopped = await self._runner.stop_handing_out(leaving, f"{by}: rollback")
+                for name in stopped:
+                    job.message(f"{name} is stopped")
+                for device, way in (await self._ledger.read(lambda c: _still_leaving(c, leaving))).items():
+                    back.setdefault(device, way)
             job.message("rolling back " + ", ".join(f"{device} from {left[:12]}" for device, (left, _) in back.items()))
             wanted = {device: target for device, (_, target) in back.items()}
             # A fault is being undone: everywhere at once, and a device that fails holds up nobody.
@@ -186,7 +194,8 @@ class Jobs:
         _refuse_held(plan)
         if not plan.to_do:
             return operator_pb2.ApplyResult(succeeded=True, summary=_nothing_to_do(plan), **made)
-        await self._lift_holds(plan)
+        if again:
+            await self._lift_holds(plan)
         wish = Wish(
             releases={change.device: change.to_release or None for change in plan.to_do},
             first_wave=manifest.rollout.first_wave_devices(len(plan.to_do)),
@@ -196,6 +205,7 @@ class Jobs:
             ),
             by=by,
             about=f"apply of {text.file}",
+            not_again=not again,
         )
         result = await self._roll_out(job, wish)
         result.builds_made, result.builds_cached = made["builds_made"], made["builds_cached"]
@@ -267,35 +277,68 @@ def _nothing_to_do(plan: Plan) -> str:
     return "nothing to do: every device has what the manifest says"
 
 
-def _ways_back(connection: Connection, prefix: str, only: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Device → (release to leave, release to return to). Raises BadInput, ChangeRefused."""
+def _ways_back(
+    connection: Connection, prefix: str, only: Sequence[str], handed_out: Collection[str]
+) -> dict[str, tuple[str, str]]:
+    """Device → (release to leave, release to return to). `handed_out`: what rollouts give to devices just now.
+
+    Without a `prefix` the change that runs is meant, and when none does, what each device has. Raises BadInput,
+    ChangeRefused.
+    """
     try:
-        leaving = releases.find(connection, prefix).digest if prefix else ""
+        named = {releases.find(connection, prefix).digest} if prefix else set()
         rows = [devices.get(connection, device) for device in only] or devices.every(connection)
     except NotInLedger as error:
         raise BadInput(str(error)) from error
     desired = devices.desired(connection, [row.id for row in rows])
+    rolled_back = releases.rolled_back(connection)
+    in_use = {row.id: _in_use(row, desired.get(row.id), rolled_back) for row in rows}
+    leaving = named or (set() if only else set(handed_out)) or {current for current, _ in in_use.values() if current}
     back: dict[str, tuple[str, str]] = {}
     stuck: list[str] = []
-    for row in rows:
-        # What it serves is rolled back; what it refused is not in use.
-        status = standing.said(row)
-        current = (status.active_release if status else "") or (desired[row.id].release if row.id in desired else "")
-        if not current or (leaving and current != leaving):
+    for device, (current, active) in in_use.items():
+        if current not in leaving:
             if only:
                 has = f"it serves {current[:12]}" if current else "it serves nothing"
-                stuck.append(f"{row.id}: nothing to roll back: {has}")
+                stuck.append(f"{device}: nothing to roll back: {has}")
             continue
-        target = devices.good_before(connection, row.id, current)
+        # What it is still on its way to is left for what it serves.
+        stays = active if active != current and active not in leaving else ""
+        target = stays or devices.good_before(connection, device, current, without=leaving)
         if target is None:
-            stuck.append(f"{row.id}: no earlier release has worked there, so there is none to return to")
+            stuck.append(f"{device}: no earlier release has worked there, so there is none to return to")
         else:
-            back[row.id] = (current, target)
+            back[device] = (current, target)
     if stuck and (only or not back):
         raise ChangeRefused("\n".join(stuck))
     if not back:
-        serves = f"release {leaving[:12]}" if leaving else "anything"
+        serves = f"release {min(named)[:12]}" if named else "anything"
         raise ChangeRefused(f"nothing to roll back: no device serves {serves}")
+    return back
+
+
+def _in_use(row: DeviceRow, desired: DesiredRow | None, rolled_back: Collection[str]) -> tuple[str, str]:
+    """(what the device is on its way to, else what it serves; what it serves). What it refused is not in use.
+
+    Whoever serves what was rolled back is on its way from it, not to it.
+    """
+    status = standing.said(row)
+    active = status.active_release if status else ""
+    if desired is None or desired.release is None or active in rolled_back:
+        return active, active
+    settled = status is not None and status.generation >= desired.generation and status.outcome in devices.SETTLED
+    return (active or desired.release if settled else desired.release), active
+
+
+def _still_leaving(connection: Connection, leaving: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Device → (release that it serves and shall leave, release to return to)."""
+    back = {}
+    for row in devices.every(connection):
+        status = standing.said(row)
+        current = status.active_release if status else ""
+        target = devices.good_before(connection, row.id, current) if current in leaving else None
+        if target is not None:
+            back[row.id] = (current, target)
     return back
 
 

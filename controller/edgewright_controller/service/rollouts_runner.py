@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol, TypeVar
@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from edgewright_contract.v1 import agent_pb2, operator_pb2
 from edgewright_controller import log
-from edgewright_controller.ledger import GenerationTaken, LedgerError, devices, rollouts
+from edgewright_controller.ledger import GenerationTaken, LedgerError, devices, releases, rollouts
 from edgewright_controller.rollout import (
     Aborted,
     Changes,
@@ -45,6 +45,7 @@ from edgewright_controller.rollout import (
 )
 from edgewright_controller.service import standing
 from edgewright_controller.service.job import Job
+from edgewright_controller.service.unbroken import Unbroken
 
 AGAIN_S: Final = 1.0
 
@@ -86,7 +87,8 @@ class HintRelay:
 class Wish:
     """What a new rollout shall give each device (None: nothing), how many of them first, and under which policy.
     `by` names the operator, `about` says what it is for. `back_to` says what devices return to if it is taken back;
-    without it, a device returns to the newest release that worked there and was not rolled back."""
+    without it, a device returns to the newest release that worked there and was not rolled back. With `not_again` it
+    does not begin when one of its releases was rolled back meanwhile."""
 
     releases: Mapping[str, str | None]
     first_wave: int
@@ -94,11 +96,13 @@ class Wish:
     by: str
     about: str
     back_to: Mapping[str, str] = field(default_factory=dict)
+    not_again: bool = False
 
 
 @dataclass
 class _Live:
     state: RolloutState
+    undoes: bool = False  # it takes something back, rather than handing something out
     jobs: list[Job] = field(default_factory=list)
     ended: asyncio.Future[Finish] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -116,12 +120,14 @@ class RolloutsRunner:
         self._reported = asyncio.Event()
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._unbroken = Unbroken()
 
     async def start(self) -> None:
         """Take up the rollouts that an earlier controller left. Raises LedgerError."""
         for name in await self._ledger.read(rollouts.live):
             state = await self._ledger.read(lambda c, name=name: rollouts.load(c, name))  # type: ignore[misc]  # mypy cannot type a lambda's default
-            self._live[state.spec.id] = _Live(state)
+            stored = await self._ledger.read(lambda c, name=name: rollouts.get(c, name))  # type: ignore[misc]  # mypy cannot type a lambda's default
+            self._live[state.spec.id] = _Live(state, bool(stored.about.get("undoes")))
             _log.info("rollout goes on", rollout=state.spec.id, state=state.phase.value, why=state.reason)
             if not state.wave:
                 await self._event(state.spec.id, Started())
@@ -157,6 +163,11 @@ class RolloutsRunner:
         applies what a colleague is applying, watches it to its end. Raises RolloutError, LedgerError.
         """
         async with self._turn:
+            if wish.not_again:
+                rolled_back = await self._ledger.read(releases.rolled_back) & set(wish.releases.values())
+                if rolled_back:
+                    named = ", ".join(sorted(digest[:12] for digest in rolled_back if digest))
+                    raise RolloutError(f"release {named} was rolled back meanwhile; `apply --again` releases it")
             for live in self._live.values():
                 if _does(live.state, wish):
                     self._follow(live, job)
@@ -167,11 +178,17 @@ class RolloutsRunner:
             targets = await self._ledger.read(lambda c: _targets(c, wish))
             spec = RolloutSpec(name, in_two_waves(targets, wish.first_wave), wish.policy)
             now = self._clock().timestamp()
-            about = {"what": wish.about}
+            undoes = bool(wish.back_to)
+            about = {"what": wish.about, "undoes": undoes}
             state = await self._ledger.write(lambda c: rollouts.create(c, spec, by=wish.by, about=about, now=now))
-            live = self._live[name] = _Live(state, [job])
+            live = self._live[name] = _Live(state, undoes, [job])
             _log.info("rollout begins", rollout=name, what=wish.about, operator=wish.by, devices=len(wish.releases))
-            await self._event(name, Started())
+            try:
+                await self._event(name, Started())
+            except LedgerError as error:
+                # It is stored and goes on where it stands: the next tick begins with its first wave.
+                _log.error("rollout waits", rollout=name, why=str(error))
+                job.message(f"{name} waits for the ledger: {error}")
             self._news.set()
             return live.ended
 
@@ -180,6 +197,10 @@ class RolloutsRunner:
 
         Raises NotInLedger when there is no such rollout, RolloutError when this cannot be done to it, LedgerError.
         """
+        # Whoever asked may leave; what is stored of it and what is done about it stay one.
+        return await self._unbroken.finish(self._control(rollout, command))
+
+    async def _control(self, rollout: str, command: Paused | Resumed | Aborted) -> RolloutPhase:
         async with self._turn:
             live = self._live.get(rollout)
             if live is None:
@@ -188,6 +209,28 @@ class RolloutsRunner:
             await self._event(rollout, command)
             self._news.set()
             return live.state.phase
+
+    @property
+    def handed_out(self) -> frozenset[str]:
+        """The releases that rollouts give to devices just now, those aside that take something back."""
+        going_out = [live.state.targets.values() for live in self._live.values() if not live.undoes]
+        return frozenset(target.release for targets in going_out for target in targets if target.release)
+
+    async def stop_handing_out(self, digests: Collection[str], by: str) -> list[str]:
+        """Abort the rollouts that give one of these releases to anybody; their names. Raises LedgerError.
+
+        Devices under way return to what they had, those that have it keep it: a rollback sees to them.
+        """
+        async with self._turn:
+            found = [
+                name
+                for name, live in self._live.items()
+                if not live.undoes and any(target.release in digests for target in live.state.targets.values())
+            ]
+            for name in found:
+                await self._event(name, Aborted(by=by))
+            self._news.set()
+            return found
 
     async def listed(self, limit: int) -> list[operator_pb2.RolloutView]:
         """At most `limit` rollouts, the newest first, also those that ended. Raises LedgerError."""
@@ -244,16 +287,22 @@ class RolloutsRunner:
             due = [seconds_until_due(live.state, now) for live in self._live.values()]
             waits = [seconds for seconds in due if seconds is not None]
             self._news.clear()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), max(0.05, min(waits)) if waits else None)
+            try:
+                # Not wait_for: before Python 3.12 it loses a cancellation that comes together with news.
+                async with asyncio.timeout(max(0.05, min(waits)) if waits else None):
+                    await self._news.wait()
                 continue
+            except TimeoutError:
+                pass  # the time has come
             async with self._turn:
                 await self._tick_all()
 
     async def _tick_all(self) -> None:
         for rollout in list(self._live):
+            state = self._live[rollout].state
+            begun = state.wave or state.phase is not RolloutPhase.WAITING
             try:
-                await self._event(rollout, Tick())
+                await self._event(rollout, Tick() if begun else Started())
             except LedgerError as error:
                 # The next tick tries again.
                 _log.error("rollout waits", rollout=rollout, why=str(error))

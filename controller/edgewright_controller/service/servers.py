@@ -51,6 +51,7 @@ def open_server(
     *,
     clients: bool,
     pings_allowed_every_ms: int = PINGS_ALLOWED_EVERY_MS,
+    connection_age_ms: int = HOUR_MS,
 ) -> tuple[Server, Address]:
     """A server that holds its port, and where. It answers once services are added and it is started.
 
@@ -65,9 +66,9 @@ def open_server(
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES * 8),
         # Long error messages travel in trailers, which gRPC bounds at 8 kB.
         ("grpc.max_metadata_size", _MAX_DETAILS),
-        # Certificates are checked at every call, but TLS itself only here.
-        ("grpc.max_connection_age_ms", HOUR_MS),
-        ("grpc.max_connection_age_grace_ms", HOUR_MS),
+        # Certificates are checked at every call, but TLS itself only here. Calls that run go on for as long as they
+        # take: an operator may follow a compilation or a ramp for days.
+        ("grpc.max_connection_age_ms", connection_age_ms),
         # By default gRPC allows one ping in five minutes, and ends quiet streams otherwise. The option is not called
         # what gRPC's C macro for it is, with "recv" in it; an unknown option is ignored without a word.
         ("grpc.http2.min_ping_interval_without_data_ms", pings_allowed_every_ms),

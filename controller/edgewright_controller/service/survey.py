@@ -23,6 +23,7 @@ from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
 from edgewright_controller.manifest import Manifest
 from edgewright_controller.service import standing
 from edgewright_controller.service.change import BadInput, ChangeRefused
+from edgewright_controller.service.unbroken import Unbroken
 from edgewright_controller.world import BuildFact, DeviceFact, InventoryFact, Outcome, SourceFact, World
 
 _log = log.of(__name__)
@@ -44,14 +45,14 @@ class Surveyor:
         self._ledger, self._store, self._builder = ledger, store, builder
         self._hashes = Hashes(hashes)
         self._looking = asyncio.Lock()
+        self._unbroken = Unbroken()
 
     async def survey(self, manifest: Manifest, file: str) -> Survey:
         """The world for a resolved manifest; `file` is its name in messages.
 
         Raises BadInput for a source that is missing or not a model, ChangeRefused for a missing toolchain.
         """
-        async with self._looking:  # the hashes are of one thread at a time
-            sources, prebuilt = await asyncio.to_thread(self._sources, manifest, file)
+        sources, prebuilt = await self._unbroken.finish(self._looked_at(manifest, file))
         toolchains = await asyncio.to_thread(self._toolchains, manifest)
         known = await self._ledger.read(_known)
         world = World(
@@ -65,6 +66,12 @@ class Surveyor:
             releases=known.releases,
         )
         return Survey(world, sources, prebuilt)
+
+    async def _looked_at(self, manifest: Manifest, file: str) -> tuple[dict[str, Source], dict[str, Source]]:
+        async with (
+            self._looking
+        ):  # the hashes are of one thread at a time, and a thread does not end when a caller does
+            return await asyncio.to_thread(self._sources, manifest, file)
 
     def _at_hand(self, known: _Known) -> dict[str, BuildFact]:
         """The builds that need not be made again. What a device found damaged is read through before it counts."""
@@ -136,7 +143,12 @@ def _known(connection: Connection) -> _Known:
     desired = devices.desired(connection)
     facts = {row.id: _device(row, desired.get(row.id)) for row in devices.every(connection)}
     rolled_back = releases.rolled_back(connection)
-    named = {digest for fact in facts.values() for digest in (fact.desired_release, fact.active_release)} | rolled_back
+    of_devices = {
+        digest
+        for fact in facts.values()
+        for digest in (fact.desired_release, fact.active_release, fact.previous_release)
+    }
+    named = of_devices | rolled_back
     found = {}
     for digest in sorted(named - {""}):
         try:
@@ -166,7 +178,9 @@ def _device(row: DeviceRow, desired: DesiredRow | None) -> DeviceFact:
     return DeviceFact(
         generation=desired.generation if desired else 0,
         desired_release=(desired.release or "") if desired and settled else "",
+        given_release=(desired.release or "") if desired else "",
         active_release=status.active_release,
+        previous_release=status.previous_release,
         outcome=Outcome(status.outcome) if settled else Outcome.NONE,
         reason=status.reason if settled else "",
         held_releases=frozenset(status.held_releases),
