@@ -66,7 +66,7 @@ class Agent:
         self._store, self._journal, self._slots = StateStore(database), DownloadJournal(database), Slots(state)
         self._trust = DeviceTrust(TrustStore.open(database), identity, hw_classes(config))
         address = config.controller_address or identity.controller_address
-        self._link = Link(address, Credentials(identity.key_path, identity.certificate_path, identity.ca_path))
+        self._link = Link(address, _credentials(identity))
         self._meter, self._routes = Meter(time.monotonic()), Routes()
         self._serving = Serving(settings, state / "engines", self._routes, self._engine_event)
         self._gateway = Gateway(self._routes, self._meter, self._serving.suspect)
@@ -272,6 +272,10 @@ class DeviceTrust:
     def close(self) -> None:
         """Close the store."""
         self._store.close()
+
+
+def _credentials(identity: Identity) -> Credentials:
+    return Credentials(identity.key_path, identity.certificate_path, identity.ca_path, identity.not_after)
 
 
 def engine_settings(config: AgentConfig) -> dict[str, EngineSettings]:

@@ -121,12 +121,23 @@ def _status(given: argparse.Namespace) -> int:
         read = status.read(settings.state)
     except status.NoState as error:
         return _say(str(error), 1)
+    read["certificate_until"] = _certificate_until(settings.state)
     read["health"] = _health(read["endpoint"]) if read["running"] else {"status": "not running"}
     if given.json:
         print(json.dumps(read, indent=2))  # noqa: T201 the answer
     else:
         print("\n".join(_lines(read)))  # noqa: T201 the answer
     return 0
+
+
+def _certificate_until(state: Path) -> str:
+    """When this device's certificate ends, empty where there is no whole identity; `run` says what is wrong with it."""
+    from edgewright_agent.identity import Identity, IdentityError
+
+    try:
+        return f"{Identity.load(state).not_after:%Y-%m-%d}"
+    except IdentityError:
+        return ""
 
 
 def _health(endpoint: str) -> dict[str, Any]:
@@ -155,6 +166,7 @@ def _lines(read: dict[str, Any]) -> list[str]:
         "update": f"generation {read['generation']}: {read['step']}, {read['outcome']}",
         "why": " ".join(filter(None, [read["error"], read["reason"]])),
         "previous": read["previous_release"][:12],
+        "identity": f"until {read['certificate_until']}" if read["certificate_until"] else "",
         "held": ", ".join(release[:12] for release in read["held_releases"]),
     }
     return [f"{key + ':':<10} {value}" for key, value in shown.items() if value]

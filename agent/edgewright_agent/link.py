@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -64,11 +65,13 @@ class BadAnswer(Exception):
 
 @dataclass(frozen=True)
 class Credentials:
-    """The files of the device's identity, PEM: its key, its certificate chain, the fleet's root."""
+    """The files of the device's identity, PEM: its key, its certificate chain, the fleet's root; and when the
+    certificate ends, in UTC, where that is known."""
 
     key: Path
     certificate: Path
     ca: Path
+    not_after: datetime | None = None
 
 
 class BlockSource(Protocol):
@@ -94,6 +97,7 @@ class Link:
     def __init__(self, address: str, credentials: Credentials) -> None:
         """Does not connect yet. Raises OSError when a file of the identity cannot be read."""
         self.name = f"controller {address}"
+        self._not_after = credentials.not_after
         ca, key, chain = (path.read_bytes() for path in (credentials.ca, credentials.key, credentials.certificate))
         channel_credentials = grpc.ssl_channel_credentials(ca, key, chain)
         self._channel = grpc.secure_channel(address, channel_credentials, options=_OPTIONS)
@@ -165,7 +169,16 @@ class Link:
     def _explained(self, error: grpc.RpcError, what: str) -> LinkDown | Refused:
         code = _code(error)
         kind = LinkDown if code in _AGAIN else Refused
-        return kind(f"{self.name}: {what}: {code.name.lower().replace('_', ' ')}: {_details(error)}")
+        return kind(f"{self.name}: {what}: {code.name.lower().replace('_', ' ')}: {_details(error)}{self._expired()}")
+
+    def _expired(self) -> str:
+        """TLS says no more than that the connection was closed; this may be why."""
+        if self._not_after is None or datetime.now(timezone.utc) <= self._not_after:
+            return ""
+        return (
+            f"; this device's certificate ended on {self._not_after:%Y-%m-%d}: enrol it again, with the token that"
+            " `edgewright enroll create` prints"
+        )
 
 
 # An RpcError that a call raises is that call itself, which its type does not say.

@@ -16,6 +16,7 @@ import contextlib
 import getpass
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -197,6 +198,13 @@ class Broker:
             await self.stop()
             raise
         self._keeper = asyncio.create_task(self._keep(), name="broker")
+
+    def reload(self) -> None:
+        """Have it read its certificate again. Connections that stand keep theirs. Nothing while it does not run."""
+        pid = self.pid
+        if pid is not None and sys.platform != "win32":  # there it takes the new one at its next start
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGHUP)
 
     async def stop(self) -> None:
         """End it, so that it saves its queues; kill it when it takes longer than STOP_DEADLINE_S."""

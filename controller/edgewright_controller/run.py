@@ -40,6 +40,7 @@ from edgewright_controller.service.jobs import Jobs
 from edgewright_controller.service.operator_service import OperatorService
 from edgewright_controller.service.overview import Overview
 from edgewright_controller.service.presence import Presence
+from edgewright_controller.service.renewals import renewals
 from edgewright_controller.service.reporting import LedgerReports
 from edgewright_controller.service.rollouts_runner import HintRelay, RolloutsRunner
 from edgewright_controller.service.servers import Server, ServerCertificate, open_server
@@ -129,7 +130,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     relay = HintRelay()
     runner = RolloutsRunner(ledger, relay.hint, clock=_clock)
     check_ins = CheckIns(ledger, image, director, presence, runner, clock=_clock)
-    broker = await _broker(settings, stack, BrokerFiles(authority.ca_path, pair.chain, pair.key))
+    managed, broker = await _broker(settings, stack, BrokerFiles(authority.ca_path, pair.chain, pair.key))
     ingest = _ingest(broker, authority, LedgerReports(ledger, check_ins), presence, now)
     if ingest is not None:
         ingest.start()
@@ -150,17 +151,6 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     stack.push_async_callback(jobs.close)
 
     gate, certificate = Gate(fleet, _clock), ServerCertificate(pair, authority.ca_pem)
-    upkeep = Upkeep(
-        ledger,
-        presence,
-        image=image,
-        director=director,
-        authority=authority,
-        certificate=certificate,
-        hosts=hosts,
-        keep_reports=timedelta(seconds=settings.reports_kept_s),
-        clock=_clock,
-    )
     work, grpc = open_server(settings.grpc, "listen.grpc", certificate, gate, clients=True)
     enrol, enrolment = open_server(settings.enrolment, "listen.enrolment", certificate, gate, clients=False)
     tokens = Tokens(ledger, authority, str(_reached_at(settings, enrolment)), _clock)
@@ -179,11 +169,26 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     operators = OperatorService(gate, jobs, runner, overview, tokens, ingest=ingest)
     _add(work, operators, operator_pb2_grpc.add_OperatorServicer_to_server)
     _add(enrol, EnrolmentService(tokens.redeem, welcome), enrolment_pb2_grpc.add_EnrolmentServicer_to_server)
-    upkeep.start()
-    stack.push_async_callback(upkeep.close)
+    upkeep = Upkeep(
+        ledger,
+        presence,
+        renewals=renewals(
+            image=image,
+            director=director,
+            authority=authority,
+            certificate=certificate,
+            hosts=hosts,
+            broker=managed,
+            operator=state / "operator",
+        ),
+        keep_reports=timedelta(seconds=settings.reports_kept_s),
+        clock=_clock,
+    )
     for server in (work, enrol):
         await server.start()
         stack.push_async_callback(server.stop, GRACE_S)
+    upkeep.start()
+    stack.push_async_callback(upkeep.close)
     client_toml = operator_files.write(state / "operator", authority, grpc, now)
     return Running(fleet, grpc, enrolment, broker, client_toml)
 
@@ -227,18 +232,18 @@ def _reached_at(settings: Settings, address: Address) -> Address:
     return address
 
 
-async def _broker(settings: Settings, stack: AsyncExitStack, files: BrokerFiles) -> str:
-    """The broker's address as devices are told it, empty for none. A managed one is started."""
+async def _broker(settings: Settings, stack: AsyncExitStack, files: BrokerFiles) -> tuple[Broker | None, str]:
+    """The managed broker, started, and the broker's address as devices are told it, empty for none."""
     if settings.broker is BrokerMode.OFF:
-        return ""
+        return None, ""
     if settings.broker is BrokerMode.EXTERNAL:
-        return str(settings.broker_address)
+        return None, str(settings.broker_address)
     folder = settings.state / "broker"
     broker = Broker(folder, settings.mqtt.host, settings.mqtt.port, files, find_mosquitto(settings.mosquitto))
     await broker.start()
     stack.push_async_callback(broker.stop)
     port = int(broker.address.rpartition(":")[2])
-    return str(_reached_at(settings, Address(settings.mqtt.host, port)))
+    return broker, str(_reached_at(settings, Address(settings.mqtt.host, port)))
 
 
 def _ingest(

@@ -156,6 +156,7 @@ def test_a_device_gets_its_first_release_and_serves_it(agent: AgentProcess, cont
     assert controller.inventory.runtimes == ["gguf", *[r for r in controller.inventory.runtimes if r != "gguf"]]
     shown = agent.command("status")
     assert f"serves:    smollm2, release {wanted[0].digest[:12]}" in shown.stdout
+    assert "identity:  until 20" in shown.stdout
     read = json.loads(agent.command("status", "--json").stdout)
     assert (read["running"], read["health"]["status"], read["outcome"]) == (True, "ok", "succeeded")
     assert read["unconfined"] == list(status.unconfined)

@@ -13,6 +13,7 @@ from tuf.ngclient import FetcherInterface, Updater
 
 from edgewright_contract.release import Probe, Release
 from edgewright_contract.targets import ImageTarget
+from edgewright_controller.publish import PublishError
 
 # ngclient judges expiry by the machine's clock.
 NOW = datetime.now(timezone.utc)
@@ -34,12 +35,15 @@ class KeyInHand:
     def __init__(self) -> None:
         self.signer = CryptoSigner.generate_ed25519()
         self.asked = 0
+        self.refuses = False
 
     def public(self) -> Key:
         return self.signer.public_key
 
     def sign(self, targets: Targets) -> Signature:
         self.asked += 1
+        if self.refuses:
+            raise PublishError("the builder's signer is out of order")
         return Metadata(targets).sign(self.signer)
 
 

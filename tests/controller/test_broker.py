@@ -6,7 +6,9 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import psutil
@@ -111,6 +113,33 @@ async def test_a_killed_broker_comes_back_on_its_port(room: BrokerRoom) -> None:
     await until(lambda: room.broker.pid not in (None, before), "another broker")
     await until(lambda: len(client.connections) == 2, "the client to come back")
     assert room.broker.address == address
+
+
+async def test_a_renewed_certificate_is_shown_to_new_connections_and_old_ones_stand(room: BrokerRoom) -> None:
+    client = await room.connected(room.client(room.device("jetson-01"), "jetson-01"))
+    leaf = room.device("mac-01")
+
+    def shown() -> bytes:
+        host, _, port = room.broker.address.rpartition(":")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the new one begins in the future
+        context.load_cert_chain(leaf.certificate, leaf.key)
+        with (
+            socket.create_connection((host, int(port)), 30) as plain,
+            context.wrap_socket(plain, server_hostname=host) as secure,
+        ):
+            return secure.getpeercert(binary_form=True) or b""
+
+    before = await asyncio.to_thread(shown)
+    later = datetime.now(timezone.utc) + timedelta(days=70)
+    room.authority.server_certificate(["127.0.0.1"], later)
+    assert await asyncio.to_thread(shown) == before
+    room.broker.reload()
+    deadline = time.monotonic() + 60
+    while await asyncio.to_thread(shown) == before:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    assert client.losses == []
 
 
 async def test_the_port_chosen_once_is_kept_for_the_devices_that_learned_it(room: BrokerRoom) -> None:

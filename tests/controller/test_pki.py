@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from edgewright_controller.pki import Authority, AuthorityError, CsrRefused, peer
+from edgewright_controller.pki import DEVICE_LIFE, Authority, AuthorityError, CsrRefused, peer
 from tests.controller.pki_requests import NOW, leaf_of, new_key, request
 
 
@@ -32,7 +32,7 @@ def test_a_device_gets_its_own_name_whatever_it_asked_for(authority: Authority) 
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["edgewright://demo/device/jetson-01"]
     usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
-    assert leaf.not_valid_after_utc == NOW + timedelta(days=30)
+    assert leaf.not_valid_after_utc == NOW + DEVICE_LIFE
     assert leaf.public_key() == key.public_key()
     leaf.verify_directly_issued_by(middle)
     middle.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.ca_pem))

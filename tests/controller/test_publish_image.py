@@ -131,6 +131,20 @@ def test_refresh_signs_anew_what_has_lived_half_its_life(
     assert _names(repository.files(held)) == lacking
 
 
+def test_a_builder_that_cannot_sign_keeps_up_nothing_else(tmp_path: Path, builder: KeyInHand) -> None:
+    long_ago = NOW - timedelta(days=46)
+    repository = ImageRepository.open(tmp_path / "image", tmp_path / "keys", long_ago, builder=builder)
+    repository.publish([target("a")], long_ago)
+    builder.refuses = True
+    with pytest.raises(PublishError, match="out of order"):
+        repository.refresh(NOW)
+    found = look_up(repository.first_root, repository.files({}), target("a").path)
+    assert found is not None, "nothing that a client is given has expired"
+    builder.refuses = False
+    repository.refresh(NOW)
+    assert "3.builder.json" in _names(repository.files({}))
+
+
 def test_a_client_walks_through_renewed_roots(tmp_path: Path, repository: ImageRepository, builder: KeyInHand) -> None:
     for days in (200, 400):
         repository.refresh(NOW + timedelta(days=days))

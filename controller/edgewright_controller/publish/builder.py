@@ -21,7 +21,7 @@ from edgewright_controller.publish.errors import PublishError
 
 DEADLINE_S: Final = 60
 # What a child needs to find Python and its packages. Nothing else of the controller's environment reaches it.
-_ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV")
+_ENVIRONMENT: Final = ("PATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV")
 
 
 class Builder(Protocol):
@@ -40,7 +40,8 @@ class BuilderProcess:
     def __init__(self, keys: Path, command: Sequence[str] = ()):
         """`command` stands before the default one, for example to become another user first."""
         module = "edgewright_controller.publish.builder_signer"
-        self._command = [*command, sys.executable, "-m", module, "--keys", os.fspath(keys)]
+        # Isolated: whoever can write into the folder that the controller was started in must not get at the key.
+        self._command = [*command, sys.executable, "-I", "-m", module, "--keys", os.path.abspath(keys)]
 
     def public(self) -> Key:
         """The public key. Raises PublishError."""
@@ -67,6 +68,8 @@ class BuilderProcess:
                 input=line,
                 capture_output=True,
                 text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=DEADLINE_S,
                 env=environment,
                 check=False,

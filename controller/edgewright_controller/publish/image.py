@@ -118,21 +118,31 @@ class ImageRepository:
                 self._advance(now, builder=self._signed_builder({**listed, **wanted}, now))
 
     def refresh(self, now: datetime) -> None:
-        """Sign anew whatever has lived half of its life. Call it every few hours. Raises PublishError, OSError."""
+        """Sign anew whatever has lived half of its life. Call it every few hours.
+
+        A builder that cannot sign keeps up nothing else: its own metadata has half of its life left, that of the
+        timestamp is hours. Raises PublishError afterwards, OSError.
+        """
         with self._lock:
             state = self._state
             self._roots.refresh(now)
             targets, builder = state.targets, state.builder
+            failed: PublishError | None = None
             if metadata.half_gone(targets.signed.expires, TARGETS_LIFE, now):
                 targets = self._signed_targets(targets.signed.delegations, targets.version + 1, now)
             if metadata.half_gone(builder.signed.expires, TARGETS_LIFE, now):
-                builder = self._signed_builder(builder.signed.targets, now)
+                try:
+                    builder = self._signed_builder(builder.signed.targets, now)
+                except PublishError as error:
+                    failed = error
             changed = (targets, builder) != (state.targets, state.builder)
             if changed or metadata.half_gone(state.snapshot.signed.expires, SNAPSHOT_LIFE, now):
                 self._advance(now, targets=targets, builder=builder)
             elif metadata.half_gone(state.timestamp.signed.expires, TIMESTAMP_LIFE, now):
                 timestamp = self._signed_timestamp(state.snapshot, state.timestamp.version + 1, now)
                 self._commit(replace(state, timestamp=timestamp))
+            if failed is not None:
+                raise failed
 
     def _advance(
         self, now: datetime, *, targets: Piece[Targets] | None = None, builder: Piece[Targets] | None = None

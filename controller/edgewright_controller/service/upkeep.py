@@ -1,21 +1,22 @@
-"""What must happen from time to time: metadata and certificates renewed, old reports forgotten, times kept."""
+"""What must happen from time to time: metadata and certificates renewed, old reports forgotten, times kept.
+
+Each is a round of its own, and each renewal stands alone: what keeps one from being done keeps up no other.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from edgewright_controller import log
-from edgewright_controller.director import Director
 from edgewright_controller.ledger import Ledger, LedgerError, devices, telemetry
-from edgewright_controller.pki import Authority
 from edgewright_controller.pki_files import AuthorityError
 from edgewright_controller.publish.errors import PublishError
-from edgewright_controller.publish.image import ImageRepository
 from edgewright_controller.service.presence import Presence
-from edgewright_controller.service.servers import ServerCertificate
+from edgewright_controller.service.renewals import Renewal
 
 SEEN_EVERY_S: Final = 30.0
 RENEW_EVERY_S: Final = 3600.0
@@ -33,24 +34,24 @@ class Upkeep:
         ledger: Ledger,
         presence: Presence,
         *,
-        image: ImageRepository,
-        director: Director,
-        authority: Authority,
-        certificate: ServerCertificate,
-        hosts: tuple[str, ...],
+        renewals: Mapping[str, Renewal],
         keep_reports: timedelta,
         clock: Callable[[], datetime],
     ) -> None:
-        self._ledger, self._presence, self._image, self._director = ledger, presence, image, director
-        self._authority, self._certificate, self._hosts, self._clock = authority, certificate, hosts, clock
-        self._keep_reports = keep_reports
+        """`renewals`: what is renewed → what does it, where it is due; called in a thread, every hour."""
+        self._ledger, self._presence, self._clock = ledger, presence, clock
+        self._renewals, self._keep_reports = renewals, keep_reports
         self._last = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin; the first round is now."""
-        rounds = ((self._renew, RENEW_EVERY_S), (self._forget, RENEW_EVERY_S), (self._keep_times, SEEN_EVERY_S))
-        self._tasks = [asyncio.create_task(_again(act, every_s)) for act, every_s in rounds]
+        rounds: list[tuple[str, Callable[[], Awaitable[None]], float]] = [
+            ("reports", self._forget, RENEW_EVERY_S),
+            ("times", self._keep_times, SEEN_EVERY_S),
+            *((what, partial(self._renew, act), RENEW_EVERY_S) for what, act in self._renewals.items()),
+        ]
+        self._tasks = [asyncio.create_task(_again(*one)) for one in rounds]
 
     async def close(self) -> None:
         """End, and keep the last times."""
@@ -59,11 +60,8 @@ class Upkeep:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._keep_times()
 
-    async def _renew(self) -> None:
-        now = self._clock()
-        await asyncio.to_thread(self._image.refresh, now)
-        await asyncio.to_thread(self._director.refresh, now)
-        self._certificate.replace(await asyncio.to_thread(self._authority.server_certificate, self._hosts, now))
+    async def _renew(self, act: Renewal) -> None:
+        await asyncio.to_thread(act, self._clock())
 
     async def _forget(self) -> None:
         now = self._clock()
@@ -80,12 +78,15 @@ class Upkeep:
             await self._ledger.write(lambda c: devices.seen(c, times))
 
 
-async def _again(act: Callable[[], Awaitable[None]], every_s: float) -> None:
+async def _again(what: str, act: Callable[[], Awaitable[None]], every_s: float) -> None:
     while True:
         try:
             await act()
         except (LedgerError, PublishError, AuthorityError, OSError) as error:
-            _log.error("upkeep failed and is tried again", why=str(error))
+            _log.error("upkeep failed and is tried again", what=what, why=str(error))
+        except Exception:
+            # A fault of ours. Were this the end of it, metadata would expire in silence, and the fleet stand still.
+            _log.exception("upkeep failed by a fault and is tried again", what=what)
         await asyncio.sleep(every_s)  # the pace of upkeep, not a wait for something
 
 

@@ -1,0 +1,57 @@
+"""What the controller itself signs and issues anew before it expires, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from edgewright_controller.director import Director
+from edgewright_controller.pki import Authority
+from edgewright_controller.publish.image import ImageRepository
+from edgewright_controller.service.servers import ServerCertificate
+
+Renewal = Callable[[datetime], object]
+
+
+class Reloads(Protocol):
+    """The broker, which reads its certificate at its start."""
+
+    def reload(self) -> None:
+        """Read it again."""
+
+
+def renewals(
+    *,
+    image: ImageRepository,
+    director: Director,
+    authority: Authority,
+    certificate: ServerCertificate,
+    hosts: tuple[str, ...],
+    broker: Reloads | None,
+    operator: Path,
+) -> Mapping[str, Renewal]:
+    """Each does nothing while what it renews is fresh. They raise PublishError, AuthorityError, OSError.
+
+    `operator` is the folder of the administrator's files.
+    """
+    served = [authority.server_certificate(hosts).chain.read_bytes()]
+
+    def server(now: datetime) -> None:
+        pair = authority.server_certificate(hosts, now)
+        chain = pair.chain.read_bytes()
+        if chain != served[0]:
+            certificate.replace(pair)
+            if broker is not None:
+                broker.reload()
+            served[0] = chain
+
+    return {
+        "image repository": image.refresh,
+        "director": director.refresh,
+        "server certificate": server,
+        # Read from its file at each connection to the broker.
+        "certificate of the broker's client": lambda now: authority.service_client_certificate(now=now),
+        "operator's certificate": lambda now: authority.operator_certificate(folder=operator, now=now),
+    }
