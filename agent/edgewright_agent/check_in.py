@@ -114,11 +114,18 @@ class CheckIns:
                 # A fault of ours must not take the engine down with it: the device serves on and asks again.
                 _log.exception("the check-in failed in a way that nobody thought of")
                 wait_s = self._backoff.pause()
-            try:
-                await asyncio.wait_for(self._woken.wait(), wait_s)
+            if await self._called_within(wait_s):
                 await asyncio.sleep(_GATHER_S)
-            except asyncio.TimeoutError:
-                pass  # nobody called: the regular time has come
+
+    async def _called_within(self, seconds: float) -> bool:
+        """Whether somebody wakes this; False: the regular time has come."""
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the call.
+        called = asyncio.ensure_future(self._woken.wait())
+        try:
+            done, _ = await asyncio.wait({called}, timeout=seconds)
+        finally:
+            called.cancel()
+        return bool(done)
 
     async def once(self) -> float:
         """One check-in with everything that follows from it; seconds until the next one is due."""

@@ -64,6 +64,7 @@ class Updates:
         self._state = store.load()
         self._lock = asyncio.Lock()
         self._act: asyncio.Task[None] | None = None
+        self._unwanted: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._alarmed: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -141,7 +142,7 @@ class Updates:
             _log.exception("%s failed in a way that nobody thought of", act.value)
             event = Failed(Fault.INTERNAL, f"{act.value}: {error!r}")
         backoff = Backoff(first=1.0, longest=60.0)
-        while True:
+        while self._unwanted is not asyncio.current_task():
             try:
                 await self.feed(event)
             except StateDamaged as error:
@@ -154,6 +155,9 @@ class Updates:
     async def _cancel_act(self) -> None:
         act = self._act
         if act is not None and act is not asyncio.current_task():
+            # An act may lose a cancellation, for example in wait_for before Python 3.12, and end as if nothing had
+            # been: what it then brings is not waited for here, and would wait for this.
+            self._unwanted = act
             act.cancel()
             await asyncio.wait({act})
 
