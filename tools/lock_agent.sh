@@ -20,8 +20,10 @@ sed 's/[><=].*//' "$room/agent.in" | while read -r name; do grep -iE "^$name==" 
 {
     echo "# The agent's install, for Python 3.10 and newer, with the hash of every file. Made by \`make lock\`."
     echo "# pip install --require-hashes -r agent/requirements.lock && pip install --no-deps edgewright"
-    cd "$room"
-    "$room/venv/bin/pip-compile" --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
-        --no-header --no-annotate --constraint constraints.txt --output-file - agent.in 2>/dev/null
+    (
+        cd "$room"
+        venv/bin/pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
+            --no-header --no-annotate --constraint constraints.txt --output-file - agent.in
+    )
 } > "$room/lock"
 mv "$room/lock" agent/requirements.lock

@@ -113,7 +113,7 @@ def _crashing(folder: Path) -> str:
     """A Python that answers questions, and aborts in the middle of any script."""
     script = folder / "python"
     script.write_text(
-        f'#!/bin/sh\nif [ "$1" = -c ]; then exec {sys.executable} "$@"; fi\n'
+        f'#!/bin/sh\nif [ "$1" = -I ]; then exec {sys.executable} "$@"; fi\n'
         "echo tensor 7 of 9 >&2\necho GGML_ASSERT failed >&2\nkill -ABRT $$\n"
     )
     script.chmod(0o755)

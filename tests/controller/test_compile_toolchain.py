@@ -29,7 +29,36 @@ def _install(environment: Path, name: str, version: str) -> None:
 
 def test_the_versions_of_this_interpreter_are_told_with_the_platform(tmp_path: Path) -> None:
     versions = toolchain.versions("mlx", sys.executable, tmp_path)
-    assert set(versions) == {"mlx", "mlx-lm", "transformers", "platform"}
+    (back_end,) = set(versions) & set(toolchain.BACK_ENDS["mlx"])
+    assert set(versions) == {"mlx", "mlx-lm", "transformers", "platform", back_end}
+
+
+def test_a_library_that_two_packages_bring_is_told_by_its_files(tmp_path: Path) -> None:
+    environment = tmp_path / "env"
+    venv.create(environment)
+    python = str(environment / "bin" / "python")
+    for name in toolchain.PACKAGES["gguf"]:
+        _install(environment, name, "1.0")
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "gguf").mkdir()
+    told = []
+    for text in ("ARCH = 1", "ARCH = 2"):
+        (packages / "gguf" / "__init__.py").write_text(text)
+        told.append(toolchain.versions("gguf", python, tmp_path / text)["gguf"])
+    assert all(one.startswith("1.0+") for one in told)
+    assert told[0] != told[1]
+
+
+def test_what_lies_in_the_folder_where_the_controller_runs_is_no_toolchain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = toolchain.versions("mlx", sys.executable, tmp_path / "honest")
+    stray = tmp_path / "mlx_lm-9.9.9.dist-info"
+    stray.mkdir()
+    (stray / "METADATA").write_text("Metadata-Version: 2.1\nName: mlx-lm\nVersion: 9.9.9\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert toolchain.versions("mlx", sys.executable, tmp_path / "cache") == honest
 
 
 def test_an_unchanged_interpreter_is_asked_once(tmp_path: Path) -> None:

@@ -179,6 +179,41 @@ async def test_the_mlx_build_computes_what_its_source_computes_and_an_uncured_on
     assert _furthest(_python(MLX, str(uncured), ids), reference["logits"]) > 0.3
 
 
+OTHER_FAMILY = """
+import json, sys, torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+torch.manual_seed(1)
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+small = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
+more = json.loads(sys.argv[4])
+config = AutoConfig.for_model(sys.argv[3], vocab_size=len(tokenizer), **small, **more)
+AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(sys.argv[2])
+tokenizer.save_pretrained(sys.argv[2])
+print(json.dumps(True))
+"""
+
+
+def _of_another_family(model: Path, folder: Path, family: str, **more: Any) -> Path:
+    """A model of another architecture with small random weights, and the demo model's tokenizer."""
+    _python(OTHER_FAMILY, str(model), str(folder), family, json.dumps(more))
+    return folder
+
+
+async def test_a_family_that_rotates_only_a_part_of_each_head_is_computed_as_its_source(
+    demo_model: Path, place: Place, tmp_path: Path
+) -> None:
+    folder = _of_another_family(demo_model, tmp_path / "phi", "phi", partial_rotary_factor=0.75)
+    artifact = await place.artifact(inspect(folder), make("mlx", "fp32"))
+    source = _python(TORCH, str(folder), PROMPT * 4)
+    assert _furthest(_python(MLX, str(artifact), json.dumps(source["ids"])), source["logits"]) < 0.01
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen", "gemma"])
+def test_the_converter_has_the_library_that_it_was_made_with(family: str) -> None:
+    # The registry's own package of that name is older, and lacks what most families of models need.
+    assert _python(f"import conversion.{family}; print('true')")
+
+
 GENAI = """
 import json, sys
 import onnxruntime_genai as og

