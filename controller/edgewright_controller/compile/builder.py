@@ -139,7 +139,8 @@ class Builder:
                 with log.open("wb", buffering=0) as words:
                     if recipe.prebuilt:
                         say("copy", 0.0, "copying")
-                        await asyncio.to_thread(_copy, source, out)
+                        # As below: what is being written to cannot be removed.
+                        await _finish(asyncio.to_thread(_copy, source, out))
                     else:
                         run = self._stages(recipe.runtime, scratch, words, say)
                         await BACKENDS[recipe.runtime].build(self._job(source, recipe, versions, scratch, run))
