@@ -15,7 +15,8 @@ from edgewright_controller.ledger import Ledger, LedgerError
 from edgewright_controller.rollout import Finish, Paused, Resumed, RolloutPhase, RolloutPolicy
 from edgewright_controller.service import rollouts_runner
 from edgewright_controller.service.job import Job
-from edgewright_controller.service.rollouts_runner import RolloutsRunner, Wish
+from edgewright_controller.service.rollouts_runner import RolloutsRunner
+from edgewright_controller.service.wish import Wish
 from tests.controller.broker_room import until
 from tests.controller.ledger_rows import fill, opened
 

@@ -16,7 +16,8 @@ from edgewright_contract.v1 import agent_pb2, operator_pb2
 from edgewright_controller.ledger import Ledger
 from edgewright_controller.rollout import RolloutError, RolloutPolicy
 from edgewright_controller.service.job import Job
-from edgewright_controller.service.rollouts_runner import RolloutsRunner, Wish
+from edgewright_controller.service.rollouts_runner import RolloutsRunner
+from edgewright_controller.service.wish import Wish
 from tests.controller.service_rig import Controller, Device, controller, manifest, result, takes_everything, words
 
 NAMES = ["jetson-01", "jetson-02"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -23,20 +23,21 @@ from edgewright_controller.compile.recipe import RecipeError
 from edgewright_controller.compile.source import Source
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.gates import GatePolicy
-from edgewright_controller.ledger import Ledger, LedgerError, NotInLedger, devices, releases, requests
-from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
+from edgewright_controller.ledger import Ledger, LedgerError, releases, requests
 from edgewright_controller.manifest import Manifest, ManifestError, parse
 from edgewright_controller.plan import Kind, Plan, PlanError
 from edgewright_controller.plan import plan as make_plan
 from edgewright_controller.publish.errors import PublishError
 from edgewright_controller.publish.image import ImageRepository
 from edgewright_controller.rollout import DevicePhase, Finish, RolloutError, RolloutPhase, RolloutPolicy
-from edgewright_controller.service import plan_message, standing
+from edgewright_controller.service import plan_message
 from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText
 from edgewright_controller.service.compiling import Compiling, cached
 from edgewright_controller.service.job import Job
-from edgewright_controller.service.rollouts_runner import RolloutsRunner, Wish
+from edgewright_controller.service.rollouts_runner import RolloutsRunner
 from edgewright_controller.service.survey import Survey, Surveyor
+from edgewright_controller.service.ways_back import still_leaving, ways_back
+from edgewright_controller.service.wish import Wish
 
 # What ends a change in an orderly way; its message is the change's result.
 _ENDINGS = (BadInput, ChangeRefused, LedgerError, PublishError, RolloutError, PlanError, RecipeError, OSError)
@@ -90,7 +91,7 @@ class Jobs:
         """Begin to return devices to the release before. Raises BadInput, ChangeRefused, LedgerError."""
         now_ms = self._now_ms()
         handed_out = self._runner.handed_out
-        back = await self._ledger.read(lambda c: _ways_back(c, release, only, handed_out))
+        back = await self._ledger.read(lambda c: ways_back(c, release, only, handed_out))
 
         async def change(job: Job) -> operator_pb2.ApplyResult:
             leaving = sorted({left for left, _ in back.values()})
@@ -100,7 +101,7 @@ class Jobs:
                 stopped = await self._runner.stop_handing_out(leaving, f"{by}: rollback")
                 for name in stopped:
                     job.message(f"{name} is stopped")
-                for device, way in (await self._ledger.read(lambda c: _still_leaving(c, leaving))).items():
+                for device, way in (await self._ledger.read(lambda c: still_leaving(c, leaving))).items():
                     back.setdefault(device, way)
             job.message("rolling back " + ", ".join(f"{device} from {left[:12]}" for device, (left, _) in back.items()))
             wanted = {device: target for device, (_, target) in back.items()}
@@ -275,71 +276,6 @@ def _nothing_to_do(plan: Plan) -> str:
     if waiting:
         return f"nothing to do; not enrolled yet: {', '.join(waiting)}"
     return "nothing to do: every device has what the manifest says"
-
-
-def _ways_back(
-    connection: Connection, prefix: str, only: Sequence[str], handed_out: Collection[str]
-) -> dict[str, tuple[str, str]]:
-    """Device → (release to leave, release to return to). `handed_out`: what rollouts give to devices just now.
-
-    Without a `prefix` the change that runs is meant, and when none does, what each device has. Raises BadInput,
-    ChangeRefused.
-    """
-    try:
-        named = {releases.find(connection, prefix).digest} if prefix else set()
-        rows = [devices.get(connection, device) for device in only] or devices.every(connection)
-    except NotInLedger as error:
-        raise BadInput(str(error)) from error
-    desired = devices.desired(connection, [row.id for row in rows])
-    rolled_back = releases.rolled_back(connection)
-    in_use = {row.id: _in_use(row, desired.get(row.id), rolled_back) for row in rows}
-    leaving = named or (set() if only else set(handed_out)) or {current for current, _ in in_use.values() if current}
-    back: dict[str, tuple[str, str]] = {}
-    stuck: list[str] = []
-    for device, (current, active) in in_use.items():
-        if current not in leaving:
-            if only:
-                has = f"it serves {current[:12]}" if current else "it serves nothing"
-                stuck.append(f"{device}: nothing to roll back: {has}")
-            continue
-        # What it is still on its way to is left for what it serves.
-        stays = active if active != current and active not in leaving else ""
-        target = stays or devices.good_before(connection, device, current, without=leaving)
-        if target is None:
-            stuck.append(f"{device}: no earlier release has worked there, so there is none to return to")
-        else:
-            back[device] = (current, target)
-    if stuck and (only or not back):
-        raise ChangeRefused("\n".join(stuck))
-    if not back:
-        serves = f"release {min(named)[:12]}" if named else "anything"
-        raise ChangeRefused(f"nothing to roll back: no device serves {serves}")
-    return back
-
-
-def _in_use(row: DeviceRow, desired: DesiredRow | None, rolled_back: Collection[str]) -> tuple[str, str]:
-    """(what the device is on its way to, else what it serves; what it serves). What it refused is not in use.
-
-    Whoever serves what was rolled back is on its way from it, not to it.
-    """
-    status = standing.said(row)
-    active = status.active_release if status else ""
-    if desired is None or desired.release is None or active in rolled_back:
-        return active, active
-    settled = status is not None and status.generation >= desired.generation and status.outcome in devices.SETTLED
-    return (active or desired.release if settled else desired.release), active
-
-
-def _still_leaving(connection: Connection, leaving: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Device → (release that it serves and shall leave, release to return to)."""
-    back = {}
-    for row in devices.every(connection):
-        status = standing.said(row)
-        current = status.active_release if status else ""
-        target = devices.good_before(connection, row.id, current) if current in leaving else None
-        if target is not None:
-            back[row.id] = (current, target)
-    return back
 
 
 def _ended(finish: Finish) -> operator_pb2.ApplyResult:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol, TypeVar
@@ -21,7 +21,6 @@ from edgewright_controller.ledger import GenerationTaken, LedgerError, devices, 
 from edgewright_controller.rollout import (
     Aborted,
     Changes,
-    DevicePhase,
     DeviceReported,
     Event,
     Finish,
@@ -31,10 +30,8 @@ from edgewright_controller.rollout import (
     Resumed,
     RolloutError,
     RolloutPhase,
-    RolloutPolicy,
     RolloutSpec,
     RolloutState,
-    RolloutTarget,
     Started,
     Superseded,
     Tick,
@@ -43,9 +40,10 @@ from edgewright_controller.rollout import (
     seconds_until_due,
     step,
 )
-from edgewright_controller.service import standing
+from edgewright_controller.service import rollout_views, standing
 from edgewright_controller.service.job import Job
 from edgewright_controller.service.unbroken import Unbroken
+from edgewright_controller.service.wish import Wish, does, targets
 
 AGAIN_S: Final = 1.0
 
@@ -81,22 +79,6 @@ class HintRelay:
         """Tell `device` to check in."""
         if self.to is not None:
             self.to(device, generation)
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What a new rollout shall give each device (None: nothing), how many of them first, and under which policy.
-    `by` names the operator, `about` says what it is for. `back_to` says what devices return to if it is taken back;
-    without it, a device returns to the newest release that worked there and was not rolled back. With `not_again` it
-    does not begin when one of its releases was rolled back meanwhile."""
-
-    releases: Mapping[str, str | None]
-    first_wave: int
-    policy: RolloutPolicy
-    by: str
-    about: str
-    back_to: Mapping[str, str] = field(default_factory=dict)
-    not_again: bool = False
 
 
 @dataclass
@@ -169,14 +151,14 @@ class RolloutsRunner:
                     named = ", ".join(sorted(digest[:12] for digest in rolled_back if digest))
                     raise RolloutError(f"release {named} was rolled back meanwhile; `apply --again` releases it")
             for live in self._live.values():
-                if _does(live.state, wish):
+                if does(live.state, wish):
                     self._follow(live, job)
                     return live.ended
             name = await self._ledger.read(rollouts.next_id)
             for other in list(self._live):
                 await self._event(other, Superseded(name, frozenset(wish.releases)))
-            targets = await self._ledger.read(lambda c: _targets(c, wish))
-            spec = RolloutSpec(name, in_two_waves(targets, wish.first_wave), wish.policy)
+            parts = await self._ledger.read(lambda c: targets(c, wish))
+            spec = RolloutSpec(name, in_two_waves(parts, wish.first_wave), wish.policy)
             now = self._clock().timestamp()
             undoes = bool(wish.back_to)
             about = {"what": wish.about, "undoes": undoes}
@@ -234,12 +216,12 @@ class RolloutsRunner:
 
     async def listed(self, limit: int) -> list[operator_pb2.RolloutView]:
         """At most `limit` rollouts, the newest first, also those that ended. Raises LedgerError."""
-        return await self._ledger.read(lambda c: [_listed(c, row) for row in rollouts.every(c, limit)])
+        return await self._ledger.read(lambda c: [rollout_views.of_row(c, row) for row in rollouts.every(c, limit)])
 
     async def views(self) -> list[operator_pb2.RolloutView]:
         """Those that run, else the newest that ended."""
         shown = list(self._live.values()) or ([self._last] if self._last else [])
-        return [_view(one.state) for one in shown]
+        return [rollout_views.of_state(one.state) for one in shown]
 
     def device_state(self, device: str) -> str:
         """Where the device stands in the newest rollout that has it, empty when in none."""
@@ -383,58 +365,4 @@ def _tell(live: _Live, event: operator_pb2.ApplyEvent) -> None:
             job.say(event)
 
 
-def _does(state: RolloutState, wish: Wish) -> bool:
-    """Whether the rollout is on its way to just what is wished: the same for the same devices, and none failed."""
-    if state.phase not in (RolloutPhase.RUNNING, RolloutPhase.WAITING) or state.ending is not None:
-        return False
-    if any(state.members[phase] for phase in DevicePhase if phase not in (*_UNDER_WAY, DevicePhase.SUCCEEDED)):
-        return False
-    left = {device: state.targets[device].release for phase in _UNDER_WAY for device in state.members[phase]}
-    return left == dict(wish.releases) and state.spec.policy == wish.policy
-
-
-_UNDER_WAY: Final = (DevicePhase.WAITING, DevicePhase.OFFERED, DevicePhase.UPDATING)
-
-
 _STEPS: Final = frozenset(agent_pb2.Step.values())
-
-
-def _targets(connection: Connection, wish: Wish) -> Sequence[RolloutTarget]:
-    last_good = devices.last_good(connection, [device for device, release in wish.releases.items() if release is None])
-
-    def previous(device: str, release: str | None) -> str | None:
-        if device in wish.back_to:
-            return wish.back_to[device]
-        if release is None:  # a removal leaves what is served, and that is what comes back
-            return last_good.get(device)
-        return devices.good_before(connection, device, release)
-
-    return [
-        RolloutTarget(device, release, previous(device, release), devices.generation_of(connection, device))
-        for device, release in wish.releases.items()
-    ]
-
-
-def _listed(connection: Connection, row: rollouts.RolloutRow) -> operator_pb2.RolloutView:
-    return operator_pb2.RolloutView(
-        rollout=row.id,
-        state=row.state.value,
-        reason=row.reason,
-        wave=row.wave,
-        waves=row.waves,
-        devices_by_state={phase.value: count for phase, count in rollouts.counts(connection, row.id).items()},
-        what=str(row.about.get("what", "")),
-        by=row.created_by,
-        created_unix_ms=int(row.created_at * 1000),
-    )
-
-
-def _view(state: RolloutState) -> operator_pb2.RolloutView:
-    return operator_pb2.RolloutView(
-        rollout=state.spec.id,
-        state=state.phase.value,
-        reason=state.reason,
-        wave=state.wave,
-        waves=len(state.spec.waves),
-        devices_by_state={phase.value: count for phase, count in state.counts.items() if count},
-    )
