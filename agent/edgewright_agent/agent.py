@@ -24,7 +24,15 @@ from edgewright_agent.engines.supervision import EngineEvent, EventKind, Serving
 from edgewright_agent.gateway import Gateway, Meter, Routes
 from edgewright_agent.identity import Identity
 from edgewright_agent.journal import DownloadJournal
-from edgewright_agent.lifecycle_state import ActiveBroken, ActiveServes, Fault, Lifecycle, Outcome, Step
+from edgewright_agent.lifecycle_state import (
+    ActiveBroken,
+    ActiveServes,
+    Fault,
+    Lifecycle,
+    Outcome,
+    RunningChanged,
+    Step,
+)
 from edgewright_agent.link import Credentials, Link
 from edgewright_agent.outbox import Outbox
 from edgewright_agent.recent_log import RecentLog
@@ -128,7 +136,7 @@ class Agent:
         found = await self._start_active()
         await self._updates.resume()
         if found is not None:
-            await self._updates.feed(found)
+            await self._tell(found)
         self._say_birth()
         memory.give_back()
 
@@ -225,12 +233,15 @@ class Agent:
 
     async def _came_back(self, news: ActiveServes | None) -> None:
         """What runs may run on something else now, for example after a driver's fault."""
+        before = self._acts.info
         await self._acts.learn_engine()
         if news is not None:
             await self._tell(news)
-        self._say_birth()
+        if self._acts.info != before:
+            await self._tell(RunningChanged())
+            self._say_birth()
 
-    async def _tell(self, news: ActiveBroken | ActiveServes) -> None:
+    async def _tell(self, news: ActiveBroken | ActiveServes | RunningChanged) -> None:
         try:
             await self._updates.feed(news)
         except StateDamaged as error:

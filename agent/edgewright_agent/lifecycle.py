@@ -48,6 +48,7 @@ from edgewright_agent.lifecycle_state import (
     Outcome,
     Progressed,
     Refused,
+    RunningChanged,
     Step,
     Tick,
 )
@@ -105,8 +106,12 @@ def advance(state: Lifecycle, event: Event, now: float) -> Next:
 
 
 def restore(saved: Lifecycle, now: float) -> Next:
-    """Where to go on after a restart of the agent. The active version is started by the caller, before this."""
-    return _numbered(saved, _resumed(saved, now))
+    """Where to go on after a restart of the agent. The active version is started by the caller, before this.
+
+    The sequence always rises: what a new process says of itself, such as its endpoint, is news.
+    """
+    after, acts = _resumed(saved, now)
+    return replace(after, sequence=saved.sequence + 1), acts
 
 
 def wakes_at(state: Lifecycle) -> float:
@@ -390,6 +395,10 @@ def _noted(state: Lifecycle, event: ActiveBroken) -> Lifecycle:
     return replace(state, broken=event.fault, broken_reason=event.reason[:MAX_REASON])
 
 
+def _tell_anew(state: Lifecycle, event: Event, now: float) -> Next:
+    return replace(state, sequence=state.sequence + 1), ()
+
+
 def _give_way(state: Lifecycle, now: float) -> Next:
     """To the previous version. What was under way, if anything, begins anew with the next check-in."""
     told = replace(state, release=state.active, fault=state.broken, reason=state.broken_reason, falling_back=True)
@@ -456,5 +465,6 @@ TABLE: Final[Mapping[tuple[Step, type[Event]], _Transition]] = {
     **{(step, Refused): _stay for step in Step if step is not Step.IDLE},
     **{(step, ActiveBroken): _broke_meanwhile for step in Step if step is not Step.IDLE},
     **{(step, ActiveServes): _serves for step in Step},
+    **{(step, RunningChanged): _tell_anew for step in Step},
     (Step.IDLE, Tick): _stay,
 }

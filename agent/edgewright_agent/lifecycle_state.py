@@ -205,6 +205,11 @@ class ActiveServes:
     release: str
 
 
+@dataclass(frozen=True)
+class RunningChanged:
+    """What the agent says of what runs, beside this state, is another than before: a new engine, another device."""
+
+
 Event = (
     Assigned
     | Refused
@@ -217,4 +222,5 @@ Event = (
     | DownloadsResumed
     | ActiveBroken
     | ActiveServes
+    | RunningChanged
 )

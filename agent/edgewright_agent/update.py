@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Final, Protocol
 
 from edgewright_agent import lifecycle
@@ -30,6 +30,7 @@ from edgewright_agent.lifecycle_state import (
 from edgewright_agent.state_store import KnownRelease, StateStore
 
 _PROBE_MARGIN_S: Final = 5.0
+_AGAIN_S: Final = 5.0  # before what the disk refused is tried again
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Updates:
         self._unwanted: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._alarmed: set[asyncio.Task[None]] = set()
-        self._stopped = False
+        self._restored = self._stopped = False
 
     @property
     def state(self) -> Lifecycle:
@@ -75,9 +76,19 @@ class Updates:
         return self._state
 
     async def resume(self) -> None:
-        """Go on after a restart of the agent. Raises StateDamaged."""
-        async with self._lock:
+        """Go on after a restart of the agent. Tried again while nothing can be saved; what serves serves on."""
+        try:
+            async with self._lock:
+                await self._restore()
+        except StateDamaged as error:
+            _log.error("%s; trying again", error)
+            self._alarm = asyncio.get_running_loop().call_later(_AGAIN_S, self._aside, self.resume)
+
+    async def _restore(self) -> None:
+        """Before anything else, and once."""
+        if not self._restored and not self._stopped:
             await self._take(lifecycle.restore(self._state, self._clock()), None)
+            self._restored = True
 
     async def assign(self, generation: int, known: KnownRelease | None) -> None:
         """The signed metadata wants this release, None: nothing. Raises StateDamaged."""
@@ -91,6 +102,7 @@ class Updates:
     async def feed(self, event: Event, known: KnownRelease | None = None) -> None:
         """Take in one event. Raises StateDamaged: then nothing happened, and the event may be brought again."""
         async with self._lock:
+            await self._restore()
             if not self._stopped:
                 await self._take(lifecycle.advance(self._state, event, self._clock()), known)
 
@@ -170,7 +182,10 @@ class Updates:
             self._alarm = asyncio.get_running_loop().call_later(delay, self._ring)
 
     def _ring(self) -> None:
-        task = asyncio.ensure_future(self._tick())
+        self._aside(self._tick)
+
+    def _aside(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        task = asyncio.ensure_future(work())
         self._alarmed.add(task)
         task.add_done_callback(self._alarmed.discard)
 
@@ -179,7 +194,7 @@ class Updates:
             await self.feed(Tick())
         except StateDamaged as error:
             _log.error("%s; trying again", error)
-            self._alarm = asyncio.get_running_loop().call_later(5.0, self._ring)
+            self._alarm = asyncio.get_running_loop().call_later(_AGAIN_S, self._ring)
 
 
 def _told(state: Lifecycle) -> str:

@@ -25,6 +25,7 @@ from edgewright_agent.lifecycle_state import (
     Outcome,
     Progressed,
     Refused,
+    RunningChanged,
     Step,
     Tick,
 )
@@ -369,6 +370,13 @@ def test_a_restart_resumes(step: Step, resumed: Step) -> None:
     assert state.active == (NEW if step is Step.DRAINING else OLD)
 
 
+def test_what_a_new_process_says_is_news() -> None:
+    state, acts = lifecycle.restore(SERVING, 5.0)
+    assert (replace(state, sequence=SERVING.sequence), acts) == (SERVING, ())
+    assert state.sequence == SERVING.sequence + 1
+    assert after(state, RunningChanged()) == replace(state, sequence=state.sequence + 1)
+
+
 def test_a_release_that_takes_the_agent_down_is_not_started_for_ever() -> None:
     state = at(Step.STARTING)
     for _ in range(lifecycle.MAX_ATTEMPTS - 1):
@@ -443,6 +451,7 @@ _events = st.one_of(
     st.just(DownloadsResumed()),
     st.builds(ActiveBroken, _digests, st.sampled_from([Fault.ENGINE_FAILED, Fault.ARTIFACT_CORRUPT]), st.just("why")),
     st.builds(ActiveServes, _digests),
+    st.just(RunningChanged()),
 )
 
 

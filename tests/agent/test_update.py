@@ -213,6 +213,22 @@ async def test_the_end_of_an_act_is_saved_when_the_disk_has_room_again(bench: Be
     assert (await bench.rest()).outcome is Outcome.SUCCEEDED
 
 
+async def test_a_restart_on_a_full_disk_goes_on_when_there_is_room(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgewright_agent.update._AGAIN_S", 0.05)
+    bench.acts.on[Act.DOWNLOAD] = asyncio.Event()
+    await bench.updates.assign(1, known("a"))
+    await bench.begun(Act.DOWNLOAD)
+    await bench.updates.stop()
+    bench.acts.on.clear()
+    bench.updates = bench.executor()
+    bench.store.failures = 3
+    await bench.updates.resume()
+    assert (await bench.rest()).active == known("a").release.digest
+    assert bench.store.failures == 0
+
+
 async def test_stopping_leaves_a_state_that_the_next_start_resumes(bench: Bench) -> None:
     bench.acts.on[Act.DOWNLOAD] = asyncio.Event()
     await bench.updates.assign(1, known("a"))
