@@ -122,7 +122,7 @@ class DeviceActs:
             self._serving.routes.expect(name, error.reason)
             raise
         await self._serving.resume(self._spec(known))
-        await self._note_activated(known)
+        await self._note_activated(state)
         await self.learn_engine()
 
     async def learn_engine(self) -> None:
@@ -179,12 +179,12 @@ class DeviceActs:
             await asyncio.to_thread(self._slots.remove, artifact)
             raise ActFailed(Fault.ARTIFACT_CORRUPT, str(error)) from error
 
-    async def _note_activated(self, known: KnownRelease) -> None:
+    async def _note_activated(self, state: Lifecycle) -> None:
         """It took traffic, and that is not undone by a disk that is too full to note it."""
         try:
-            await asyncio.to_thread(self._on_activated, known.target)
+            await asyncio.to_thread(self._on_activated, self._known(state.active).target)
         except StateDamaged as error:
-            _log.error("that %s took traffic is noted at the next start: %s", known.release.model, error)
+            _log.error("that release %s took traffic is noted at the next start: %s", state.active[:12], error)
 
     def _check_engine(self, known: KnownRelease) -> None:
         runtime = known.release.runtime
@@ -240,7 +240,7 @@ class DeviceActs:
 
     async def _drain(self, state: Lifecycle) -> None:
         if state.release:
-            await self._note_activated(self._known(state.release))
+            await self._note_activated(state)
             old, self._old = self._old, None
             await self._serving.retire(old, DRAIN_S)
         else:

@@ -50,6 +50,7 @@ from edgewright_contract.v1 import agent_pb2, telemetry_pb2
 # So many deaths or failed starts in a row, and the active version is given up for the previous one.
 _BROKEN_AFTER: Final = 5
 _INVENTORY_S: Final = 600.0
+_AGAIN_S: Final = 5.0  # before what could not be saved is brought again
 
 _EVENTS: Final = {
     EventKind.STARTED: telemetry_pb2.Event.KIND_ENGINE_STARTED,
@@ -136,7 +137,7 @@ class Agent:
         found = await self._start_active()
         await self._updates.resume()
         if found is not None:
-            await self._tell(found)
+            await self._tell(found)  # at once, so that the first status says it
         self._say_birth()
         memory.give_back()
 
@@ -205,6 +206,9 @@ class Agent:
             }.get(state.fault, telemetry_pb2.Event.KIND_ROLLED_BACK)
             self._outbox.event(kind, f"release {state.release[:12]}: {state.reason}")
         if state.active != before.active:
+            if before.falling_back:
+                told = f"release {before.active[:12]} gave way to the one before: {before.broken_reason}"
+                self._outbox.event(telemetry_pb2.Event.KIND_ROLLED_BACK, told)
             self._say_birth()
         if state.step is Step.IDLE and before.step is not Step.IDLE:
             memory.give_back()
@@ -242,10 +246,16 @@ class Agent:
             self._say_birth()
 
     async def _tell(self, news: ActiveBroken | ActiveServes | RunningChanged) -> None:
+        """Bring this to the lifecycle: now, or when the disk lets it be saved."""
         try:
             await self._updates.feed(news)
         except StateDamaged as error:
-            _log.error("%s; the engine is started again meanwhile", error)
+            _log.error("%s; trying again", error)
+            self._aside(self._tell_later(news))
+
+    async def _tell_later(self, news: ActiveBroken | ActiveServes | RunningChanged) -> None:
+        await asyncio.sleep(_AGAIN_S)
+        await self._tell(news)
 
     def _progressed(self) -> None:
         self._aside(self._note_progress())

@@ -174,11 +174,13 @@ def _consider(state: Lifecycle, event: Event, now: float) -> Next:
 def _consider_again(state: Lifecycle, goal: Goal, now: float) -> Next:
     """The generation is known; only a failure may be worth another try, and a refusal of metadata is over."""
     afresh = replace(state, outcome=Outcome.IN_PROGRESS, fault=Fault.NONE, reason="")
-    # Without a time to try again, the outcome speaks of the other release, and this one has its turn at once.
+    # Without a time to try again, the outcome speaks of the other release, and this one has its turn at once. Each has
+    # its turn after the other, and the active one, which serves nobody, the first.
     due, unset = now >= state.retry_at, math.isinf(state.retry_at)
     mendable = _is_broken(state) and state.active not in state.held
     mending = Goal(state.generation, state.active, _MENDING_PROBES_S)
-    if mendable and state.release != state.active and (due or unset):
+    just_broke = state.release == state.active and state.failures <= 1
+    if mendable and ((due and just_broke) or (state.release != state.active and (due or unset))):
         return _begin(replace(afresh, release=state.active), mending, now)
     ended_badly = state.outcome in (Outcome.FAILED, Outcome.HELD)
     put_aside = goal.release != state.release and unset
@@ -290,14 +292,7 @@ def _look_at_the_clock(state: Lifecycle, event: Event, now: float) -> Next:
 def _finish(state: Lifecycle, event: Event, now: float) -> Next:
     """The new version serves, whatever became of the old engine."""
     ended = replace(_rest(state), outcome=Outcome.SUCCEEDED, fault=Fault.NONE, reason="", failures=0)
-    if state.release == state.wanted:
-        return _go_on(ended, now)
-    # The active version was installed anew meanwhile; the outcome speaks of what the generation names again.
-    if state.wanted in state.held:
-        return _go_on(_held(ended), now)
-    reason = f"release {state.wanted[:12]} did not come about yet"
-    unsettled = replace(ended, release=state.wanted, outcome=Outcome.FAILED, reason=reason, retry_at=now)
-    return _go_on(unsettled, now)
+    return _go_on(ended, now)
 
 
 def _finish_late(state: Lifecycle, event: Event, now: float) -> Next:
@@ -336,9 +331,22 @@ def _go_on(state: Lifecycle, now: float, *, fell_back: bool = False) -> Next:
     if state.pending is not None:
         return _consider(replace(state, pending=None), Assigned(state.pending), now)
     if _is_broken(state) and state.previous and not fell_back:
-        both = f"{state.broken_reason}; and before that: {state.reason}"[:MAX_REASON]
-        return _give_way(replace(state, broken_reason=both), now)
+        both = f"{state.broken_reason}; and before that: {state.reason}" if state.reason else state.broken_reason
+        return _give_way(replace(state, broken_reason=both[:MAX_REASON]), now)
+    if state.release != state.wanted and (fell_back or state.outcome is Outcome.SUCCEEDED):
+        return _back_to_what_is_wanted(state, now)
     return state, ()
+
+
+def _back_to_what_is_wanted(state: Lifecycle, now: float) -> Next:
+    """The active version was seen to in between; the outcome speaks of what the generation names again."""
+    if state.wanted in state.held:
+        return _held(state), ()
+    if state.wanted == state.active and not _is_broken(state):
+        return replace(state, release=state.wanted, outcome=Outcome.SUCCEEDED, fault=Fault.NONE, reason=""), ()
+    goal = Goal(state.generation, state.wanted, _MENDING_PROBES_S)
+    again = replace(state, release=state.wanted, outcome=Outcome.IN_PROGRESS, fault=Fault.NONE, reason="")
+    return _begin(again, goal, now)
 
 
 def _release_hold(state: Lifecycle, event: Event, now: float) -> Next:
@@ -374,9 +382,10 @@ def _broke(state: Lifecycle, event: Event, now: float) -> Next:
     if broken.previous:
         return _give_way(broken, now)
     # Nothing to return to, and nothing serves: going through the whole update again at once repairs damaged files.
-    wait = min(_FIRST_RETRY_S * 2.0 ** min(state.failures, 10), _LAST_RETRY_S) if state.failures else 0.0
+    failures = state.failures if state.release == state.active else 0  # those of another release are not its own
+    wait = min(_FIRST_RETRY_S * 2.0 ** min(failures, 10), _LAST_RETRY_S) if failures else 0.0
     told = replace(broken, release=state.active, fault=event.fault, reason=broken.broken_reason)
-    return replace(told, outcome=Outcome.FAILED, failures=state.failures + 1, retry_at=now + wait), ()
+    return replace(told, outcome=Outcome.FAILED, failures=failures + 1, retry_at=now + wait), ()
 
 
 def _broke_meanwhile(state: Lifecycle, event: Event, now: float) -> Next:
@@ -385,7 +394,9 @@ def _broke_meanwhile(state: Lifecycle, event: Event, now: float) -> Next:
     if event.release != state.active or not state.active:
         return state, ()
     broken = _noted(state, event)
-    if state.step not in (Step.PLANNING, Step.DOWNLOADING, Step.VERIFYING) or not state.previous:
+    no_engine_yet = state.step in (Step.PLANNING, Step.DOWNLOADING, Step.VERIFYING)
+    tried_before = _is_broken(state) or state.active in state.held
+    if not no_engine_yet or not state.previous or tried_before:
         return broken, ()
     falling, acts = _give_way(broken, now)
     return falling, (Act.CANCEL, *acts)
@@ -400,9 +411,9 @@ def _tell_anew(state: Lifecycle, event: Event, now: float) -> Next:
 
 
 def _give_way(state: Lifecycle, now: float) -> Next:
-    """To the previous version. What was under way, if anything, begins anew with the next check-in."""
-    told = replace(state, release=state.active, fault=state.broken, reason=state.broken_reason, falling_back=True)
-    falling, _ = _enter(told, Step.REVERTING, now)
+    """To the previous version. What was under way, if anything, begins anew afterwards."""
+    told = replace(state, release=state.active, fault=state.broken, reason=state.broken_reason)
+    falling, _ = _enter(replace(told, outcome=Outcome.IN_PROGRESS, falling_back=True), Step.REVERTING, now)
     return falling, (Act.FALL_BACK,)
 
 

@@ -104,13 +104,17 @@ async def test_that_an_artifact_took_traffic_is_noted_again_later_when_the_disk_
     state = Lifecycle(step=Step.SWITCHING, release=new.release.digest)
     place.store.save(state, new)
     candidate = await place.serving.start_beside(echo.spec(tmp_path / "artifact", model="smollm2"))
+    old = await place.serving.start_beside(echo.spec(tmp_path / "old", model="smollm2"))
+    await place.serving.switch(old)
     place.acts._candidate = candidate
     await place.acts.perform(Act.SWITCH, state)
     assert place.serving.active is candidate
+    draining = Lifecycle(step=Step.DRAINING, release=new.release.digest, active=new.release.digest)
     place.store.fails = True
     with pytest.raises(ActFailed):  # which ends a drain all the same: the new version serves
-        await place.acts.perform(Act.DRAIN, state)
+        await place.acts.perform(Act.DRAIN, draining)
+    assert not old.running, "whatever the disk says, the old engine gives its memory back"
     place.store.fails = False
-    await place.acts.perform(Act.DRAIN, state)
+    await place.acts._note_activated(draining)  # as the next start does
     assert place.activated == [new.target]
     await place.serving.stop(0)

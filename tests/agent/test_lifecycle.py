@@ -269,10 +269,16 @@ def test_a_version_that_does_not_serve_is_installed_anew_also_while_another_one_
 def test_a_version_that_breaks_during_a_download_gives_way_at_once_and_the_download_goes_on(step: Step) -> None:
     state, acts = lifecycle.advance(at(step, TWO_AND_OTHER), ActiveBroken(NEW, Fault.ARTIFACT_CORRUPT, "bad"), 0.0)
     assert acts == (Act.CANCEL, Act.FALL_BACK)
-    state = after(state, Done())
-    assert (state.step, state.active, state.previous, state.broken) == (Step.IDLE, OLD, "", Fault.NONE)
-    state, acts = lifecycle.advance(state, Assigned(Goal(3, OTHER)), 0.0)
-    assert (state.step, state.release, acts) == (Step.PLANNING, OTHER, (Act.PLAN,))
+    assert state.outcome is Outcome.IN_PROGRESS
+    state, acts = lifecycle.advance(state, Done(), 0.0)
+    assert (state.active, state.previous, state.broken) == (OLD, "", Fault.NONE)
+    # It is told of nothing but what the generation names, and that is only delayed.
+    assert (state.step, state.release, state.outcome, acts) == (
+        Step.PLANNING,
+        OTHER,
+        Outcome.IN_PROGRESS,
+        (Act.PLAN,),
+    )
 
 
 @pytest.mark.parametrize("step", [Step.STARTING, Step.PROVING, Step.PROBING, Step.SWITCHING])
@@ -288,7 +294,36 @@ def test_a_version_that_breaks_late_in_an_update_is_replaced_by_its_end_or_gives
     assert (state.step, acts, state.held) == (Step.REVERTING, (Act.FALL_BACK,), (OTHER,))
     assert state.reason == "dies; and before that: it aborted"
     state = after(state, Done())
-    assert (state.active, state.outcome, state.held) == (OLD, Outcome.FAILED, (OTHER, NEW))
+    assert (state.active, state.release, state.outcome, state.held) == (OLD, OTHER, Outcome.HELD, (OTHER, NEW))
+
+
+def test_a_fall_back_that_came_to_nothing_is_not_repeated_during_every_update() -> None:
+    broken = ActiveBroken(NEW, Fault.ENGINE_FAILED, "dies")
+    state = after(TWO, broken, Failed(Fault.ENGINE_FAILED, "the one before neither"))
+    assert (state.active, state.held) == (NEW, (NEW,))
+    state = after(state, Assigned(Goal(3, OTHER)), Done())
+    again, acts = lifecycle.advance(state, broken, 0.0)
+    assert (again.step, acts) == (Step.DOWNLOADING, ())
+
+
+def test_a_version_that_is_given_up_at_the_end_of_its_drain_was_no_success() -> None:
+    state = after(at(Step.DRAINING), ActiveBroken(NEW, Fault.ENGINE_FAILED, "dies"))
+    state, acts = lifecycle.advance(state, Done(), 0.0)
+    assert (state.outcome, state.reason, acts) == (Outcome.IN_PROGRESS, "dies", (Act.FALL_BACK,))
+    state = after(state, Done())
+    assert (state.active, state.release, state.outcome) == (OLD, NEW, Outcome.FAILED)
+
+
+def test_a_broken_only_version_does_not_wait_behind_another_goals_failures() -> None:
+    state, now = at(Step.PLANNING), 0.0
+    for _ in range(9):
+        state = after(state, Failed(Fault.ENGINE_MISSING, "no engine"), Done(), now=now)
+        now = state.retry_at
+        state = after(state, Assigned(Goal(2, NEW)), now=now)
+    state = after(state, Failed(Fault.ENGINE_MISSING, "no engine"), Done(), now=now)
+    assert state.retry_at > now + 3600
+    state = after(state, ActiveBroken(OLD, Fault.ARTIFACT_CORRUPT, "bad"), Assigned(Goal(2, NEW)), now=now + 1)
+    assert (state.step, state.release) == (Step.PLANNING, OLD)
 
 
 def test_two_versions_that_cannot_be_had_take_turns_and_their_time() -> None:
