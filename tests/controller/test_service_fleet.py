@@ -332,6 +332,63 @@ async def test_a_rollback_stops_the_ramp_that_hands_the_release_out(
     assert "--again" in words(refusal.value)
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["by its name", "the newest change"])
+async def test_a_rollback_takes_the_release_also_from_who_could_not_take_it_yet_and_nothing_else(
+    fleet: Controller, tmp_path: Path, named: bool
+) -> None:
+    """A device that failed for want of room tries again for as long as it is to have the release."""
+    devices = [await fleet.enrol(name) for name in NAMES]
+    for weights in (b"oldest", b"old"):
+        going_out = asyncio.create_task(fleet.apply(manifest(tmp_path, NAMES, weights=weights), tmp_path))
+        assert (await with_devices(going_out, devices)).succeeded
+    before = await serving(fleet)
+    bad = manifest(tmp_path, NAMES, weights=b"bad one") + "max_failures = 1\n"
+    going_out = asyncio.create_task(fleet.apply(bad, tmp_path))
+    while not going_out.done():
+        await devices[0].update()
+        await devices[1].update(lambda _: agent_pb2.ERROR_CODE_DISK_FULL)
+        await asyncio.wait({going_out}, timeout=0.05)
+    now = await serving(fleet)
+    assert (now[NAMES[0]] != before[NAMES[0]], now[NAMES[1]]) == (True, before[NAMES[1]])
+    back = asyncio.create_task(fleet.rollback(now[NAMES[0]] if named else ""))
+    assert (await with_devices(back, devices)).succeeded
+    assert await serving(fleet) == before
+    assert {view.desired_release for view in (await fleet.status()).values()} == set(before.values())
+
+
+async def test_a_device_on_its_way_to_something_else_is_left_to_it(fleet: Controller, tmp_path: Path) -> None:
+    devices = {name: await fleet.enrol(name) for name in NAMES}
+    for weights in (b"oldest", b"old"):
+        going_out = asyncio.create_task(fleet.apply(manifest(tmp_path, NAMES, weights=weights), tmp_path))
+        assert (await with_devices(going_out, devices.values())).succeeded
+    before = await serving(fleet)
+    mended = asyncio.create_task(fleet.apply(manifest(tmp_path, NAMES, weights=b"mended", first_wave="1"), tmp_path))
+    await until_desired(fleet, [3, 2])
+    back = asyncio.create_task(fleet.rollback(before[NAMES[0]]))
+    ended = await with_devices(back, devices.values())
+    assert ended.succeeded
+    now = await serving(fleet)
+    assert now[NAMES[0]] not in before.values(), "what it was on its way to"
+    assert now[NAMES[1]] not in (*before.values(), now[NAMES[0]]), "the oldest"
+    await with_devices(mended, devices.values())
+
+
+async def test_a_failure_that_is_not_of_the_release_that_was_given_decides_nothing(
+    fleet: Controller, tmp_path: Path
+) -> None:
+    device = await fleet.enrol("jetson-01")
+    for weights in (b"oldest", b"old"):
+        going_out = asyncio.create_task(fleet.apply(manifest(tmp_path, NAMES[:1], weights=weights), tmp_path))
+        assert (await with_devices(going_out, [device])).succeeded
+    going_out = asyncio.create_task(fleet.apply(manifest(tmp_path, NAMES[:1], weights=b"newest"), tmp_path))
+    await until_desired(fleet, [3])
+    device.says(generation=3, outcome=agent_pb2.OUTCOME_FAILED, error=agent_pb2.ERROR_CODE_ENGINE_FAILED)
+    device.status.release = device.status.active_release  # what it serves died, while the new one was fetched
+    await device.check_in()
+    device.status.generation = 2
+    assert (await with_devices(going_out, [device])).succeeded
+
+
 async def test_a_rollback_once_more_follows_the_one_that_runs_and_goes_no_further_back(
     fleet: Controller, tmp_path: Path
 ) -> None:

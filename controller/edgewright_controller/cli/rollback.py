@@ -11,7 +11,10 @@ from edgewright_controller.cli import reach
 
 def rollback(
     release: Annotated[
-        str, typer.Argument(help="digest, or its beginning, of the release to leave; none: each device's current one")
+        str,
+        typer.Argument(
+            help="digest, or its beginning, of the release to leave; none: the change that runs, else the newest in use"
+        ),
     ] = "",
     devices: Annotated[list[str] | None, typer.Option("--device", help="only this device; may be repeated")] = None,
     config: reach.ConfigFlag = None,

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -122,14 +122,14 @@ class Children:
 
         Nothing interrupts it: a second Ctrl-C, or a terminal that is closed, would leave processes behind.
         """
-        _ignore_endings()
-        threads = [threading.Thread(target=child.stop) for child in self._children[1:]]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(STOP_S * 2)
-        for child in self._children[:1]:
-            child.stop()
+        with _undisturbed():
+            threads = [threading.Thread(target=child.stop) for child in self._children[1:]]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(STOP_S * 2)
+            for child in self._children[:1]:
+                child.stop()
 
 
 def accepts(port: int) -> bool:
@@ -167,11 +167,20 @@ def end_on_signals() -> None:
     Ctrl-C too is set anew: a shell starts what it puts into the background with SIGINT ignored.
     """
     for number in _ENDINGS:
-        signal.signal(number, signal.default_int_handler)
+        # A hang-up that is ignored is so on purpose: nohup.
+        if number in (signal.SIGTERM, signal.SIGINT) or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
-def _ignore_endings() -> None:
-    if threading.current_thread() is threading.main_thread():  # only there signals can be set
-        for number in _ENDINGS:
-            if signal.getsignal(number) is signal.default_int_handler:
-                signal.signal(number, signal.SIG_IGN)
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Whatever would end this process waits until the block has ended."""
+    if threading.current_thread() is not threading.main_thread():  # only there signals can be set
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -94,7 +94,8 @@ class Jobs:
         back = await self._ledger.read(lambda c: ways_back(c, release, only, handed_out))
 
         async def change(job: Job) -> operator_pb2.ApplyResult:
-            leaving = sorted({left for left, _ in back.values()})
+            # With `only`, what one device leaves another may return to.
+            leaving = sorted({left for left, _ in back.values()} - {target for _, target in back.values()})
             for digest in leaving:
                 await self._ledger.write(lambda c, digest=digest: releases.mark_rolled_back(c, digest, by, now_ms))  # type: ignore[misc]  # mypy cannot type a lambda's default
             if not only:  # nobody else gets it either, and who got it while this was asked for goes back too

@@ -21,6 +21,7 @@ from edgewright_controller.ledger import GenerationTaken, LedgerError, devices, 
 from edgewright_controller.rollout import (
     Aborted,
     Changes,
+    DevicePhase,
     DeviceReported,
     Event,
     Finish,
@@ -253,12 +254,19 @@ class RolloutsRunner:
             self.reported(device, status)
 
     async def _report(self, device: str, status: agent_pb2.DeviceStatus) -> None:
+        """What a device says of a generation, unless it speaks of another release: of one that it had to see to on
+        the way, and that is not what was given to it. A refusal of the metadata names none."""
         outcome = _OUTCOMES.get(status.outcome)
         name = agent_pb2.Step.Name(status.step).removeprefix("STEP_").lower() if status.step in _STEPS else ""
         for rollout, live in list(self._live.items()):
             if device not in live.state.devices or live.state.devices[device].generation != status.generation:
                 continue
             self._say_device(live, device, status)
+            target = live.state.targets[device]
+            back = live.state.devices[device].phase is DevicePhase.REVERTING
+            given = (target.previous if back else target.release) or ""
+            if outcome is Outcome.FAILED and status.release not in ("", given):
+                continue
             if outcome is not None:
                 said = DeviceReported(device, status.generation, outcome, name, status.reason)
                 await self._event(rollout, said, {device: status})
