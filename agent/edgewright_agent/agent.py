@@ -193,7 +193,7 @@ class Agent:
         """Looked at now and then: it changes when somebody installs something, and asking costs a process."""
         now = time.monotonic()
         if self._seen is None or now - self._seen[0] > _INVENTORY_S:
-            self._seen = (now, inventory.look(self._config.state, self._settings))
+            self._seen = (now, inventory.look(self._config.state, self._settings, self._config.disk_reserve))
         return self._seen[1]
 
     def _changed(self, state: Lifecycle) -> None:

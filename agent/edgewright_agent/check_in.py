@@ -90,6 +90,7 @@ class CheckIns:
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
         self._connected: bool | None = None
+        self._complaint = ""
         self._inventory_wanted = True
         self._backoff = Backoff(1.0, _LONGEST_PAUSE_S)
         # Not for secrets: it only keeps a fleet from knocking at the same moment.
@@ -151,8 +152,11 @@ class CheckIns:
             has_results = await self._requests.perform(answer.requests)
             await self._believe(answer)
         except (StateDamaged, OSError) as error:
-            _log.error("%s; what serves goes on serving", error)
+            self._complain(
+                f"what the controller wants cannot be taken in: {error}; free some space, or see to the disk"
+            )
             return self._backoff.pause()
+        self._complaint = ""
         if answer.inventory_wanted or has_results:
             return 0.0
         wanted = min(answer.next_check_in_s or self._every_s, self._every_s, _LONGEST_WAIT_S)
@@ -198,6 +202,12 @@ class CheckIns:
             release, target = assignment.release, assignment.target
             known_release = KnownRelease(release, target) if release is not None and target is not None else None
             await self._updates.assign(assignment.generation, known_release)
+
+    def _complain(self, what: str) -> None:
+        """Once, and not each time that it is tried again."""
+        if what != self._complaint:
+            _log.error("%s. What serves goes on serving, and this is tried again", what)
+        self._complaint = what
 
     def _tell_link(self, connected: bool, detail: str) -> None:
         if connected == self._connected:

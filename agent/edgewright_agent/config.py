@@ -40,6 +40,7 @@ from typing import Any, Final, TypeVar
 
 import tomli
 
+from edgewright_agent.engines import catalogue
 from edgewright_agent.quantities import parse_duration, parse_size
 from edgewright_contract import names, small_file
 from edgewright_contract.release import RUNTIMES
@@ -152,9 +153,14 @@ def _engines(top: _Table) -> dict[str, EngineConfig]:
         threads = entry.given("threads", 1, int)
         if not 1 <= threads <= 1024:
             raise entry.error("threads", f"{threads} is out of range; write 1 to 1024")
+        engine = entry.given("engine", "", str)
+        known = catalogue.names(runtime)
+        if engine and not engine.endswith(".py") and engine not in known:
+            advice = _suggestion(engine, (*known, "the path of a .py file"))
+            raise entry.error("engine", f"{engine!r} is no engine for {runtime}{advice}")
         engines[runtime] = EngineConfig(
             python=entry.given("python", "", str),
-            engine=entry.given("engine", "", str),
+            engine=engine,
             threads=threads,
             accelerators=_accelerators(entry),
             enabled=entry.given("enabled", True, bool),

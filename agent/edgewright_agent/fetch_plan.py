@@ -89,7 +89,7 @@ def check_disk(plan: FetchPlan, folder: Path, reserve: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed + reserve > free:
         raise DiskFull(
-            f"artifact {plan.target.bundle[:12]} needs {needed:,} bytes and {reserve:,} stay reserved; "
+            f"artifact {plan.target.bundle[:12]} needs {needed:,} bytes and {reserve:,} stay reserved (disk.reserve); "
             f"{folder.parent} has {free:,}, so {needed + reserve - free:,} are missing"
         )
 

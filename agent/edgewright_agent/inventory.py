@@ -17,15 +17,17 @@ from edgewright_agent.engines.catalogue import EngineSettings
 from edgewright_contract import digest
 from edgewright_contract.v1 import agent_pb2
 
-# Free space changes by the second; an inventory that says so each time would be sent each time.
-_DISK_STEP: Final = 256 << 20
+# Free space changes by the second; an inventory that says so each time would be sent each time. Where there is little,
+# little counts.
+_DISK_STEPS: Final = ((8 << 30, 256 << 20), (1 << 30, 32 << 20), (0, 4 << 20))
 _NVIDIA_CARDS: Final = Path("/proc/driver/nvidia/gpus")
 _TEGRA_MODEL: Final = Path("/proc/device-tree/model")
 _TEGRA_GPU: Final = Path("/dev/nvhost-gpu")
 
 
-def look(state: Path, settings: Mapping[str, EngineSettings]) -> agent_pb2.Inventory:
-    """The inventory now. Asks each engine's interpreter the first time, so call it in a thread. Raises OSError."""
+def look(state: Path, settings: Mapping[str, EngineSettings], reserve: int) -> agent_pb2.Inventory:
+    """The inventory now; of the disk, `reserve` bytes are nobody's. Asks each engine's interpreter the first time, so
+    call it in a thread. Raises OSError."""
     disk = shutil.disk_usage(state)
     return agent_pb2.Inventory(
         os=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -33,12 +35,19 @@ def look(state: Path, settings: Mapping[str, EngineSettings]) -> agent_pb2.Inven
         cores=psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
         disk_total_bytes=disk.total,
-        disk_free_bytes=disk.free // _DISK_STEP * _DISK_STEP,
+        disk_free_bytes=room(disk.free, reserve),
         accelerators=_accelerators(),
         runtimes=catalogue.available(settings, tuple(settings)),
         agent_version=__version__,
         python_version=platform.python_version(),
     )
+
+
+def room(free: int, reserve: int) -> int:
+    """Bytes that artifacts may take of the `free` ones."""
+    usable = max(free - reserve, 0)
+    step = next(step for least, step in _DISK_STEPS if usable >= least)
+    return usable // step * step
 
 
 def digest_of(inventory: agent_pb2.Inventory) -> str:

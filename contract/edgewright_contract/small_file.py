@@ -14,9 +14,12 @@ class TooLarge(ValueError):
 
 
 def read_text(path: Path, max_bytes: int) -> str:
-    """The UTF-8 text at `path`. Raises TooLarge beyond `max_bytes`, UnicodeDecodeError (a ValueError), OSError."""
+    """The UTF-8 text at `path`, without the mark that some editors put before it.
+
+    Raises TooLarge beyond `max_bytes`, UnicodeDecodeError (a ValueError), OSError.
+    """
     with path.open("rb") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise TooLarge(f"larger than {max_bytes:,} bytes")
-    return data.decode("utf-8")
+    return data.decode("utf-8-sig")

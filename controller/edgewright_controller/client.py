@@ -220,7 +220,15 @@ class Fleet:
     def _said(self, error: Any) -> ClientError:
         code, details = error.code(), error.details() or ""
         if code in _UNREACHABLE:
-            return ControllerUnreachable(f"the controller at {self._address} went away: {details or code.name}")
+            return ControllerUnreachable(
+                f"the controller at {self._address} went away: {details or code.name}; what it has begun goes on when"
+                " it is back: `edgewright status` shows it"
+            )
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            return ControllerUnreachable(
+                f"what answers at {self._address} does not know this command: is it the enrolment's address, or an"
+                " older controller?"
+            )
         bad_input = code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
         return Refused(details or f"the controller answered {code.name}", bad_input=bad_input)
 

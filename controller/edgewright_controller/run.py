@@ -102,7 +102,8 @@ async def _serve(settings: Settings) -> None:
         running = await start(settings, stack)
         sys.stdout.write(
             f"edgewright: fleet {running.fleet} ready at {running.grpc}, enrolment at {running.enrolment}, "
-            f"broker at {running.mqtt or 'none'}; operators use --config {running.client_toml}\n"
+            f"{f'broker at {running.mqtt}' if running.mqtt else 'no broker'}; "
+            f"operators use --config {running.client_toml}\n"
         )
         sys.stdout.flush()
         await end.wait()
@@ -189,7 +190,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         stack.push_async_callback(server.stop, GRACE_S)
     upkeep.start()
     stack.push_async_callback(upkeep.close)
-    client_toml = operator_files.write(state / "operator", authority, grpc, now)
+    client_toml = operator_files.write(state / "operator", authority, _reached_at(settings, grpc), now)
     return Running(fleet, grpc, enrolment, broker, client_toml)
 
 
@@ -227,7 +228,7 @@ def _reached_at(settings: Settings, address: Address) -> Address:
     if address.host in _EVERYWHERE:
         raise SettingsError(
             f"names: {address} is every address of this host; say what devices call it: "
-            'names = ["edgewright.example"] in the file of --settings'
+            '--name edgewright.example, or names = ["edgewright.example"] in the file of --settings'
         )
     return address
 

@@ -65,6 +65,10 @@ def test_only_the_state_folder_must_be_named() -> None:
     [
         ("stat = 'x'", '/etc/edgewright/agent.toml: stat: unknown key; did you mean "state"?'),
         ("[engines.gguff]", '/etc/edgewright/agent.toml: engines.gguff: unknown key; did you mean "gguf"?'),
+        (
+            '[engines.gguf]\nengine = "xlamacpp"',
+            "engines.gguf.engine: 'xlamacpp' is no engine for gguf; did you mean \"xllamacpp\"?",
+        ),
         ("[engines.gguf]\nthread = 1", 'engines.gguf.thread: unknown key; did you mean "threads"?'),
         ("[engines.gguf]\nthreads = true", "engines.gguf.threads: True is not a whole number"),
         ("[engines.gguf]\nthreads = 0", "engines.gguf.threads: 0 is out of range"),

@@ -25,3 +25,8 @@ def test_a_larger_one_is_refused(tmp_path: Path) -> None:
 def test_a_file_without_an_end_is_refused_too() -> None:
     with pytest.raises(small_file.TooLarge):
         small_file.read_text(Path("/dev/zero"), 1 << 20)
+
+
+def test_the_mark_that_some_editors_put_first_is_no_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "fleet.toml").write_bytes(b"\xef\xbb\xbf[fleet]\n")
+    assert small_file.read_text(tmp_path / "fleet.toml", 100) == "[fleet]\n"

@@ -207,3 +207,23 @@ def test_the_module_runs_as_a_command(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
     assert done.returncode == 2
     assert done.stderr.startswith("edgewright: ")
+
+
+@pytest.mark.parametrize(
+    ("target", "environment", "code"),
+    [("/dev/full", {}, 1), ("/dev/null", {"PYTHONIOENCODING": "ascii"}, 0)],
+    ids=["a full disk behind it", "a console that lacks signs"],
+)
+def test_output_that_cannot_be_written_is_no_traceback(target: str, environment: dict[str, str], code: int) -> None:
+    with open(target, "w") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgewright_controller.cli", "schema"],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+            env=os.environ | environment,
+        )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert not code or "standard output: No space left on device" in done.stderr

@@ -94,7 +94,7 @@ def test_status_has_one_line_a_device_with_whole_short_digests_and_below_it_why(
     lines = shown(printing.status(fleet()), width)
     refused, away, new = (row(lines, device) for device in ("jetson-01", "mac-01", "npu-pc-01"))
     assert refused.split() == ["jetson-01", "online", "smollm2", NEW[:12], OLD[:12], "failed", "34.2"]
-    assert away.split()[1:] == ["8", "min", "ago", "smollm2", NEW[:12], OLD[:12], "–", "–"]
+    assert away.split()[1:] == ["8", "min", "ago", "smollm2", NEW[:12], OLD[:12], "behind", "–"]
     assert new.split()[1:] == ["never", "–", "–", "–", "–", "–"]
     assert refused.index(NEW[:12]) == away.index(NEW[:12]), "digests stand below each other"
     text = "\n".join(lines)

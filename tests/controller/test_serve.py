@@ -74,6 +74,13 @@ def test_it_starts_ends_on_sigterm_with_0_and_starts_again_on_the_same_state(tmp
     assert "belongs to fleet 'plant-7', not 'plant-8'" in refused(state, "--fleet", "plant-8")
 
 
+def test_operators_are_told_the_name_by_which_this_host_is_called(tmp_path: Path) -> None:
+    with serving(tmp_path / "state", "--broker", "off", "--name", "localhost", "--listen", "0.0.0.0:0"):
+        config = tmp_path / "state" / "operator" / "client.toml"
+        assert 'address = "localhost:' in config.read_text()
+        assert run(["status", "--config", str(config)]) == 0
+
+
 def test_a_second_controller_on_one_state_folder_and_a_taken_port_are_refused(tmp_path: Path) -> None:
     with serving(tmp_path / "state", "--broker", "off") as process:
         line = refused(tmp_path / "state")

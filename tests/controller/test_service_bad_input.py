@@ -124,7 +124,9 @@ async def test_a_rollback_of_a_fleet_that_serves_nothing_says_so(fleet: Controll
     await fleet.enrol("jetson-01")
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
         await anext(aiter(fleet.operator.Rollback(operator_pb2.RollbackRequest(), timeout=10)))
-    assert words(refusal.value) == "nothing to roll back: no device serves anything"
+    assert words(refusal.value) == (
+        "nothing to roll back: no device has a release; `edgewright status` shows what each has"
+    )
 
 
 async def test_tail_without_a_broker_says_so(fleet: Controller) -> None:

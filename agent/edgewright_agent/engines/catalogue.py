@@ -68,6 +68,11 @@ ENGINES: Final = (
 )
 
 
+def names(runtime: str) -> tuple[str, ...]:
+    """The engines that come with the agent and serve this runtime."""
+    return tuple(engine.name for engine in ENGINES if engine.runtime == runtime)
+
+
 def find(runtime: str, settings: EngineSettings, capability: str = "") -> Engine:
     """The engine for `runtime`: the one set, else the first installed that has `capability`.
 

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 bad input. Errors are one line on standard error
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -14,7 +15,7 @@ from typer.exceptions import TyperException
 
 from edgewright_contract import __version__
 from edgewright_controller.cli import apply, demo, devices, enroll, plan, rollback, rollout, schema, serve, status, tail
-from edgewright_controller.cli.ending import INTERRUPTED, Ending
+from edgewright_controller.cli.ending import FAILED, INTERRUPTED, Ending
 
 # gRPC reads this once, when it is imported. Its own lines on standard error are for those who work on gRPC; what an
 # operator must know, our errors say. Whoever sets the variable gets them back.
@@ -58,7 +59,16 @@ app.add_typer(enroll.app, name="enroll")
 
 def main() -> None:
     """The console script."""
-    sys.exit(run(sys.argv[1:]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console that lacks a sign shows another, and no traceback
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = _say(f"standard output: {error.strerror}", FAILED)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -71,6 +81,10 @@ def run(arguments: list[str]) -> int:
         return _say(_words(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except BrokenPipeError:
+        return FAILED  # whoever read has heard enough
+    except OSError as error:
+        return _say(f"{error.filename or 'standard output'}: {error.strerror}", FAILED)
     return code if isinstance(code, int) else 0
 
 

@@ -26,7 +26,9 @@ def follow(events: Iterator[operator_pb2.ApplyEvent], *, as_json: bool) -> int:
         else:
             result = _live(events, console) if console.is_terminal else _lines(events, console)
     except KeyboardInterrupt:
-        raise Ending("left; the change goes on, `edgewright status` shows it", INTERRUPTED) from None
+        raise Ending(
+            "left; the change goes on at the controller, and the same command again follows it", INTERRUPTED
+        ) from None
     if result is None:
         raise Ending("the controller ended before the change did; it goes on when the controller is back", FAILED)
     return 0 if result.succeeded else FAILED
@@ -137,7 +139,8 @@ def _line(event: operator_pb2.ApplyEvent) -> list[tuple[str, str]]:
         device = event.device
         step = printing.standing(device.status).split(" ")[0]
         reason = f": {device.status.reason}" if device.status.reason else ""
-        return [(f"device {device.device}", f"{device.device}: {device.state} ({step}){reason}")]
+        shown = "" if step in ("–", device.state, "succeeded") else f" ({step})"
+        return [(f"device {device.device}", f"{device.device}: {device.state}{shown}{reason}")]
     if kind == "rollout":
         return [("rollout", _rollout(event.rollout))]
     if kind == "message":
@@ -148,5 +151,6 @@ def _line(event: operator_pb2.ApplyEvent) -> list[tuple[str, str]]:
 
 
 def _rollout(rollout: operator_pb2.RolloutProgress) -> str:
-    line = f"rollout {rollout.rollout}: {rollout.state}, wave {rollout.wave} of {rollout.waves}"
-    return f"{line}. {rollout.reason}" if rollout.reason else line
+    wave = f"wave {rollout.wave} of {rollout.waves}"
+    line = f"{rollout.rollout}: {rollout.state}, {wave}"
+    return f"{line}. {rollout.reason}" if rollout.reason not in ("", wave) else line

@@ -80,10 +80,18 @@ def plan(answer: operator_pb2.PlanResponse) -> RenderableType:
     lines += [Text(f"  ✗ {misfit.message or misfit.device}", "bold red") for misfit in answer.misfits]
     lines += [Text(f"  warning: {warning}", "yellow") for warning in answer.warnings]
     made = sum(not build.cached for build in answer.builds)
-    quiet = (operator_pb2.PlannedChange.KIND_NONE, operator_pb2.PlannedChange.KIND_UNENROLLED)
-    changed = sum(change.kind not in quiet for change in answer.changes)
+    kinds = operator_pb2.PlannedChange
+    changed = sum(
+        change.kind in (kinds.KIND_INSTALL, kinds.KIND_UPDATE, kinds.KIND_REMOVE) for change in answer.changes
+    )
+    held = sum(change.kind == kinds.KIND_HELD for change in answer.changes)
     devices = "1 device changes" if changed == 1 else f"{changed} devices change"
     lines.append(Text(f"{made} to build, {len(answer.builds) - made} cached; {devices}."))
+    if held or answer.misfits:
+        why = " and ".join(
+            [f"{held} held"] * bool(held) + [f"{len(answer.misfits)} without room"] * bool(answer.misfits)
+        )
+        lines.append(Text(f"An apply would be refused: {why}.", "bold red"))
     return Group(*lines)
 
 
@@ -113,7 +121,7 @@ def status(answer: operator_pb2.StatusResponse) -> RenderableType:
             status.active_model or view.model or "–",
             short(view.desired_release),
             Text(short(status.active_release), "yellow" if differs else ""),
-            standing(status),
+            "behind" if status.generation < view.desired_generation else standing(status),
             f"{rate:.1f}" if rate else "–",
         )
         if why := _why(view):

@@ -16,13 +16,23 @@ from edgewright_controller.cli.ending import client_errors
 if TYPE_CHECKING:
     from edgewright_controller.client import Fleet
 
+
+def default_config() -> Path:
+    """The file that is read when neither flag nor environment names one."""
+    return Path(platformdirs.user_config_dir("edgewright", appauthor=False)) / "client.toml"
+
+
 ControllerFlag = Annotated[
     str | None,
     typer.Option("--controller", envvar="EDGEWRIGHT_CONTROLLER", help="host:port, instead of the file's address"),
 ]
 ConfigFlag = Annotated[
     Path | None,
-    typer.Option("--config", envvar="EDGEWRIGHT_CONFIG", help="TOML file with address, certificate, key and ca"),
+    typer.Option(
+        "--config",
+        envvar="EDGEWRIGHT_CONFIG",
+        help=f"TOML file with address, certificate, key and ca; else {default_config()}",
+    ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="print JSON, for scripts")]
 
@@ -33,11 +43,6 @@ class Where:
 
     config: Path | None
     controller: str | None
-
-
-def default_config() -> Path:
-    """The file that is read when neither flag nor environment names one."""
-    return Path(platformdirs.user_config_dir("edgewright", appauthor=False)) / "config.toml"
 
 
 @contextmanager

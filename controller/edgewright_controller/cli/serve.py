@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +24,9 @@ def serve(
     listen: Annotated[str | None, typer.Option("--listen", help="host:port for devices and operators")] = None,
     enrolment: Annotated[str | None, typer.Option("--enrolment", help="host:port for devices to enrol")] = None,
     mqtt: Annotated[str | None, typer.Option("--mqtt", help="host:port of the broker that is started")] = None,
+    names: Annotated[
+        list[str] | None, typer.Option("--name", help="what devices call this host; may be repeated, the first is told")
+    ] = None,
     broker: Annotated[str | None, typer.Option("--broker", help="managed, external or off")] = None,
     log_format: Annotated[LogFormat, typer.Option("--log-format", help="of the log on standard error")] = "human",
 ) -> int:
@@ -40,6 +44,7 @@ def serve(
     default_state = Path(platformdirs.user_data_dir("edgewright", appauthor=False)) / "controller"
     try:
         settings = config.load(settings_file, flags, default_state)
+        settings = replace(settings, names=tuple(names)) if names else settings
     except config.SettingsError as error:
         raise Ending(str(error), BAD_INPUT) from error
     try:

@@ -235,7 +235,8 @@ def _ending(status: int | None) -> str:
     if status >= 0:
         return f"ended with status {status} and no result"
     try:
-        return f"killed by {signal.Signals(-status).name}"
+        name = signal.Signals(-status).name
+        return f"killed by {name}" + ("; was there too little memory?" if name == "SIGKILL" else "")
     except ValueError:
         return f"killed by signal {-status}"
 

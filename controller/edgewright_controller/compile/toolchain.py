@@ -132,7 +132,7 @@ def _ask(runtime: str, interpreter: str) -> dict[str, Any]:
     try:
         answer = json.loads(done.stdout[:MAX_ANSWER_BYTES])
     except ValueError as error:
-        last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:300]
+        last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:300] or "it said nothing"
         raise ToolchainMissing(
             f"toolchain {runtime}: {interpreter} is not a working Python ({last}); name another under [toolchains]"
         ) from error

@@ -50,7 +50,7 @@ def dotted(path: Iterable[str | int]) -> str:
 def quoted(value: object) -> str:
     """The operator's own value, safe for a terminal and of bounded length."""
     text = value if isinstance(value, str) else str(value)
-    return json.dumps(text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "…", ensure_ascii=True)
+    return json.dumps(text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "…", ensure_ascii=False)
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:
