@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 
 from edgewright_contract import names
 from edgewright_contract.enrolment_token import EnrolmentToken
+from edgewright_controller.peers import key_digest
 from edgewright_controller.pki import Authority, CsrRefused
 from edgewright_controller.pki import requested_key as key_of
 
@@ -84,10 +85,7 @@ class Enrolments:
         if row is None:
             raise EnrolmentRefused("this enrolment token is not known here; ask the operator for a new one")
         try:
-            key = key_of(csr_der)
-            key_sha256 = hashlib.sha256(
-                key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-            ).hexdigest()
+            key_sha256 = key_digest(key_of(csr_der))
             if row.used_ms is not None:
                 return row.device, _again(row, key_sha256, now)
             if _ms(now) >= row.expires_ms:

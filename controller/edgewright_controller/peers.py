@@ -8,9 +8,11 @@ from datetime import datetime
 from typing import Final, Literal
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
 
-from edgewright_contract import names
+from edgewright_contract import digest, names
 
 SCHEME: Final = "edgewright://"
 _ID: Final = names.ID_PATTERN
@@ -30,7 +32,8 @@ class PeerRefused(Exception):
 class Peer:
     """`id` without prefix ("jetson-01", "admin", "controller-1"); `role` only for operators, else empty.
 
-    `serial` is lower-case hex, as the ledger keeps it; `not_after` is in UTC.
+    `serial` is lower-case hex, as the ledger keeps it; `not_after` is in UTC; `key_sha256` is of the public key
+    (SubjectPublicKeyInfo, DER), in hex.
     """
 
     kind: Kind
@@ -38,6 +41,7 @@ class Peer:
     role: str
     serial: str
     not_after: datetime
+    key_sha256: str
 
 
 def peer(pem: bytes, fleet: str) -> Peer:
@@ -68,4 +72,11 @@ def peer(pem: bytes, fleet: str) -> Peer:
         kind, id_, cn = "operator", match["operator"], names.OPERATOR_PREFIX + match["operator"]
     if common[0] != cn:
         raise PeerRefused(f"the common name {common[0]!r} contradicts {uris[0]!r}")
-    return Peer(kind, id_, match["role"] or "", f"{certificate.serial_number:x}", certificate.not_valid_after_utc)
+    serial, ends = f"{certificate.serial_number:x}", certificate.not_valid_after_utc
+    return Peer(kind, id_, match["role"] or "", serial, ends, key_digest(certificate.public_key()))
+
+
+def key_digest(public: CertificatePublicKeyTypes) -> str:
+    """What names a public key: the sha256 of its SubjectPublicKeyInfo in DER, in hex."""
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    return digest.of_bytes(public.public_bytes(serialization.Encoding.DER, spki))

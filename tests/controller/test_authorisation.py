@@ -21,10 +21,10 @@ from tests.controller.pki_requests import new_key, request
 from tests.controller.service_rig import words
 
 NOW = datetime.now(timezone.utc)
-DEVICE = Peer("device", "jetson-01", "", "1", NOW + timedelta(days=1))
-ADMIN = Peer("operator", "admin", "admin", "2", NOW + timedelta(days=1))
-READER = Peer("operator", "night-shift", "operator", "3", NOW + timedelta(days=1))
-SERVICE = Peer("service", "controller-1", "", "4", NOW + timedelta(days=1))
+DEVICE = Peer("device", "jetson-01", "", "1", NOW + timedelta(days=1), "0" * 64)
+ADMIN = Peer("operator", "admin", "admin", "2", NOW + timedelta(days=1), "0" * 64)
+READER = Peer("operator", "night-shift", "operator", "3", NOW + timedelta(days=1), "0" * 64)
+SERVICE = Peer("service", "controller-1", "", "4", NOW + timedelta(days=1), "0" * 64)
 CALLERS: dict[Role | None, Peer | None] = {
     Role.DEVICE: DEVICE,
     Role.ADMIN: ADMIN,

@@ -233,3 +233,67 @@ enrolments = Table(
     Column("key_sha256", String(64)),
     Column("chain_pem", LargeBinary),
 )
+
+# Every client certificate that was issued and may still be shown, with what became of it.
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("holder", String(63), nullable=False),
+    Column("key_sha256", String(64), nullable=False),
+    Column("issued_ms", BigInteger, nullable=False),
+    Column("not_after_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+    Column("revoked_by", String(128), nullable=False),
+    Column("revoked_why", Text, nullable=False),
+    Index(None, "kind", "holder"),
+    Index(None, "revoked_ms"),
+)
+
+authorised_keys = Table(
+    "authorised_keys",
+    metadata,
+    Column("key_sha256", String(64), primary_key=True),
+    Column("device", String(63), nullable=False),
+    Column("by", String(128), nullable=False),
+    Column("authorised_ms", BigInteger, nullable=False),
+    Column("used_ms", BigInteger),
+)
+
+operators = Table(
+    "operators",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("by", String(128), nullable=False),
+    Column("added_ms", BigInteger, nullable=False),
+    Column("removed_ms", BigInteger),
+)
+
+operator_tokens = Table(
+    "operator_tokens",
+    metadata,
+    Column("secret_sha256", String(64), primary_key=True),
+    Column("operator", String(63), ForeignKey("operators.name"), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("used_ms", BigInteger),
+    Column("key_sha256", String(64)),
+    Column("chain_pem", LargeBinary),
+)
+
+# Only ever appended to. `hash` is over all other columns and the hash of the entry before.
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", String(128), nullable=False),
+    Column("release", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index(None, "subject"),
+)

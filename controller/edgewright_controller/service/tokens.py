@@ -9,7 +9,8 @@ from sqlalchemy import Connection
 
 from edgewright_controller import log
 from edgewright_controller.enrolment import MAX_VALID_S, Enrolments
-from edgewright_controller.ledger import Ledger, devices
+from edgewright_controller.ledger import Ledger, audit, certificates, devices
+from edgewright_controller.ledger.certificates import DEVICE, CertificateRow
 from edgewright_controller.ledger.enrolments import LedgerEnrolments
 from edgewright_controller.peers import peer
 from edgewright_controller.pki import Authority
@@ -35,7 +36,16 @@ class Tokens:
 
         def act(connection: Connection) -> tuple[str, bytes]:
             device, chain = self._enrolments(connection).redeem(secret, csr_der, now)
-            devices.enrol(connection, device, peer(chain, self._authority.fleet).serial, _ms(now))
+            issued = peer(chain, self._authority.fleet)
+            devices.enrol(connection, device, issued.serial, _ms(now))
+            if certificates.get(connection, issued.serial) is None:  # the same token may get the same again
+                row = CertificateRow(issued.serial, DEVICE, device, issued.key_sha256, _ms(now), _ms(issued.not_after))
+                certificates.put(connection, row)
+                actor = f"device {device}"
+                detail = f"certificate {issued.serial}, key {issued.key_sha256}"
+                audit.append(
+                    connection, actor=actor, action="device.enrol", subject=device, detail=detail, now_ms=_ms(now)
+                )
             return device, chain
 
         device, chain = await self._ledger.write(act)
