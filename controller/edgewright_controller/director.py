@@ -22,6 +22,7 @@ from edgewright_controller.publish import keys, metadata
 from edgewright_controller.publish.roots import Roots
 
 LIFE: Final = timedelta(days=3)
+_ROLES: Final = ("timestamp", "snapshot", "targets")
 # What an agent accepts of a director's targets.
 MAX_TARGETS_BYTES: Final = 256 << 10
 
@@ -60,9 +61,12 @@ class DirectorMetadata:
 
 def needs_new(current: DirectorMetadata | None, desired: Desired, now: datetime) -> bool:
     """Whether to sign anew: nothing was signed, something else was, or half of its life is gone."""
-    if current is None or current.inputs != desired.digest:
-        return True
-    return metadata.half_gone(current.expires, LIFE, now)
+    return current is None or current.inputs != desired.digest or ageing(current.expires, now)
+
+
+def ageing(expires: datetime, now: datetime) -> bool:
+    """Whether half of the life of a device's metadata is gone."""
+    return metadata.half_gone(expires, LIFE, now)
 
 
 class Director:
@@ -80,7 +84,7 @@ class Director:
         first = folder / "1.root.json"
         root = keys.signer(keys_folder / "director-root.pem", of=first)
         online = keys.signer(keys_folder / "director-online.pem", of=first)
-        roles = dict.fromkeys(("timestamp", "snapshot", "targets"), online)
+        roles = dict.fromkeys(_ROLES, online)
         return cls(fleet, online, Roots.open(folder, root, roles, now))
 
     @property
@@ -111,6 +115,10 @@ class Director:
         snapshot = metadata.sign(Snapshot(version, expires=expires, meta={"targets.json": targets.meta}), self._online)
         timestamp = metadata.sign(Timestamp(version, expires=expires, snapshot_meta=snapshot.meta), self._online)
         return DirectorMetadata(timestamp.data, snapshot.data, targets.data, version, expires, desired.digest)
+
+    def has_all(self, version: int, held: Mapping[str, int]) -> bool:
+        """Whether a device that holds these versions lacks nothing of its metadata of `version`."""
+        return all(held.get(role) == version for role in _ROLES) and not self._roots.above(held.get("root", 1))
 
     def files(self, current: DirectorMetadata, held: Mapping[str, int]) -> list[tuple[str, bytes]]:
         """(name, content) of what a device lacks that holds these versions, role → version, 0 or absent for none."""

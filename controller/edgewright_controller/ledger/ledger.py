@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,6 +45,8 @@ class Ledger:
         self._writing, self._reading = writing, reading
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-reader")
         self._writer = Writer(writing)
+        self._glancing = _glancing(path)
+        self._glances = threading.Lock()
 
     @classmethod
     def open(cls, path: Path) -> Ledger:
@@ -91,10 +94,25 @@ class Ledger:
         except SQLAlchemyError as error:
             raise translated(error) from error
 
+    def glance(self, statement: str, parameters: tuple[object, ...]) -> tuple[Any, ...] | None:
+        """The first row of a small SELECT, read at once on the caller's own thread; None when there is none.
+
+        For what is asked many times a second and answered from an index: a thread and a query builder cost thirty
+        times what the reading does. It never waits for a writer. Raises LedgerError.
+        """
+        try:
+            with self._glances:
+                row: tuple[Any, ...] | None = self._glancing.execute(statement, parameters).fetchone()
+        except sqlite3.Error as error:
+            raise LedgerError(f"the ledger could not do it: {error}") from error
+        return row
+
     def close(self, deadline_s: float = 30.0) -> None:
         """Store what waits, then close. A second call does nothing more. Raises LedgerError after `deadline_s`."""
         self._writer.close(deadline_s)
         self._readers.shutdown()
+        with self._glances:
+            self._glancing.close()
         self._reading.dispose()
         self._writing.dispose()
 
@@ -104,16 +122,26 @@ def _engine(path: Path, begin: str, *, pool_class: type[Any], query_only: bool =
     engine = create_engine(f"sqlite:///{path}", poolclass=pool_class, connect_args={"timeout": BUSY_S}, **sized)
 
     @event.listens_for(engine, "connect")
-    def _configure(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # sqlite3 must not begin transactions of its own
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-        if query_only:
-            connection.execute("PRAGMA query_only=ON")
+    def _connected(connection: sqlite3.Connection, _record: object) -> None:
+        _configure(connection, query_only=query_only)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _glancing(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
+    _configure(connection, query_only=True)
+    return connection
+
+
+def _configure(connection: sqlite3.Connection, *, query_only: bool) -> None:
+    connection.isolation_level = None  # sqlite3 must not begin transactions of its own
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    if query_only:
+        connection.execute("PRAGMA query_only=ON")

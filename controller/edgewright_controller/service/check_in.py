@@ -19,11 +19,13 @@ from edgewright_controller.ledger import NotInLedger, devices
 from edgewright_controller.service import standing
 from edgewright_controller.service.presence import Presence
 from edgewright_controller.service.unbroken import Unbroken
+from edgewright_controller.service.unchanged import Unchanged, held
 
 if TYPE_CHECKING:
     from edgewright_controller.ledger import Ledger
     from edgewright_controller.publish.image import ImageRepository
     from edgewright_controller.service.standing import Standing
+    from edgewright_controller.service.unchanged import Glance
 
 MAX_REASON_BYTES: Final = 2_000
 MAX_DETAIL_BYTES: Final = 64 << 10
@@ -66,34 +68,32 @@ class CheckIns:
         self._ledger, self._image, self._director = ledger, image, director
         self._presence, self._watcher, self._clock = presence, watcher, clock
         self._unbroken = Unbroken()
+        self.unchanged = Unchanged(ledger, image, director)
         # Two check-ins of one device at once must not sign two things under one version.
-        self._signing: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._answering: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def answer(self, device: str, request: agent_pb2.CheckInRequest) -> agent_pb2.CheckInResponse:
         """The answer to one check-in. Raises CheckInRefused, UnknownDevice."""
         _check(request)
         now = self._clock()
-        known = await self._standing(device, request.spool_epoch)
-        self._presence.seen(device)
-        if standing.has_news(known, request):
-            await self._record(device, request, now)
+        if (same := self.unchanged.glance(device, request, now)) is not None:
+            self._presence.seen(device)
+            return _answer(same, request, now)
+        async with self._answering.setdefault(device, asyncio.Lock()):
             known = await self._standing(device, request.spool_epoch)
-        metadata = await self._signed(device, known, now)
-        image = {one.role: one.version for one in request.held if one.repository == agent_pb2.REPOSITORY_IMAGE}
-        director = {one.role: one.version for one in request.held if one.repository == agent_pb2.REPOSITORY_DIRECTOR}
-        busy = known.generation != request.status.generation or request.status.step > agent_pb2.STEP_IDLE
-        return agent_pb2.CheckInResponse(
-            metadata=[
-                *_files(agent_pb2.REPOSITORY_IMAGE, self._image.files(image)),
-                *_files(agent_pb2.REPOSITORY_DIRECTOR, self._director.files(metadata, director)),
-            ],
-            requests=known.requests,
-            stored_sequence=known.stored_sequence,
-            next_check_in_s=BUSY_S if busy else IDLE_S,
-            server_unix_ms=_ms(now),
-            inventory_wanted=not request.HasField("inventory") and request.inventory_digest != known.inventory_digest,
-            generation=known.generation,
-        )
+            self._presence.seen(device)
+            if standing.has_news(known, request):
+                await self._record(device, request, now)
+                known = await self._standing(device, request.spool_epoch)
+            metadata = await self._signed(device, known, now)
+        self.unchanged.agree(device, known.generation, metadata.version)
+        image = held(request, agent_pb2.REPOSITORY_IMAGE)
+        director = held(request, agent_pb2.REPOSITORY_DIRECTOR)
+        answer = _answer(known, request, now)
+        answer.metadata.extend(_files(agent_pb2.REPOSITORY_IMAGE, self._image.files(image)))
+        answer.metadata.extend(_files(agent_pb2.REPOSITORY_DIRECTOR, self._director.files(metadata, director)))
+        answer.requests.extend(known.requests)
+        return answer
 
     async def status(self, device: str, status: agent_pb2.DeviceStatus) -> None:
         """A status that came another way, over MQTT. Old news changes nothing.
@@ -126,14 +126,22 @@ class CheckIns:
     async def _signed(self, device: str, known: Standing, now: datetime) -> DirectorMetadata:
         if known.metadata is not None and not needs_new(known.metadata, known.desired, now):
             return known.metadata
-        async with self._signing.setdefault(device, asyncio.Lock()):
-            fresh = await self._standing(device, b"")
-            if fresh.metadata is not None and not needs_new(fresh.metadata, fresh.desired, now):
-                return fresh.metadata
-            version = fresh.metadata.version + 1 if fresh.metadata else 1
-            made = await asyncio.to_thread(self._director.sign, device, fresh.desired, version, now)
-            await self._ledger.write(lambda c: devices.put_metadata(c, device, made))
-            return made
+        version = known.metadata.version + 1 if known.metadata else 1
+        made = await asyncio.to_thread(self._director.sign, device, known.desired, version, now)
+        await self._ledger.write(lambda c: devices.put_metadata(c, device, made))
+        return made
+
+
+def _answer(known: Standing | Glance, request: agent_pb2.CheckInRequest, now: datetime) -> agent_pb2.CheckInResponse:
+    """What is said to every device, whether or not something happened to it."""
+    busy = known.generation != request.status.generation or request.status.step > agent_pb2.STEP_IDLE
+    return agent_pb2.CheckInResponse(
+        stored_sequence=known.stored_sequence,
+        next_check_in_s=BUSY_S if busy else IDLE_S,
+        server_unix_ms=_ms(now),
+        inventory_wanted=not request.HasField("inventory") and request.inventory_digest != known.inventory_digest,
+        generation=known.generation,
+    )
 
 
 def _ms(time_: datetime) -> int:
