@@ -10,9 +10,11 @@ signature each). The connection stands before the counting begins.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import queue
 import re
 import subprocess
 import sys
@@ -34,6 +36,8 @@ from edgewright_agent.identity import Identity
 from edgewright_agent.link import Credentials, Link, Refused
 from edgewright_agent.trust import Repository
 from edgewright_agent.trust_store import TrustStore
+from edgewright_contract import names
+from edgewright_contract.mqtt_link import Incoming, LinkSettings, MqttLink, Outgoing
 from edgewright_contract.release import Release
 from edgewright_contract.targets import ImageTarget
 from edgewright_contract.v1 import agent_pb2, operator_pb2
@@ -75,11 +79,22 @@ def figure(name: str, value: float, unit: str, of: str = "") -> None:
 
 
 class Controller:
-    """`edgewright serve` as a process of its own, without a broker."""
+    """`edgewright serve` as a process of its own."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, broker: str = "off") -> None:
         command = [sys.executable, "-m", "edgewright_controller.cli", "serve", "--state", str(state)]
-        command += ["--fleet", "bench", "--broker", "off", "--listen", "127.0.0.1:0", "--enrolment", "127.0.0.1:0"]
+        command += [
+            "--fleet",
+            "bench",
+            "--broker",
+            broker,
+            "--mqtt",
+            "127.0.0.1:0",
+            "--listen",
+            "127.0.0.1:0",
+            "--enrolment",
+            "127.0.0.1:0",
+        ]
         self._log = (state.parent / "controller.log").open("wb")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
         assert self.process.stdout is not None
@@ -314,6 +329,72 @@ def _answer(
     return {(repository, name): content for repository, files in lacking.items() for name, content in files}
 
 
+def revocation() -> None:
+    """From the operator's command until a thief is out: at the next call, and on an MQTT session that stands."""
+    with room() as folder:
+        controller = Controller(folder / "controller", broker="managed")
+        try:
+            device = Device.enrolled(controller, folder / "bench-0", "bench-0")
+            device.follow()
+            session = _Session(device.who)
+            session.link.start()
+            session.up.get(timeout=60)
+            began = time.monotonic()
+            controller.fleet.revoke(operator_pb2.RevokeRequest.KIND_DEVICE, "bench-0")
+            try:
+                device.link.check_in(device.request())
+                raise SystemExit("a revoked device was answered")
+            except Refused:
+                figure("trust.revocation_grpc_s", time.monotonic() - began, "s", "the next call is refused")
+            session.down.get(timeout=120)
+            figure("trust.revocation_mqtt_s", time.monotonic() - began, "s", "the session that stood has ended")
+            with contextlib.suppress(queue.Empty):
+                session.up.get(timeout=10)
+                raise SystemExit("a revoked device opened another MQTT session")
+            session.link.stop()
+            device.close()
+        finally:
+            controller.end()
+
+
+class _Session:
+    """A device's MQTT session, which notes when it begins and ends."""
+
+    def __init__(self, who: Identity) -> None:
+        self.up: queue.Queue[int] = queue.Queue()
+        self.down: queue.Queue[int] = queue.Queue()
+        settings = LinkSettings(
+            address=who.mqtt_address,
+            client_id=who.device,
+            certificate=who.certificate_path,
+            key=who.key_path,
+            ca=who.ca_path,
+            subscribe=(names.hint_topic(who.device),),
+            session_expiry_s=60,
+            receive_maximum=10,
+            max_packet_bytes=1 << 16,
+        )
+        self.link = MqttLink(settings, self)
+
+    def will(self) -> Outgoing | None:
+        """None."""
+        return None
+
+    def connected(self, connection: int) -> None:
+        """It begins."""
+        self.up.put(connection)
+
+    def disconnected(self, connection: int) -> None:
+        """It ends."""
+        self.down.put(connection)
+
+    def published(self, connection: int, token: int) -> None:
+        """Nothing is published."""
+
+    def received(self, message: Incoming) -> None:
+        """Nothing is heard."""
+
+
 def attacks() -> None:
     """Every test that bears the marker `attack`: how many attacks were tried, and how many were not refused."""
     with room() as folder:
@@ -335,6 +416,7 @@ FIGURES: Final[dict[str, Callable[[], None]]] = {
     "checkin": check_ins,
     "sign": signatures,
     "refresh": refreshes,
+    "revocation": revocation,
     "attacks": attacks,
 }
 

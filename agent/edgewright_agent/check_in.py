@@ -137,6 +137,8 @@ class CheckIns:
             self._tell_link(False, str(error))
             return self._backoff.pause()
         except Refused as error:
+            if self._connected is False:  # told of a dead line before; this is another matter
+                self._complain(str(error))
             self._tell_link(False, str(error))
             return max(_REFUSED_PAUSE_S, self._backoff.pause())
         except (StateDamaged, OSError) as error:

@@ -66,11 +66,13 @@ class Mosquitto:
 
 @dataclass(frozen=True)
 class BrokerFiles:
-    """PEM files of the listener: the CA that clients' certificates end in, its own chain, its own key."""
+    """PEM files: the CA that peers' certificates end in, the own chain, the own key; of the listener also the list of
+    certificates that are revoked, which must always be there and in its time: without one nobody gets in."""
 
     ca: Path
     chain: Path
     key: Path
+    crl: Path | None = None
 
 
 def find_mosquitto(extra: Path | None = None) -> Mosquitto:
@@ -104,13 +106,17 @@ def _with_libraries(program: Path) -> Mosquitto:
 
 
 def configuration(folder: Path, host: str, port: int, files: BrokerFiles, user: str) -> str:
-    """The text of mosquitto.conf. `user` is who runs it: as root it would else change to a user that may not exist."""
+    """The text of mosquitto.conf. `files.crl` is for the clients' own certificates.
+
+    `user` is who runs it: as root it would else change to a user that may not exist.
+    """
+    crl = f"crlfile {files.crl.resolve()}\n" if files.crl else ""
     return f"""# Written by Edgewright at each start; changes are lost.
 listener {port} {host}
 cafile {files.ca.resolve()}
 certfile {files.chain.resolve()}
 keyfile {files.key.resolve()}
-require_certificate true
+{crl}require_certificate true
 use_identity_as_username true
 use_username_as_clientid true
 allow_anonymous false
@@ -162,6 +168,7 @@ class Broker:
         self._listening: asyncio.Task[None] | None = None
         self._said = b""
         self._running = asyncio.Event()
+        self._restarting = False
 
     @property
     def address(self) -> str:
@@ -205,6 +212,23 @@ class Broker:
         if pid is not None and sys.platform != "win32":  # there it takes the new one at its next start
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGHUP)
+
+    async def restart(self) -> None:
+        """End every connection, by ending it and starting it again on its port; what it has queued, it keeps.
+
+        Reading a new list of revoked certificates closes no connection that stands. Nothing while it does not run.
+        """
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        self._restarting = True
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        ended = asyncio.ensure_future(process.wait())
+        await asyncio.wait({ended}, timeout=STOP_DEADLINE_S)
+        if process.returncode is None:
+            process.kill()  # its main loop had not begun, so it forgot the signal
+        await ended
 
     async def stop(self) -> None:
         """End it, so that it saves its queues; kill it when it takes longer than STOP_DEADLINE_S."""
@@ -271,13 +295,21 @@ class Broker:
             assert self._process is not None
             began = time.monotonic()
             status = await self._process.wait()
+            wanted, self._restarting = self._restarting, False
+            if wanted:
+                failures = 0
+                await self._start_again()
+                continue
             failures = 0 if time.monotonic() - began > STEADY_S else failures + 1
             _log.warning("mosquitto ended and is started again", status=status, said=await self._last_words())
             await asyncio.sleep(pause_s(failures - 1 if failures else 0))
-            try:
-                await self._spawn()
-            except BrokerFailed as error:
-                _log.error("mosquitto does not start", why=str(error))
+            await self._start_again()
+
+    async def _start_again(self) -> None:
+        try:
+            await self._spawn()
+        except BrokerFailed as error:
+            _log.error("mosquitto does not start", why=str(error))
 
     async def _listen(self, stream: asyncio.StreamReader) -> None:
         """Keep the last of what it says; strangers can make it say much, so none of it goes to the disk."""

@@ -185,6 +185,14 @@ class Fleet:
         response: operator_pb2.CreateEnrolmentResponse = self._once(self._stub.CreateEnrolment, request)
         return response
 
+    def revoke(
+        self, kind: operator_pb2.RevokeRequest.Kind, holder: str, reason: str = ""
+    ) -> operator_pb2.RevokeResponse:
+        """End all certificates of a device or an operator."""
+        request = operator_pb2.RevokeRequest(kind=kind, holder=holder, reason=reason)
+        response: operator_pb2.RevokeResponse = self._once(self._stub.Revoke, request)
+        return response
+
     def _once(self, method: Any, request: Any, timeout_s: float | None = CALL_S) -> Any:
         self._reach()
         try:

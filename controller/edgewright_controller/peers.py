@@ -32,7 +32,7 @@ class PeerRefused(Exception):
 class Peer:
     """`id` without prefix ("jetson-01", "admin", "controller-1"); `role` only for operators, else empty.
 
-    `serial` is lower-case hex, as the ledger keeps it; `not_after` is in UTC; `key_sha256` is of the public key
+    `serial` is lower-case hex, as the ledger keeps it; the two times are in UTC; `key_sha256` is of the public key
     (SubjectPublicKeyInfo, DER), in hex.
     """
 
@@ -42,6 +42,7 @@ class Peer:
     serial: str
     not_after: datetime
     key_sha256: str
+    not_before: datetime
 
 
 def peer(pem: bytes, fleet: str) -> Peer:
@@ -72,8 +73,9 @@ def peer(pem: bytes, fleet: str) -> Peer:
         kind, id_, cn = "operator", match["operator"], names.OPERATOR_PREFIX + match["operator"]
     if common[0] != cn:
         raise PeerRefused(f"the common name {common[0]!r} contradicts {uris[0]!r}")
-    serial, ends = f"{certificate.serial_number:x}", certificate.not_valid_after_utc
-    return Peer(kind, id_, match["role"] or "", serial, ends, key_digest(certificate.public_key()))
+    serial, key = f"{certificate.serial_number:x}", key_digest(certificate.public_key())
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return Peer(kind, id_, match["role"] or "", serial, ends, key, begins)
 
 
 def key_digest(public: CertificatePublicKeyTypes) -> str:

@@ -13,7 +13,7 @@ serverAuth only, so a device cannot pose as the controller. `pki_files` says how
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgewright_contract import durable, names
@@ -112,6 +113,17 @@ class Authority:
     def fleet(self) -> str:
         """The fleet that every certificate names."""
         return self._fleet
+
+    @property
+    def crl_path(self) -> Path:
+        """The file that `write_crl` writes: for the broker, ours or another."""
+        return self._folder / "crl.pem"
+
+    def write_crl(self, revoked: Mapping[int, datetime], now: datetime) -> Path:
+        """Write the list of revoked serial numbers, in PEM. Raises OSError."""
+        made = pki_forms.revocation_list(revoked, self._issuer, now)
+        durable.write(self.crl_path, made.public_bytes(serialization.Encoding.PEM))
+        return self.crl_path
 
     def server_certificate(self, hosts: Sequence[str], now: datetime | None = None) -> KeyPair:
         """The controller's own certificate for these host names and addresses.

@@ -7,6 +7,7 @@ key was never left by a crash: the key was lost, and that is said instead of qui
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgewright_contract import durable
+from edgewright_controller.pki_forms import CRL_LIFE
 
 
 class AuthorityError(Exception):
@@ -64,3 +66,13 @@ def certificate(path: Path, own: ec.EllipticCurvePrivateKey, issue: Callable[[],
     if held.public_key() != own.public_key():
         raise AuthorityError(f"{path} is not the certificate of the key beside it; restore both from one backup")
     return held
+
+
+def crl_ages(path: Path, now: datetime) -> bool:
+    """Whether the list of revoked certificates at `path` is a day old, or cannot be read: then it is written anew."""
+    try:
+        held = x509.load_pem_x509_crl(path.read_bytes())
+    except (OSError, ValueError):
+        return True
+    ends = held.next_update_utc
+    return ends is None or ends - now < CRL_LIFE - timedelta(days=1)

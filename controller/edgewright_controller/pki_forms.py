@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,6 +15,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 ROOT_LIFE: Final = timedelta(days=3650)
 INTERMEDIATE_LIFE: Final = timedelta(days=1825)
+# A broker that holds a list which has ended lets nobody in at all, so a list outlives several days without a new one.
+CRL_LIFE: Final = timedelta(days=7)
 # A peer's clock may be a little behind the controller's when it sees a new certificate.
 SKEW: Final = timedelta(minutes=5)
 
@@ -72,6 +75,25 @@ def leaf(form: Leaf, public: ec.EllipticCurvePublicKey, issuer: Issuer, now: dat
         .add_extension(x509.SubjectAlternativeName(form.alternatives), critical=False)
         .sign(issuer.key, hashes.SHA256())
     )
+
+
+def revocation_list(revoked: Mapping[int, datetime], issuer: Issuer, now: datetime) -> x509.CertificateRevocationList:
+    """The list of revoked serial numbers with when each was revoked, good for CRL_LIFE."""
+    above = issuer.certificate
+    if above is None:
+        raise ValueError("a revocation list is issued by an authority that has a certificate")
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(above.subject)
+        .last_update(now - SKEW)
+        .next_update(now + CRL_LIFE)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()), critical=False)
+        .add_extension(x509.CRLNumber(int(now.timestamp() * 1000)), critical=False)
+    )
+    for serial, when in sorted(revoked.items()):
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(when).build()
+        builder = builder.add_revoked_certificate(entry)
+    return builder.sign(issuer.key, hashes.SHA256())
 
 
 def says(chain: bytes, form: Leaf, public: ec.EllipticCurvePublicKey, issuer: x509.Certificate, now: datetime) -> bool:

@@ -42,8 +42,10 @@ from edgewright_controller.service.overview import Overview
 from edgewright_controller.service.presence import Presence
 from edgewright_controller.service.renewals import renewals
 from edgewright_controller.service.reporting import LedgerReports
+from edgewright_controller.service.revocations import Revocations
 from edgewright_controller.service.rollouts_runner import HintRelay, RolloutsRunner
 from edgewright_controller.service.servers import Server, ServerCertificate, open_server
+from edgewright_controller.service.shutting_out import ShuttingOut, write_list
 from edgewright_controller.service.tokens import Tokens
 from edgewright_controller.service.upkeep import Upkeep
 from edgewright_controller.state_lock import StateInUse, StateLock
@@ -127,12 +129,16 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     store = ArtifactStore(state / "store")
     builder = Builder(store, state, settings.interpreters)
 
+    revocations = await Revocations.open(ledger, _clock)
+    write_list(authority, revocations.current, now)  # before the broker starts, which lets nobody in by an old one
     presence = Presence()
     relay = HintRelay()
     runner = RolloutsRunner(ledger, relay.hint, clock=_clock)
     check_ins = CheckIns(ledger, image, director, presence, runner, clock=_clock)
-    managed, broker = await _broker(settings, stack, BrokerFiles(authority.ca_path, pair.chain, pair.key))
-    ingest = _ingest(broker, authority, LedgerReports(ledger, check_ins), presence, now)
+    files = BrokerFiles(authority.ca_path, pair.chain, pair.key, authority.crl_path)
+    managed, broker = await _broker(settings, stack, files)
+    _shut_out(ShuttingOut(authority, revocations, managed, _clock), stack)
+    ingest = _ingest(broker, authority, LedgerReports(ledger, check_ins, revocations.shut_devices), presence, now)
     if ingest is not None:
         ingest.start()
         stack.push_async_callback(ingest.stop)
@@ -151,12 +157,18 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     )
     stack.push_async_callback(jobs.close)
 
-    gate, certificate = Gate(fleet, _clock), ServerCertificate(pair, authority.ca_pem)
+    gate, certificate = Gate(fleet, revocations, _clock), ServerCertificate(pair, authority.ca_pem)
     work, grpc = open_server(settings.grpc, "listen.grpc", certificate, gate, clients=True)
     enrol, enrolment = open_server(settings.enrolment, "listen.enrolment", certificate, gate, clients=False)
-    tokens = Tokens(ledger, authority, str(_reached_at(settings, enrolment)), _clock)
+    tokens = Tokens(ledger, authority, str(_reached_at(settings, enrolment)), revocations.refresh, _clock)
     overview = Overview(
-        fleet, ledger, presence, runner, broker_connected=lambda: ingest is not None and ingest.connected, clock=_clock
+        fleet,
+        ledger,
+        presence,
+        runner,
+        revocations=revocations,
+        broker_connected=lambda: ingest is not None and ingest.connected,
+        clock=_clock,
     )
     welcome = Welcome(
         fleet=fleet,
@@ -167,7 +179,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         mqtt_address=broker,
     )
     _add(work, AgentService(gate, check_ins, Blocks(store)), agent_pb2_grpc.add_AgentServicer_to_server)
-    operators = OperatorService(gate, jobs, runner, overview, tokens, ingest=ingest)
+    operators = OperatorService(gate, jobs, runner, overview, tokens, revocations=revocations, ingest=ingest)
     _add(work, operators, operator_pb2_grpc.add_OperatorServicer_to_server)
     _add(enrol, EnrolmentService(tokens.redeem, welcome), enrolment_pb2_grpc.add_EnrolmentServicer_to_server)
     upkeep = Upkeep(
@@ -180,6 +192,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
             certificate=certificate,
             hosts=hosts,
             broker=managed,
+            revocations=revocations,
             operator=state / "operator",
         ),
         keep_reports=timedelta(seconds=settings.reports_kept_s),
@@ -192,6 +205,11 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     stack.push_async_callback(upkeep.close)
     client_toml = operator_files.write(state / "operator", authority, _reached_at(settings, grpc), now)
     return Running(fleet, grpc, enrolment, broker, client_toml)
+
+
+def _shut_out(shutting_out: ShuttingOut, stack: AsyncExitStack) -> None:
+    shutting_out.start()
+    stack.push_async_callback(shutting_out.close)
 
 
 async def _fleet(ledger: Ledger, settings: Settings, now: datetime) -> str:

@@ -27,6 +27,7 @@ from edgewright_contract.v1 import (
 from edgewright_controller import run
 from edgewright_controller.client import Access, read_access
 from edgewright_controller.config import Address, BrokerMode, Settings
+from edgewright_controller.peers import Peer
 from tests.controller.pki_requests import new_key, request
 
 FLEET = "plant-7"
@@ -116,6 +117,17 @@ class Controller:
         """A device that has enrolled with a token of the operator's."""
         made = await self.operator.CreateEnrolment(operator_pb2.CreateEnrolmentRequest(device=device), timeout=10)
         return await Device.enrol(made.token)
+
+
+class NobodyDenied:
+    """For a gate alone: nothing was ever revoked."""
+
+    def reason(self, peer: Peer) -> str:
+        return ""
+
+    async def until_denied(self, peer: Peer) -> str:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
 
 
 def result(events: list[operator_pb2.ApplyEvent]) -> operator_pb2.ApplyResult:

@@ -18,13 +18,13 @@ from edgewright_controller.peers import Peer
 from edgewright_controller.pki import Authority
 from edgewright_controller.service.authorisation import METHODS, Denied, Gate, Role, check, role_of
 from tests.controller.pki_requests import new_key, request
-from tests.controller.service_rig import words
+from tests.controller.service_rig import NobodyDenied, words
 
 NOW = datetime.now(timezone.utc)
-DEVICE = Peer("device", "jetson-01", "", "1", NOW + timedelta(days=1), "0" * 64)
-ADMIN = Peer("operator", "admin", "admin", "2", NOW + timedelta(days=1), "0" * 64)
-READER = Peer("operator", "night-shift", "operator", "3", NOW + timedelta(days=1), "0" * 64)
-SERVICE = Peer("service", "controller-1", "", "4", NOW + timedelta(days=1), "0" * 64)
+DEVICE = Peer("device", "jetson-01", "", "1", NOW + timedelta(days=1), "0" * 64, NOW)
+ADMIN = Peer("operator", "admin", "admin", "2", NOW + timedelta(days=1), "0" * 64, NOW)
+READER = Peer("operator", "night-shift", "operator", "3", NOW + timedelta(days=1), "0" * 64, NOW)
+SERVICE = Peer("service", "controller-1", "", "4", NOW + timedelta(days=1), "0" * 64, NOW)
 CALLERS: dict[Role | None, Peer | None] = {
     Role.DEVICE: DEVICE,
     Role.ADMIN: ADMIN,
@@ -115,7 +115,7 @@ class Rig:
 
     def __init__(self, folder: Path) -> None:
         self.authority = Authority.open(folder / "pki", "plant-7", NOW)
-        self.server = grpc.aio.server(interceptors=(Gate("plant-7"),))
+        self.server = grpc.aio.server(interceptors=(Gate("plant-7", NobodyDenied()),))
         self.server.add_generic_rpc_handlers((AllKinds(),))
         pair = self.authority.server_certificate(["127.0.0.1"])
         credentials = grpc.ssl_server_credentials(

@@ -41,6 +41,7 @@ async def test_devices_talk_to_the_controller_and_hear_their_own_hints(room: Bro
     await until(lambda: device.heard.qsize() == 1, "the hint")
 
 
+@pytest.mark.attack("publish on another device's topic, and reading it")
 async def test_a_device_can_neither_write_nor_read_what_is_another_devices(room: BrokerRoom) -> None:
     controller = room.client(room.service(), names.CONTROLLER_CN, ALL_UP)
     curious = ("#", names.hint_topic("mac-01"), names.up_topic("mac-01", "telemetry"), f"{names.TOPIC_ROOT}/+/up/#")
@@ -60,6 +61,7 @@ async def test_a_device_can_neither_write_nor_read_what_is_another_devices(room:
     assert thief.heard.empty(), "a denied subscription is granted in words, and delivers nothing"
 
 
+@pytest.mark.attack("client-id theft on the broker")
 async def test_a_device_cannot_take_anothers_connection_by_its_client_id(room: BrokerRoom) -> None:
     victim = room.client(room.device("mac-01"), "mac-01")
     await room.connected(victim)
@@ -72,6 +74,7 @@ async def test_a_device_cannot_take_anothers_connection_by_its_client_id(room: B
     assert victim.losses == []
 
 
+@pytest.mark.attack("a will on another device's topic")
 async def test_a_will_reaches_the_controller_and_one_on_anothers_topic_does_not(room: BrokerRoom) -> None:
     controller = room.client(room.service(), names.CONTROLLER_CN, ALL_UP)
     await room.connected(controller)
@@ -94,6 +97,7 @@ def refused(context: ssl.SSLContext, host: str, port: int) -> bool:
             return True
 
 
+@pytest.mark.attack("a certificate of another fleet on the broker")
 async def test_nobody_connects_without_a_certificate_of_this_fleet(room: BrokerRoom, tmp_path: Path) -> None:
     assert (await room.connected(room.client(room.device("jetson-01"), "jetson-01"))).link.up
     host, _, port = room.broker.address.rpartition(":")

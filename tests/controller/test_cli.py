@@ -65,7 +65,17 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    "verb", ["status", "devices", "tail", "rollback", "rollout list", "rollout resume rollout-1", "rollout abort r"]
+    "verb",
+    [
+        "status",
+        "devices",
+        "tail",
+        "revoke device d1",
+        "rollback",
+        "rollout list",
+        "rollout resume rollout-1",
+        "rollout abort r",
+    ],
 )
 def test_without_a_controller_each_verb_says_how_to_start_one(
     verb: str, config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,7 @@ from edgewright_controller.pki import Authority
 from edgewright_controller.service import servers
 from edgewright_controller.service.authorisation import Gate
 from edgewright_controller.service.servers import ServerCertificate, open_server
+from tests.controller.service_rig import NobodyDenied
 
 PING_EVERY_MS = 1_000  # gRPC does not ping more often
 QUIET_S = 5.5  # gRPC sends a client away at its third ping too many
@@ -41,7 +42,7 @@ async def tail(folder: Path, pings_allowed_every_ms: int) -> list[int]:
         Address("127.0.0.1", 0),
         "listen.grpc",
         certificate,
-        Gate("plant-7"),
+        Gate("plant-7", NobodyDenied()),
         clients=True,
         pings_allowed_every_ms=pings_allowed_every_ms,
     )

@@ -246,7 +246,7 @@ class StatusRequest(_message.Message):
     def __init__(self, devices: _Optional[_Iterable[str]] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class DeviceView(_message.Message):
-    __slots__ = ("device", "enrolled", "online", "seen_s_ago", "desired_generation", "desired_release", "model", "profile", "status", "inventory", "telemetry", "rollout_state")
+    __slots__ = ("device", "enrolled", "online", "seen_s_ago", "desired_generation", "desired_release", "model", "profile", "status", "inventory", "telemetry", "rollout_state", "revoked")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     ENROLLED_FIELD_NUMBER: _ClassVar[int]
     ONLINE_FIELD_NUMBER: _ClassVar[int]
@@ -259,6 +259,7 @@ class DeviceView(_message.Message):
     INVENTORY_FIELD_NUMBER: _ClassVar[int]
     TELEMETRY_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_STATE_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_FIELD_NUMBER: _ClassVar[int]
     device: str
     enrolled: bool
     online: bool
@@ -271,7 +272,8 @@ class DeviceView(_message.Message):
     inventory: _agent_pb2.Inventory
     telemetry: _telemetry_pb2.Telemetry
     rollout_state: str
-    def __init__(self, device: _Optional[str] = ..., enrolled: _Optional[bool] = ..., online: _Optional[bool] = ..., seen_s_ago: _Optional[float] = ..., desired_generation: _Optional[int] = ..., desired_release: _Optional[str] = ..., model: _Optional[str] = ..., profile: _Optional[str] = ..., status: _Optional[_Union[_agent_pb2.DeviceStatus, _Mapping]] = ..., inventory: _Optional[_Union[_agent_pb2.Inventory, _Mapping]] = ..., telemetry: _Optional[_Union[_telemetry_pb2.Telemetry, _Mapping]] = ..., rollout_state: _Optional[str] = ...) -> None: ...
+    revoked: bool
+    def __init__(self, device: _Optional[str] = ..., enrolled: _Optional[bool] = ..., online: _Optional[bool] = ..., seen_s_ago: _Optional[float] = ..., desired_generation: _Optional[int] = ..., desired_release: _Optional[str] = ..., model: _Optional[str] = ..., profile: _Optional[str] = ..., status: _Optional[_Union[_agent_pb2.DeviceStatus, _Mapping]] = ..., inventory: _Optional[_Union[_agent_pb2.Inventory, _Mapping]] = ..., telemetry: _Optional[_Union[_telemetry_pb2.Telemetry, _Mapping]] = ..., rollout_state: _Optional[str] = ..., revoked: _Optional[bool] = ...) -> None: ...
 
 class RolloutView(_message.Message):
     __slots__ = ("rollout", "state", "reason", "wave", "waves", "devices_by_state", "what", "by", "created_unix_ms")
@@ -347,3 +349,27 @@ class CreateEnrolmentResponse(_message.Message):
     token: str
     expires_unix_ms: int
     def __init__(self, token: _Optional[str] = ..., expires_unix_ms: _Optional[int] = ...) -> None: ...
+
+class RevokeRequest(_message.Message):
+    __slots__ = ("kind", "holder", "reason")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[RevokeRequest.Kind]
+        KIND_DEVICE: _ClassVar[RevokeRequest.Kind]
+        KIND_OPERATOR: _ClassVar[RevokeRequest.Kind]
+    KIND_UNSPECIFIED: RevokeRequest.Kind
+    KIND_DEVICE: RevokeRequest.Kind
+    KIND_OPERATOR: RevokeRequest.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    kind: RevokeRequest.Kind
+    holder: str
+    reason: str
+    def __init__(self, kind: _Optional[_Union[RevokeRequest.Kind, str]] = ..., holder: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RevokeResponse(_message.Message):
+    __slots__ = ("certificates",)
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    certificates: int
+    def __init__(self, certificates: _Optional[int] = ...) -> None: ...

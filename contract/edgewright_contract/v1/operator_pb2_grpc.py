@@ -74,6 +74,11 @@ class OperatorStub:
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateEnrolmentRequest.SerializeToString,
                 response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateEnrolmentResponse.FromString,
                 _registered_method=True)
+        self.Revoke = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/Revoke',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.RevokeRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.RevokeResponse.FromString,
+                _registered_method=True)
 
 
 class OperatorServicer:
@@ -129,6 +134,13 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Revoke(self, request, context):
+        """All certificates of one holder, from the next call on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -171,6 +183,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.CreateEnrolment,
                     request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateEnrolmentRequest.FromString,
                     response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateEnrolmentResponse.SerializeToString,
+            ),
+            'Revoke': grpc.unary_unary_rpc_method_handler(
+                    servicer.Revoke,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.RevokeRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.RevokeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -389,6 +406,33 @@ class Operator:
             '/edgewright_contract.v1.Operator/CreateEnrolment',
             edgewright__contract_dot_v1_dot_operator__pb2.CreateEnrolmentRequest.SerializeToString,
             edgewright__contract_dot_v1_dot_operator__pb2.CreateEnrolmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Revoke(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/Revoke',
+            edgewright__contract_dot_v1_dot_operator__pb2.RevokeRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.RevokeResponse.FromString,
             options,
             channel_credentials,
             insecure,

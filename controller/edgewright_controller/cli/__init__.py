@@ -14,7 +14,20 @@ import typer
 from typer.exceptions import TyperException
 
 from edgewright_contract import __version__
-from edgewright_controller.cli import apply, demo, devices, enroll, plan, rollback, rollout, schema, serve, status, tail
+from edgewright_controller.cli import (
+    apply,
+    demo,
+    devices,
+    enroll,
+    plan,
+    revoke,
+    rollback,
+    rollout,
+    schema,
+    serve,
+    status,
+    tail,
+)
 from edgewright_controller.cli.ending import FAILED, INTERRUPTED, Ending
 
 # gRPC reads this once, when it is imported. Its own lines on standard error are for those who work on gRPC; what an
@@ -55,6 +68,7 @@ app.command("schema")(schema.schema)
 app.command("demo")(demo.demo)
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(enroll.app, name="enroll")
+app.add_typer(revoke.app, name="revoke")
 
 
 def main() -> None:

@@ -112,7 +112,13 @@ def status(answer: operator_pb2.StatusResponse) -> RenderableType:
     reasons: list[RenderableType] = []
     for view in answer.devices:
         status = view.status
-        link = Text("online", "green") if view.online else Text(ago(view.seen_s_ago), "red")
+        link = (
+            Text("revoked", "red")
+            if view.revoked
+            else Text("online", "green")
+            if view.online
+            else Text(ago(view.seen_s_ago), "red")
+        )
         differs = view.desired_release != status.active_release
         rate = view.telemetry.decode_tokens_per_s
         table.add_row(
@@ -137,6 +143,8 @@ def status(answer: operator_pb2.StatusResponse) -> RenderableType:
 
 def _why(view: operator_pb2.DeviceView) -> str:
     status = view.status
+    if view.revoked:
+        return f"its certificates are revoked; to let it in again: edgewright enroll create --device {view.device}"
     if status.generation < view.desired_generation:
         return f"has not taken up generation {view.desired_generation} yet; last heard of {ago(view.seen_s_ago)}"
     return status.reason
@@ -184,7 +192,7 @@ def devices(answer: operator_pb2.StatusResponse) -> RenderableType:
         accelerators = ", ".join(f"{one.kind} {one.name}".strip() for one in inventory.accelerators)
         table.add_row(
             view.device,
-            ago(view.seen_s_ago) if view.enrolled else "not enrolled",
+            _seen(view),
             f"{inventory.os}, {inventory.cores} × {inventory.cpu}" if known else "–",
             size(inventory.memory_bytes) if known else "–",
             size(inventory.disk_free_bytes) if known else "–",
@@ -194,6 +202,12 @@ def devices(answer: operator_pb2.StatusResponse) -> RenderableType:
             f"{inventory.agent_version}, Python {inventory.python_version}" if inventory.agent_version else "–",
         )
     return Group(table, *_unconfined(answer))
+
+
+def _seen(view: operator_pb2.DeviceView) -> str:
+    if not view.enrolled:
+        return "not enrolled"
+    return f"{ago(view.seen_s_ago)}, revoked" if view.revoked else ago(view.seen_s_ago)
 
 
 def _unconfined(answer: operator_pb2.StatusResponse) -> list[Text]:

@@ -7,11 +7,12 @@ happens once a connection; this one happens at every call, because connections o
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timezone
 from enum import Enum
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 from grpc.aio import ServerInterceptor
@@ -19,6 +20,8 @@ from grpc.aio import ServerInterceptor
 from edgewright_controller.peers import Peer, PeerRefused, peer
 
 _PREFIX: Final = "/edgewright_contract.v1"
+
+_END: Final = object()
 
 # grpc is not typed; these names say what the values are.
 Context = Any
@@ -50,6 +53,7 @@ METHODS: Final[Mapping[str, frozenset[Role]]] = {
     f"{_PREFIX}.Operator/Tail": _OPERATORS,
     # Whoever adds a device extends the fleet's trust; that is for administrators.
     f"{_PREFIX}.Operator/CreateEnrolment": frozenset({Role.ADMIN}),
+    f"{_PREFIX}.Operator/Revoke": frozenset({Role.ADMIN}),
     f"{_PREFIX}.Enrolment/Enrol": frozenset({Role.ANYONE}),
 }
 
@@ -81,11 +85,23 @@ def check(method: str, caller: Peer | None, now: datetime) -> None:
         raise Denied(f"{who} may not call {method}; it is for {' and '.join(sorted(role.value for role in allowed))}")
 
 
-class Gate(ServerInterceptor):
-    """Checks every call of all four kinds before its handler sees it."""
+class Denying(Protocol):
+    """Who may no longer speak: `revocations`."""
 
-    def __init__(self, fleet: str, clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc)) -> None:
-        self._clock = clock
+    def reason(self, peer: Peer) -> str:
+        """Why this peer is refused; empty when it is not."""
+
+    async def until_denied(self, peer: Peer) -> str:
+        """Why this peer may not go on, once that is so."""
+
+
+class Gate(ServerInterceptor):
+    """Checks every call of all four kinds before its handler sees it, and streams for as long as they stand."""
+
+    def __init__(
+        self, fleet: str, denying: Denying, clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
+    ) -> None:
+        self._clock, self._denying = clock, denying
         # Parsing a certificate costs more than the rest of a check-in; a fleet's certificates repeat.
         self._parse = functools.lru_cache(maxsize=4096)(lambda pem: peer(pem, fleet))
 
@@ -115,13 +131,17 @@ class Gate(ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        return _wrapped(handler, functools.partial(self._admit, handler_call_details.method))
+        return _wrapped(handler, functools.partial(self._admit, handler_call_details.method), self._denying)
 
-    async def _admit(self, method: str, context: Context) -> None:
+    async def _admit(self, method: str, context: Context) -> Peer | None:
         try:
-            check(method, self.peer(context), self._clock())
+            caller = self.peer(context)
+            check(method, caller, self._clock())
+            if caller is not None and (reason := self._denying.reason(caller)):
+                raise Denied(reason)
         except Denied as error:
             await refuse(context, grpc.StatusCode.PERMISSION_DENIED, str(error))
+        return caller
 
 
 async def refuse(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
@@ -130,7 +150,32 @@ async def refuse(context: Context, code: grpc.StatusCode, message: str) -> NoRet
     raise AssertionError("abort always raises")
 
 
-def _wrapped(handler: Handler, admit: Callable[[Context], Awaitable[None]]) -> Handler:
+async def _while_admitted(
+    messages: AsyncIterator[Any], denied: Coroutine[Any, Any, str], context: Context
+) -> AsyncIterator[Any]:
+    """The messages until `denied` says why there may be no more of them; then the call ends with that."""
+    shutting = asyncio.ensure_future(denied)
+    coming: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(messages, _END))
+            await asyncio.wait({coming, shutting}, return_when=asyncio.FIRST_COMPLETED)
+            if shutting.done():
+                await refuse(context, grpc.StatusCode.PERMISSION_DENIED, shutting.result())
+            message = coming.result()
+            if message is _END:
+                return
+            yield message
+    finally:
+        shutting.cancel()
+        if coming is not None:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+        if isinstance(messages, AsyncGenerator):
+            await messages.aclose()
+
+
+def _wrapped(handler: Handler, admit: Callable[[Context], Awaitable[Peer | None]], denying: Denying) -> Handler:
     inner: Any = (handler.stream_stream or handler.stream_unary) if handler.request_streaming else None
     inner = inner or handler.unary_stream or handler.unary_unary
 
@@ -139,8 +184,13 @@ def _wrapped(handler: Handler, admit: Callable[[Context], Awaitable[None]]) -> H
         return await inner(request, context)
 
     async def answer_many(request: Any, context: Context) -> AsyncIterator[Any]:
-        await admit(context)
-        async for message in inner(request, context):
+        caller = await admit(context)
+        messages = inner(request, context)
+        if caller is None:
+            async for message in messages:
+                yield message
+            return
+        async for message in _while_admitted(messages, denying.until_denied(caller), context):
             yield message
 
     make: dict[tuple[bool, bool], Any] = {

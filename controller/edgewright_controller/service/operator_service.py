@@ -11,15 +11,18 @@ from edgewright_contract.v1 import operator_pb2, operator_pb2_grpc
 from edgewright_controller import log
 from edgewright_controller.enrolment import EnrolmentRefused
 from edgewright_controller.ledger import LedgerError, NotInLedger
+from edgewright_controller.ledger.certificates import DEVICE, OPERATOR
 from edgewright_controller.rollout import Aborted, Paused, Resumed, RolloutError
 from edgewright_controller.service.authorisation import Context, Gate, refuse
 from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText
+from edgewright_controller.service.revocations import NothingToRevoke
 
 if TYPE_CHECKING:
     from edgewright_controller.reports import Ingest
     from edgewright_controller.service.job import Job
     from edgewright_controller.service.jobs import Jobs
     from edgewright_controller.service.overview import Overview
+    from edgewright_controller.service.revocations import Revocations
     from edgewright_controller.service.rollouts_runner import RolloutsRunner
     from edgewright_controller.service.tokens import Tokens
 
@@ -41,10 +44,11 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         overview: Overview,
         tokens: Tokens,
         *,
+        revocations: Revocations,
         ingest: Ingest | None,
     ) -> None:
         self._gate, self._jobs, self._runner, self._overview = gate, jobs, runner, overview
-        self._tokens, self._ingest = tokens, ingest
+        self._tokens, self._revocations, self._ingest = tokens, revocations, ingest
 
     async def Plan(self, request: operator_pb2.PlanRequest, context: Context) -> operator_pb2.PlanResponse:
         """What an apply would do."""
@@ -130,9 +134,33 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         _log.info("enrolment token made", operator=self._operator(context), device=request.device)
         return operator_pb2.CreateEnrolmentResponse(token=token, expires_unix_ms=expires_ms)
 
+    async def Revoke(self, request: operator_pb2.RevokeRequest, context: Context) -> operator_pb2.RevokeResponse:
+        """An end to all certificates of one holder."""
+        by = self._operator(context)
+        try:
+            kind, holder = _holder(request, by)
+            count = await self._revocations.revoke(kind, holder, by=f"operator {by}", why=request.reason)
+        except (BadInput, NothingToRevoke, LedgerError) as error:
+            return await _refuse(context, error)
+        return operator_pb2.RevokeResponse(certificates=count)
+
     def _operator(self, context: Context) -> str:
         caller = self._gate.peer(context)
         return caller.id if caller else ""
+
+
+def _holder(request: operator_pb2.RevokeRequest, by: str) -> tuple[str, str]:
+    """The kind and name of whom is meant. Raises BadInput."""
+    if len(request.reason) > MAX_REASON_CHARACTERS:
+        raise BadInput(f"reason: {len(request.reason)} characters; give at most {MAX_REASON_CHARACTERS}")
+    kinds = operator_pb2.RevokeRequest
+    if request.kind == kinds.KIND_DEVICE:
+        return DEVICE, request.holder
+    if request.kind != kinds.KIND_OPERATOR:
+        raise BadInput(f"kind: {request.kind} is none that this controller knows")
+    if request.holder == by:
+        raise BadInput(f"operator {by} is you; let another administrator do that")
+    return OPERATOR, request.holder
 
 
 def _command(request: operator_pb2.ControlRolloutRequest, operator: str) -> Paused | Resumed | Aborted:

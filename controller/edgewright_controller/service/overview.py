@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -32,6 +32,13 @@ class Rollouts(Protocol):
         """Where the device stands in the running rollout, empty when in none."""
 
 
+class Shut(Protocol):
+    """Which devices are shut out."""
+
+    def shut_devices(self, devices: Iterable[str]) -> set[str]:
+        """Those of `devices` none of whose certificates is good any more."""
+
+
 @dataclass(frozen=True)
 class _Facts:
     rows: Sequence[DeviceRow]
@@ -51,10 +58,12 @@ class Overview:
         presence: Presence,
         rollouts: Rollouts,
         *,
+        revocations: Shut,
         broker_connected: Callable[[], bool],
         clock: Callable[[], datetime],
     ) -> None:
         self._fleet, self._ledger, self._presence, self._rollouts = fleet, ledger, presence, rollouts
+        self._revocations = revocations
         self._broker_connected, self._clock = broker_connected, clock
 
     async def check_enrolled(self, only: Sequence[str]) -> None:
@@ -96,6 +105,7 @@ class Overview:
             inventory=row.inventory,
             telemetry=latest.telemetry if latest else None,
             rollout_state=self._rollouts.device_state(row.id),
+            revoked=bool(self._revocations.shut_devices([row.id])),
         )
 
     def _seen_s_ago(self, row: DeviceRow) -> float:

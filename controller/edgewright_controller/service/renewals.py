@@ -9,8 +9,11 @@ from typing import Protocol
 
 from edgewright_controller.director import Director
 from edgewright_controller.pki import Authority
+from edgewright_controller.pki_files import crl_ages
 from edgewright_controller.publish.image import ImageRepository
+from edgewright_controller.service.revocations import Revocations
 from edgewright_controller.service.servers import ServerCertificate
+from edgewright_controller.service.shutting_out import write_list
 
 Renewal = Callable[[datetime], object]
 
@@ -30,6 +33,7 @@ def renewals(
     certificate: ServerCertificate,
     hosts: tuple[str, ...],
     broker: Reloads | None,
+    revocations: Revocations,
     operator: Path,
 ) -> Mapping[str, Renewal]:
     """Each does nothing while what it renews is fresh. They raise PublishError, AuthorityError, OSError.
@@ -47,10 +51,17 @@ def renewals(
                 broker.reload()
             served[0] = chain
 
+    def revocation_list(now: datetime) -> None:
+        if crl_ages(authority.crl_path, now):
+            write_list(authority, revocations.current, now)
+            if broker is not None:
+                broker.reload()
+
     return {
         "image repository": image.refresh,
         "director": director.refresh,
         "server certificate": server,
+        "list of revoked certificates": revocation_list,
         # Read from its file at each connection to the broker.
         "certificate of the broker's client": lambda now: authority.service_client_certificate(now=now),
         "operator's certificate": lambda now: authority.operator_certificate(folder=operator, now=now),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -19,10 +19,19 @@ _log = log.of(__name__)
 
 
 class Tokens:
-    """Makes and redeems tokens. `address`: of the enrolment service, as devices reach it."""
+    """Makes and redeems tokens. `address`: of the enrolment service, as devices reach it. `issued` is awaited after a
+    certificate was entered in the ledger, or revoked there."""
 
-    def __init__(self, ledger: Ledger, authority: Authority, address: str, clock: Callable[[], datetime]) -> None:
-        self._ledger, self._authority, self._address, self._clock = ledger, authority, address, clock
+    def __init__(
+        self,
+        ledger: Ledger,
+        authority: Authority,
+        address: str,
+        issued: Callable[[], Awaitable[None]],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._ledger, self._authority, self._address = ledger, authority, address
+        self._issued, self._clock = issued, clock
 
     async def create(self, device: str, valid_s: int) -> tuple[str, int]:
         """(token, Unix milliseconds of its end) for `device`; 0 seconds: the longest. Raises EnrolmentRefused."""
@@ -49,6 +58,7 @@ class Tokens:
             return device, chain
 
         device, chain = await self._ledger.write(act)
+        await self._issued()
         _log.info("device enrolled", device=device)
         return device, chain
 

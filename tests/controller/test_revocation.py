@@ -1,0 +1,264 @@
+"""A revoked certificate: what its holder can still do, by gRPC and by MQTT. A real controller, a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from cryptography import x509
+
+from edgewright_contract import envelope, names
+from edgewright_contract.v1 import agent_pb2, operator_pb2
+from edgewright_controller.config import BrokerMode
+from edgewright_controller.ledger import Ledger, audit, certificates
+from edgewright_controller.ledger.certificates import DEVICE, CertificateRow
+from edgewright_controller.peers import Peer
+from edgewright_controller.pki import Authority
+from edgewright_controller.pki_files import crl_ages
+from edgewright_controller.service.revocations import NothingToRevoke, Revocations
+from edgewright_controller.service.shutting_out import write_list
+from tests.agent.real_mosquitto import Listening
+from tests.agent.throwaway_ca import Leaf
+from tests.controller.broker_room import BrokerRoom, said, topic_of, until
+from tests.controller.ledger_rows import opened
+from tests.controller.service_rig import Controller, Device, controller, words
+
+NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
+JETSON = CertificateRow("a1", DEVICE, "jetson-01", "k" * 64, 0, int((NOW + timedelta(days=30)).timestamp() * 1000))
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Controller]:
+    async with controller(tmp_path / "state", BrokerMode.MANAGED) as running:
+        yield running
+
+
+async def revoke(
+    fleet: Controller,
+    holder: str,
+    kind: operator_pb2.RevokeRequest.Kind = operator_pb2.RevokeRequest.KIND_DEVICE,
+) -> Any:
+    asked = operator_pb2.RevokeRequest(kind=kind, holder=holder, reason="stolen from the yard")
+    return await fleet.operator.Revoke(asked, timeout=10)
+
+
+async def stored(fleet: Controller, count: int) -> None:
+    """Until the controller has stored just so many reports."""
+    deadline = asyncio.get_running_loop().time() + 60
+    while (found := (await fleet.operator.Status(operator_pb2.StatusRequest())).telemetry_stored) != count:
+        assert found < count
+        assert asyncio.get_running_loop().time() < deadline, f"{found} reports stored, not {count}"
+        await asyncio.sleep(0.05)  # between two looks
+
+
+async def denied(call: Any) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await call
+    assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    return words(refusal.value)
+
+
+def leaf(device: Device, folder: Path) -> Leaf:
+    """The device's key and certificate as files."""
+    key, chain, ca = (folder / f"{device.id}.{kind}" for kind in ("key", "crt", "ca"))
+    key.write_bytes(device.key_pem)
+    chain.write_bytes(device.welcome.certificate_chain_pem)
+    ca.write_bytes(device.welcome.ca_pem)
+    return Leaf(key, chain, ca)
+
+
+@pytest.mark.attack("stolen device certificate after its revocation, over gRPC")
+async def test_a_revoked_device_is_refused_at_its_next_call_and_told_what_to_do(fleet: Controller) -> None:
+    stolen, honest = await fleet.enrol("jetson-01"), await fleet.enrol("mac-01")
+    await stolen.check_in()
+    assert (await revoke(fleet, "jetson-01")).certificates == 1
+    said = await denied(stolen.check_in())
+    assert said == (
+        "the certificate of device jetson-01 was revoked (stolen from the yard); enrol it again, with the token that"
+        " `edgewright enroll create` prints"
+    )
+    await honest.check_in()
+    views = await fleet.status()
+    assert (views["jetson-01"].revoked, views["mac-01"].revoked) == (True, False)
+    again = await fleet.enrol("jetson-01")
+    await again.check_in()
+    assert not (await fleet.status())["jetson-01"].revoked
+    await denied(stolen.check_in())
+
+
+@pytest.mark.attack("stolen operator certificate after its revocation, on a stream that stands")
+async def test_a_stream_ends_when_its_callers_certificate_is_revoked(fleet: Controller, tmp_path: Path) -> None:
+    authority = Authority.open(tmp_path / "state" / "pki", "plant-7", datetime.now(timezone.utc))
+    files = authority.operator_certificate("eve", folder=tmp_path / "eve")
+    chain = files.chain.read_bytes()
+    held = x509.load_pem_x509_certificate(chain)
+    ends_ms = int(held.not_valid_after_utc.timestamp() * 1000)
+    row = CertificateRow(f"{held.serial_number:x}", certificates.OPERATOR, "eve", "", 0, ends_ms)
+    other = Ledger.open(tmp_path / "state" / "ledger.sqlite")
+    await other.write(lambda c: certificates.put(c, row))
+    other.close()
+    credentials = grpc.ssl_channel_credentials(files.ca.read_bytes(), files.key.read_bytes(), chain)
+    device = await fleet.enrol("jetson-01")
+    async with grpc.aio.secure_channel(fleet.access.address, credentials) as channel:
+        tail = channel.unary_stream(
+            "/edgewright_contract.v1.Operator/Tail",
+            request_serializer=operator_pb2.TailRequest.SerializeToString,
+            response_deserializer=operator_pb2.TailEvent.FromString,
+        )(operator_pb2.TailRequest())
+        speaking = Listening(fleet.running.mqtt, leaf(device, tmp_path), "jetson-01", (), None)
+        try:
+            await until(lambda: bool(speaking.connections), "the device to connect")
+            told = said("jetson-01", 1)
+            speaking.say(topic_of(told), envelope.encode(told))
+            assert (await asyncio.wait_for(anext(aiter(tail)), 30)).envelope == told
+            await revoke(fleet, "eve", operator_pb2.RevokeRequest.KIND_OPERATOR)
+            assert "operator eve was revoked" in await denied(asyncio.wait_for(anext(aiter(tail)), 30))
+        finally:
+            await asyncio.to_thread(speaking.link.stop)
+
+
+@pytest.mark.attack("stolen device certificate after its revocation, on an open MQTT session and a new one")
+async def test_a_revoked_device_is_cut_off_from_the_broker_and_stays_out(fleet: Controller, tmp_path: Path) -> None:
+    stolen, honest = await fleet.enrol("jetson-01"), await fleet.enrol("mac-01")
+    clients = {
+        device.id: Listening(fleet.running.mqtt, leaf(device, tmp_path), device.id, (names.hint_topic(device.id),))
+        for device in (stolen, honest)
+    }
+    try:
+        for device, client in clients.items():
+            await until(lambda client=client: bool(client.connections), f"{device} to connect")  # type: ignore[misc]
+            told = said(device, 1)
+            client.say(topic_of(told), envelope.encode(told))
+        await stored(fleet, 2)
+        await revoke(fleet, "jetson-01")
+        thief, neighbour = clients["jetson-01"], clients["mac-01"]
+        await until(lambda: bool(thief.losses), "the stolen session to end")
+        await until(lambda: len(neighbour.connections) > 1, "the honest device to come back")
+        for device, client in clients.items():
+            told = said(device, 2)
+            client.say(topic_of(told), envelope.encode(told))
+        await stored(fleet, 3)
+        assert len(thief.connections) == 1, "the stolen certificate opened another session"
+    finally:
+        for client in clients.values():
+            await asyncio.to_thread(client.link.stop)
+
+
+async def test_a_broker_with_a_revocation_list_lets_everybody_in_who_is_not_on_it(tmp_path: Path) -> None:
+    """The list is of the intermediate alone: nobody needs one of the root, whose key is not online."""
+    room = BrokerRoom(tmp_path / "room")
+    good, bad = room.device("mac-01"), room.device("jetson-01")
+    serial = x509.load_pem_x509_certificate(bad.certificate.read_bytes()).serial_number
+    room.authority.write_crl({serial: NOW}, datetime.now(timezone.utc))
+    room.files = replace(room.files, crl=room.authority.crl_path)
+    room.broker = room.another_broker()
+    await room.broker.start()
+    try:
+        await room.connected(room.client(good, "mac-01"))
+        thief = room.client(bad, "jetson-01")
+        await room.connected(room.client(room.service(), names.CONTROLLER_CN))
+        assert not thief.connections
+    finally:
+        await room.close()
+
+
+def test_the_list_is_written_anew_each_day_and_when_it_is_lost_or_damaged(tmp_path: Path) -> None:
+    authority = Authority.open(tmp_path, "plant-7", NOW)
+    assert crl_ages(authority.crl_path, NOW)
+    authority.write_crl({7: NOW}, NOW)
+    assert not crl_ages(authority.crl_path, NOW + timedelta(hours=23))
+    assert crl_ages(authority.crl_path, NOW + timedelta(hours=25))
+    held = x509.load_pem_x509_crl(authority.crl_path.read_bytes())
+    assert [entry.serial_number for entry in held] == [7]
+    assert held.next_update_utc == NOW + timedelta(days=7)
+    authority.crl_path.write_bytes(b"rubbish")
+    assert crl_ages(authority.crl_path, NOW)
+
+
+async def test_whom_a_revocation_means(tmp_path: Path) -> None:
+    def peer(serial: str, begins: datetime, holder: str = "jetson-01") -> Peer:
+        return Peer("device", holder, "", serial, NOW + timedelta(days=30), "k" * 64, begins)
+
+    hour = timedelta(hours=1)
+    now = [NOW]
+    with opened(tmp_path) as ledger:
+        await ledger.write(lambda c: certificates.put(c, JETSON))
+        revocations = await Revocations.open(ledger, lambda: now[0])
+        assert revocations.reason(peer("a1", NOW - hour)) == ""
+        assert revocations.reason(peer("unknown", NOW - hour)) == "", "as after a restore from a backup"
+        assert await revocations.revoke(DEVICE, "jetson-01", by="operator admin", why="") == 1
+        assert "was revoked; enrol it again" in revocations.reason(peer("a1", NOW - hour))
+        assert "was revoked" in revocations.reason(peer("unknown", NOW - hour))
+        assert revocations.reason(peer("b1", NOW - hour, "mac-01")) == ""
+        assert revocations.shut_devices(["jetson-01", "mac-01"]) == {"jetson-01"}
+        with pytest.raises(NothingToRevoke, match="device jetson-01 has no certificate that could be revoked"):
+            await revocations.revoke(DEVICE, "jetson-01", by="operator admin", why="")
+        await ledger.write(lambda c: certificates.put(c, replace(JETSON, serial="a2")))
+        await revocations.refresh()
+        assert revocations.reason(peer("a2", NOW + hour)) == ""
+        assert revocations.shut_devices(["jetson-01"]) == set()
+        (entry,) = await ledger.read(lambda c: list(audit.entries(c)))
+        assert (entry.actor, entry.action, entry.subject) == ("operator admin", "device.revoke", "jetson-01")
+        now[0] = NOW + timedelta(days=31)
+        await revocations.refresh()
+        assert not revocations.current.revoked, "what has ended by itself needs no denial"
+
+
+@pytest.mark.attack("a certificate that ends while its stream stands")
+async def test_a_stream_ends_with_its_callers_certificate(tmp_path: Path) -> None:
+    now = [NOW]
+    with opened(tmp_path) as ledger:
+        revocations = await Revocations.open(ledger, lambda: now[0])
+        caller = Peer("device", "jetson-01", "", "a1", NOW + timedelta(milliseconds=200), "k" * 64, NOW)
+        watching = asyncio.ensure_future(revocations.until_denied(caller))
+        assert not (await asyncio.wait({watching}, timeout=0.05))[0]
+        now[0] = NOW + timedelta(seconds=1)
+        assert "ended while the call ran" in await asyncio.wait_for(watching, 30)
+
+
+async def test_an_unchanged_fleet_starts_with_the_denials_that_it_had(tmp_path: Path) -> None:
+    async with controller(tmp_path / "state") as first:
+        stolen = await first.enrol("jetson-01")
+        await revoke(first, "jetson-01")
+    async with controller(tmp_path / "state") as second:
+        mutual = grpc.ssl_channel_credentials(
+            stolen.welcome.ca_pem, stolen.key_pem, stolen.welcome.certificate_chain_pem
+        )
+        stolen.channel = grpc.aio.secure_channel(str(second.running.grpc), mutual)
+        assert "was revoked" in await denied(stolen.check_in())
+        authority = Authority.open(tmp_path / "state" / "pki", "plant-7", datetime.now(timezone.utc))
+        assert len(list(x509.load_pem_x509_crl(authority.crl_path.read_bytes()))) == 1
+
+
+async def test_who_may_not_revoke_and_what_cannot_be_revoked(fleet: Controller) -> None:
+    device = await fleet.enrol("jetson-01")
+    asked = operator_pb2.RevokeRequest(kind=operator_pb2.RevokeRequest.KIND_DEVICE, holder="jetson-01")
+    by_device = device.channel.unary_unary(
+        "/edgewright_contract.v1.Operator/Revoke", request_serializer=operator_pb2.RevokeRequest.SerializeToString
+    )
+    assert "may not call" in await denied(by_device(asked, timeout=10))
+    for holder, kind, text in (
+        ("nobody", operator_pb2.RevokeRequest.KIND_DEVICE, "device nobody has no certificate"),
+        ("admin", operator_pb2.RevokeRequest.KIND_OPERATOR, "is you"),
+        ("jetson-01", operator_pb2.RevokeRequest.KIND_UNSPECIFIED, "kind"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match=text):
+            await revoke(fleet, holder, kind)
+    await device.check_in(held=[agent_pb2.HeldMetadata(role="root", version=1)])
+
+
+def test_a_revocation_that_nobody_heard_of_is_in_the_list_of_the_next_start(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.write_now(lambda c: certificates.put(c, replace(JETSON, serial="1f")))
+        ledger.write_now(lambda c: certificates.revoke(c, ["1f"], by="operator admin", why="", now_ms=1))
+        authority = Authority.open(tmp_path / "pki", "plant-7", NOW)
+        revocations = asyncio.run(Revocations.open(ledger, lambda: NOW))
+        write_list(authority, revocations.current, NOW)
+    assert [one.serial_number for one in x509.load_pem_x509_crl(authority.crl_path.read_bytes())] == [0x1F]
