@@ -7,6 +7,8 @@ here (`trust_round` checked the signatures). What is left to decide:
   * Both must agree on path, length, sha256 and hardware class, and the release must be of that artifact.
   * Versions, the generation and a model's release epoch only rise. The same generation never says two things.
     A wanted rollback is a higher generation that names an older artifact.
+  * An offline mandate stands in for the director's word, by the same rules. One for a profile counts where the last
+    release that was signed for this device is of that profile: nothing else that a device knows of it was signed.
   * A mark belongs to a role's keys. When the role gets other keys by a signed root (or, for the builder, by signed
     targets), its mark starts anew, so that a thief who raised the version to the sky is outlived by the new keys.
 """
@@ -20,8 +22,10 @@ from enum import Enum, IntEnum
 from typing import Any, Final
 
 from edgewright_contract import canonical, digest
+from edgewright_contract import mandate as mandates
 from edgewright_contract import release as releases
 from edgewright_contract import targets as contract
+from edgewright_contract.mandate import Mandate
 from edgewright_contract.release import Release
 from edgewright_contract.targets import ImageTarget
 
@@ -46,12 +50,14 @@ class Reason(Enum):
     MALFORMED = "malformed"
     OTHER_DEVICE = "other-device"
     OTHER_FLEET = "other-fleet"
+    OTHER_PROFILE = "other-profile"
     GENERATION_LOWER = "generation-lower"
     GENERATION_REUSED = "generation-reused"
     UNKNOWN_TARGET = "unknown-target"  # the image repository does not list it
     DISAGREEMENT = "disagreement"  # the two repositories, or release and target
     WRONG_HARDWARE = "wrong-hardware"
     EPOCH_LOWER = "epoch-lower"
+    TOO_LONG = "too-long"  # a mandate that would be valid for longer than any may
 
 
 class TrustRefused(Exception):
@@ -78,7 +84,7 @@ class SignedTarget:
 
 @dataclass(frozen=True)
 class Statement:
-    """What the director signed for one device. The first three are unchecked."""
+    """What was signed for one device, by the director or by a mandate. The first three are unchecked."""
 
     device: Any
     fleet: Any
@@ -102,6 +108,7 @@ class Marks:
     """What only rises. `said` names what `generation` said, None when none was ever accepted.
 
     `epochs`: model → highest release epoch that was ever activated. `trusted_time`: no clock is believed below it.
+    `profile`: of the release that `generation` named, None when it named none; the one mark that may say anything.
     """
 
     trusted_time: datetime
@@ -109,6 +116,7 @@ class Marks:
     generation: int = 0
     said: str | None = None
     epochs: Mapping[str, int] = field(default_factory=dict)
+    profile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -171,11 +179,44 @@ def decide(
     return _consistent(Assignment(generation, release, target, release.digest in holds), marks)
 
 
+def mandated(mandate: Mandate, targets: tuple[SignedTarget, ...], device: str, marks: Marks) -> Statement:
+    """What a mandate says to this device, in a director's form. Raises TrustRefused."""
+    if len(targets) != 1:
+        raise TrustRefused(Reason.MALFORMED, f"the mandate names {len(targets)} targets; it names one")
+    if mandate.profile is None:
+        return Statement(mandate.device, mandate.fleet, mandate.generation, targets)
+    if mandate.profile != marks.profile:
+        here = f"of profile {marks.profile!r}" if marks.profile else "of no profile yet"
+        text = f"the mandate is for profile {mandate.profile!r}, and this device is {here}"
+        raise TrustRefused(Reason.OTHER_PROFILE, text)
+    return Statement(device, mandate.fleet, mandate.generation, targets)
+
+
+def check_life(mandate: Mandate, expires: datetime, reference: datetime) -> None:
+    """Raise MetadataStale for a mandate that has ended, TrustRefused for one that would last too long."""
+    if reference >= expires:
+        raise MetadataStale(f"the mandate ended on {expires:%Y-%m-%d}, and here it is {reference:%Y-%m-%d}")
+    most = mandates.MAX_LIFE
+    if expires > mandate.issued + most or expires > reference + most + mandates.CLOCK_SLACK:
+        raise TrustRefused(
+            Reason.TOO_LONG,
+            f"the mandate of {mandate.issued:%Y-%m-%d} would be valid until {expires:%Y-%m-%d}, and here it is"
+            f" {reference:%Y-%m-%d}; it may last {most.days} days. If this device's clock is behind, set it",
+        )
+
+
+def check_profile(mandate: Mandate, assignment: Assignment) -> None:
+    """Raise TrustRefused when a profile's mandate names a release of another profile."""
+    if mandate.profile is not None and assignment.release and assignment.release.profile != mandate.profile:
+        text = f"the mandate is for profile {mandate.profile!r}, its release for {assignment.release.profile!r}"
+        raise TrustRefused(Reason.DISAGREEMENT, text)
+
+
 def _addressed(director: Statement, device: str, fleet: str, marks: Marks) -> int:
     if director.device != device:
-        raise TrustRefused(Reason.OTHER_DEVICE, f"the director's metadata is for {director.device!r}, not {device!r}")
+        raise TrustRefused(Reason.OTHER_DEVICE, f"the metadata is for {director.device!r}, not {device!r}")
     if director.fleet != fleet:
-        raise TrustRefused(Reason.OTHER_FLEET, f"the director's metadata is of fleet {director.fleet!r}, not {fleet!r}")
+        raise TrustRefused(Reason.OTHER_FLEET, f"the metadata is of fleet {director.fleet!r}, not {fleet!r}")
     generation = director.generation
     if type(generation) is not int or generation < 0:
         raise TrustRefused(Reason.MALFORMED, f"the generation {generation!r} is not a whole number")
@@ -239,6 +280,7 @@ def advance(marks: Marks, roles: Roles, assignment: Assignment, now: datetime) -
         generation=assignment.generation,
         said=assignment.said,
         trusted_time=time,
+        profile=assignment.release.profile if assignment.release else None,
     )
 
 

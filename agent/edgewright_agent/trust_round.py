@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadataError, RepositoryError
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Role, Root, Targets
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from edgewright_agent.trust import MetadataStale, Reason, Repository, RoleMark, SignedTarget, Statement, TrustRefused
@@ -130,9 +130,7 @@ class Round:
             read: Metadata[Any] = Metadata.from_bytes(content)
             files.append(HeldFile(role, read.signed.version, content))
             until = min(until, read.signed.expires)
-            speaker = speakers[role]
-            keys = digest.of_bytes(canonical.encode([sorted(speaker.keyids), speaker.threshold]))
-            roles[self._repository, role] = RoleMark(read.signed.version, keys)
+            roles[self._repository, role] = mark(read.signed.version, speakers[role])
             if role == "targets" and read.signed.delegations and read.signed.delegations.roles:
                 speakers.update(read.signed.delegations.roles)
         return Trusted(tuple(files), roles, until)
@@ -174,6 +172,11 @@ class _Explained:
             raise TrustRefused(Reason.INCOMPLETE, f"{self._name} repository: {error}") from error
         if isinstance(error, RepositoryError | DownloadError):
             raise TrustRefused(Reason.UNVERIFIED, f"{self._name} repository: {error}") from error
+
+
+def mark(version: int, speaker: Role) -> RoleMark:
+    """The mark of a role at this version, whose keys are `speaker`'s."""
+    return RoleMark(version, digest.of_bytes(canonical.encode([sorted(speaker.keyids), speaker.threshold])))
 
 
 def _name(file: HeldFile) -> str:

@@ -7,37 +7,39 @@ sends it again; the marks still refuse anything older. Damaged marks are never r
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import sqlite3
 import tempfile
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
-from edgewright_agent import trust
+from edgewright_agent import trust, trust_mandate, trust_marks
 from edgewright_agent.database import Database, StateDamaged
-from edgewright_agent.trust import Assignment, Marks, Reason, Repository, RoleMark, TrustRefused
+from edgewright_agent.trust import Assignment, Marks, Reason, Repository, TrustRefused
 from edgewright_agent.trust_round import HeldFile, Round, Trusted
 from edgewright_contract import digest
 from edgewright_contract.targets import ImageTarget
 
 _FOLDER_PREFIX: Final = "trust-round-"
-_SCHEMA: Final = """
+_SCHEMA: Final = (
+    """
 CREATE TABLE IF NOT EXISTS trust_anchor (
     repository INTEGER PRIMARY KEY, content BLOB NOT NULL, sha256 TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trust_metadata (
     repository INTEGER NOT NULL, role TEXT NOT NULL, version INTEGER NOT NULL,
     content BLOB NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (repository, role, version));
-CREATE TABLE IF NOT EXISTS trust_marks (
-    one INTEGER PRIMARY KEY CHECK (one = 1), document TEXT NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS trust_mandate (
+    one INTEGER PRIMARY KEY CHECK (one = 1), document BLOB NOT NULL, sha256 TEXT NOT NULL);
 """
+    + trust_marks.SCHEMA
+)
 
 
 class OtherAnchor(Exception):
@@ -106,7 +108,7 @@ class TrustStore:
                 for repository, content in anchors.items():
                     row = (repository.value, content, digest.of_bytes(content))
                     connection.execute("INSERT INTO trust_anchor VALUES (?, ?, ?)", row)
-                _write_marks(connection, Marks(trusted_time=not_before))
+                trust_marks.write(connection, Marks(trusted_time=not_before))
         return cls(path, database)
 
     @classmethod
@@ -203,6 +205,46 @@ class TrustStore:
             self._settled = _Settled(_about(who, kept, advanced), until, assignment)
             return assignment
 
+    def apply_mandate(
+        self,
+        document: bytes,
+        identity: Named,
+        now: datetime,
+        holds: Collection[str] = (),
+        accepted_hw_classes: Collection[str] | None = None,
+    ) -> Assignment:
+        """What the device should have, by an offline mandate's file. The same file again says the same again.
+
+        The file, the image repository's documents in it and the marks are kept only when all of it is accepted.
+        Raises TrustRefused and MetadataStale, which block changes but never serving; StateDamaged.
+        """
+        with self._lock:
+            with self._database.transaction() as connection:
+                anchors, marks = self._anchors(connection), self._marks(connection)
+                held = self._files(connection, anchors)[Repository.IMAGE]
+            reference = trust.reference_time(marks, now)
+            checked = trust_mandate.check(document, anchors[Repository.IMAGE], held, reference)
+            assignment = trust.decide(
+                checked.image,
+                trust.mandated(checked.mandate, checked.targets, identity.device, marks),
+                device=identity.device,
+                fleet=identity.fleet,
+                accepted_hw_classes=accepted_hw_classes,
+                marks=marks,
+                holds=holds,
+            )
+            trust.check_profile(checked.mandate, assignment)
+            # A mandate lives for months. So the clock alone moves no time that is trusted, as a wild one would lock
+            # the device out for as long: only as far as the signers say that time has come.
+            advanced = trust.advance(marks, checked.roles, assignment, min(reference, checked.mandate.issued))
+            self._commit_mandate(document, checked.files, advanced)
+            return assignment
+
+    def mandate(self) -> bytes | None:
+        """The mandate that was accepted last, as long as nothing newer was. Raises StateDamaged."""
+        with self._database.transaction() as connection:
+            return _mandate(connection)
+
     def activated(self, target: ImageTarget) -> None:
         """Remember that `target` took traffic: artifacts of its model with a lower release epoch are refused from now.
 
@@ -212,7 +254,7 @@ class TrustStore:
             marks = self._marks(connection)
             advanced = trust.activated(marks, target)
             if advanced != marks:
-                _write_marks(connection, advanced)
+                trust_marks.write(connection, advanced)
 
     def _still(self, about: tuple[object, ...], reference: datetime) -> Assignment | None:
         """What the last round came to, when another one now would come to the same.
@@ -234,13 +276,22 @@ class TrustStore:
             return
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM trust_metadata")
-            rows = [
-                (repository.value, file.role, file.version, file.content, digest.of_bytes(file.content))
-                for repository, round_ in trusted.items()
-                for file in round_.files
-            ]
-            connection.executemany("INSERT INTO trust_metadata VALUES (?, ?, ?, ?, ?)", rows)
-            _write_marks(connection, after)
+            for repository, round_ in trusted.items():
+                _insert(connection, repository, round_.files)
+            if after.generation != before.generation:
+                connection.execute("DELETE FROM trust_mandate")
+            trust_marks.write(connection, after)
+
+    def _commit_mandate(self, document: bytes, files: tuple[HeldFile, ...], after: Marks) -> None:
+        with self._database.transaction() as connection:
+            if self._marks(connection) == after and _mandate(connection) == document:
+                return
+            replaced = [(Repository.IMAGE.value, role) for role in {file.role for file in files}]
+            connection.executemany("DELETE FROM trust_metadata WHERE repository = ? AND role = ?", replaced)
+            _insert(connection, Repository.IMAGE, files)
+            row = (document, digest.of_bytes(document))
+            connection.execute("INSERT OR REPLACE INTO trust_mandate VALUES (1, ?, ?)", row)
+            trust_marks.write(connection, after)
 
     def _anchors(self, connection: sqlite3.Connection) -> dict[Repository, bytes]:
         rows = connection.execute("SELECT repository, content, sha256 FROM trust_anchor").fetchall()
@@ -260,10 +311,20 @@ class TrustStore:
         return files
 
     def _marks(self, connection: sqlite3.Connection) -> Marks:
-        row = connection.execute("SELECT document, sha256 FROM trust_marks").fetchone()
-        if row is None or not isinstance(row[0], str) or digest.of_bytes(row[0].encode()) != row[1]:
+        marks = trust_marks.read(connection)
+        if marks is None:
             raise StateDamaged(f"{self._path}: the marks of trust are lost or damaged; enrol the device again")
-        return _decode(json.loads(row[0]))
+        return marks
+
+
+def _insert(connection: sqlite3.Connection, repository: Repository, files: tuple[HeldFile, ...]) -> None:
+    rows = [(repository.value, file.role, file.version, file.content, digest.of_bytes(file.content)) for file in files]
+    connection.executemany("INSERT INTO trust_metadata VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _mandate(connection: sqlite3.Connection) -> bytes | None:
+    row = connection.execute("SELECT document, sha256 FROM trust_mandate").fetchone()
+    return row[0] if row is not None and _whole(*row) else None
 
 
 def _about(who: object, files: Mapping[Repository, tuple[HeldFile, ...]], marks: Marks) -> tuple[object, ...]:
@@ -298,28 +359,3 @@ def _root_version(anchor: bytes) -> int:
     version = Metadata.from_bytes(anchor).signed.version
     assert isinstance(version, int)
     return version
-
-
-def _write_marks(connection: sqlite3.Connection, marks: Marks) -> None:
-    document = json.dumps(_encode(marks), sort_keys=True)
-    row = (document, digest.of_bytes(document.encode()))
-    connection.execute("INSERT OR REPLACE INTO trust_marks VALUES (1, ?, ?)", row)
-
-
-def _encode(marks: Marks) -> dict[str, Any]:
-    roles = [[repository.value, role, mark.version, mark.keys] for (repository, role), mark in marks.roles.items()]
-    return {
-        "roles": sorted(roles),
-        "generation": marks.generation,
-        "said": marks.said,
-        "epochs": dict(marks.epochs),
-        "trusted_s": marks.trusted_time.timestamp(),
-    }
-
-
-def _decode(document: Any) -> Marks:
-    marks = Marks(trusted_time=datetime.fromtimestamp(document["trusted_s"], timezone.utc))
-    roles = {(Repository(where), role): RoleMark(version, keys) for where, role, version, keys in document["roles"]}
-    return replace(
-        marks, roles=roles, generation=document["generation"], said=document["said"], epochs=document["epochs"]
-    )

@@ -15,6 +15,7 @@ WITH_CONTROLLER = (
     "test_run.py",
     "test_run_requests.py",
     "test_trust_attacks.py",
+    "test_trust_mandate.py",
     "test_trust_store.py",
 )
 

@@ -36,6 +36,15 @@ _OLD: Final = re.compile(r"[0-9]+\.(snapshot|targets|builder)\.json")
 
 
 @dataclass(frozen=True)
+class Documents:
+    """One consistent state as it was signed, for those who will have nobody to ask. `roots`: from version 1 on."""
+
+    roots: tuple[bytes, ...]
+    targets: bytes
+    builder: bytes
+
+
+@dataclass(frozen=True)
 class _State:
     """One consistent repository, without its roots."""
 
@@ -98,6 +107,12 @@ class ImageRepository:
     def has(self, path: str) -> bool:
         """Whether a target of this path is published."""
         return path in self._state.builder.signed.targets
+
+    def documents(self) -> Documents:
+        """Roots, targets and the builder's list, as they stand now."""
+        state = self._state
+        roots = (self._roots.first, *(content for _, content in self._roots.above(1)))
+        return Documents(roots, state.targets.data, state.builder.data)
 
     def files(self, held: Mapping[str, int]) -> list[tuple[str, bytes]]:
         """(name, content) of what a client lacks that holds these versions, role → version, 0 or absent for none."""
