@@ -17,6 +17,7 @@ from edgewright_agent.acts import DeviceActs
 from edgewright_agent.answers import handlers
 from edgewright_agent.check_in import CheckIns, Sources
 from edgewright_agent.config import AgentConfig
+from edgewright_agent.content import LocalFirst
 from edgewright_agent.database import StateDamaged
 from edgewright_agent.engines import accelerator
 from edgewright_agent.engines.catalogue import EngineSettings
@@ -34,6 +35,8 @@ from edgewright_agent.lifecycle_state import (
     Step,
 )
 from edgewright_agent.link import Credentials, Link
+from edgewright_agent.mandate_folder import MandateFolder
+from edgewright_agent.mandates import Mandates
 from edgewright_agent.outbox import Outbox
 from edgewright_agent.recent_log import RecentLog
 from edgewright_agent.requests import Requests
@@ -76,6 +79,7 @@ class Agent:
         self._trust = DeviceTrust(TrustStore.open(database), identity, hw_classes(config))
         address = config.controller_address or identity.controller_address
         self._link = Link(address, _credentials(identity))
+        content = LocalFirst(self._link)
         self._meter, self._routes = Meter(time.monotonic()), Routes()
         self._serving = Serving(settings, state / "engines", self._routes, self._engine_event)
         self._gateway = Gateway(self._routes, self._meter, self._serving.suspect)
@@ -85,7 +89,7 @@ class Agent:
             self._store,
             self._slots,
             self._journal,
-            source=self._link,
+            source=content,
             serving=self._serving,
             settings=settings,
             reserve=config.disk_reserve,
@@ -107,6 +111,10 @@ class Agent:
             sources=Sources(self.status, self._inventory),
             every_s=config.check_in_s,
         )
+        mandates = MandateFolder(state)
+        mandates.make()
+        content.look_in(mandates.content())
+        self._mandates = Mandates(mandates, self._trust, self._updates, content.look_in)
         self._seen: tuple[float, agent_pb2.Inventory] | None = None
         self._side_tasks: set[asyncio.Task[None]] = set()
 
@@ -142,8 +150,8 @@ class Agent:
         memory.give_back()
 
     async def work(self) -> None:
-        """Check in and report until cancelled."""
-        await asyncio.gather(self._check_ins.run(), self._report())
+        """Check in, look for mandates and report until cancelled."""
+        await asyncio.gather(self._check_ins.run(), self._mandates.run(), self._report())
 
     async def stop(self) -> None:
         """Say goodbye and end every child. Safe after a start that failed in the middle."""
@@ -285,6 +293,18 @@ class DeviceTrust:
     def apply(self, files: Mapping[tuple[Repository, str], bytes], holds: Collection[str], now: datetime) -> Assignment:
         """See check_in.Trust."""
         return self._store.apply(files, self._identity, now, holds, self._accepted)
+
+    def apply_mandate(self, document: bytes, holds: Collection[str], now: datetime) -> Assignment:
+        """See mandates.MandateTrust."""
+        return self._store.apply_mandate(document, self._identity, now, holds, self._accepted)
+
+    def mandate(self) -> bytes | None:
+        """See mandates.MandateTrust."""
+        return self._store.mandate()
+
+    def generation(self) -> int:
+        """See mandates.MandateTrust."""
+        return self._store.marks().generation
 
     def activated(self, target: ImageTarget) -> None:
         """See trust_store.TrustStore."""

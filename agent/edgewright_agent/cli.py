@@ -1,4 +1,4 @@
-"""`edgewright-agent run | enroll | status`: arguments in, one clear line out when something is wrong.
+"""`edgewright-agent run | enroll | install | status`: arguments in, one clear line out when something is wrong.
 
 Exit codes: 0 it worked, 1 it failed, 2 the command or the configuration is wrong. Heavy parts are imported by the
 command that needs them.
@@ -64,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     place.add_argument("--state", type=Path, metavar="DIR", help="the state folder, without a configuration")
     enroll.set_defaults(command=_enroll)
 
+    install = commands.add_parser("install", help="install what an offline mandate says, without a network")
+    install.add_argument("--mandate", type=Path, required=True, metavar="FILE", help="the signed mandate")
+    install.add_argument("--content", type=Path, metavar="DIR", help="a folder that has the artifact, as on a stick")
+    install.add_argument("--config", type=Path, default=_DEFAULT, metavar="FILE", help="default: agent.toml")
+    install.set_defaults(command=_install)
+
     status = commands.add_parser("status", help="what this device serves and how its last update ended")
     status.add_argument("--config", type=Path, default=_DEFAULT, metavar="FILE", help="default: agent.toml")
     status.add_argument("--json", action="store_true", help="for scripts")
@@ -111,6 +117,17 @@ def _check_device(token: str, settings: AgentConfig | None) -> None:
         return  # enrol says what is wrong with it
     if device != settings.device:
         raise ConfigError(f"{settings.file}: device: {settings.device!r}, but the token is for {device!r}")
+
+
+def _install(given: argparse.Namespace) -> int:
+    from edgewright_agent.identity import IdentityError
+    from edgewright_agent.install import NotInstalled, install
+
+    try:
+        install(config.load(given.config), given.mandate, given.content, lambda line: print(line, flush=True))  # noqa: T201
+    except (IdentityError, NotInstalled) as error:
+        return _say(str(error), 1)
+    return 0
 
 
 def _status(given: argparse.Namespace) -> int:

@@ -11,9 +11,26 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Targets
 
 from edgewright_contract import mandate as contract
-from edgewright_controller.publish import mandates
+from edgewright_controller.publish import ImageRepository, mandates
 from edgewright_controller.publish.mandates import Terms
 from tests.agent.trust_fleet import DAY, NOW, Fleet, release, target
+
+
+def delegate(image: ImageRepository, *signers: CryptoSigner, threshold: int = 1, now: datetime) -> None:
+    """Let these keys sign mandates from now on, and no others: new targets of the image repository."""
+    targets: Metadata[Targets] = Metadata.from_bytes(image.documents().targets)
+    before = targets.signed.delegations
+    assert before is not None
+    assert before.roles is not None
+    roles = {name: role for name, role in before.roles.items() if name != contract.ROLE}
+    used = {keyid for role in roles.values() for keyid in role.keyids}
+    keys = {keyid: key for keyid, key in before.keys.items() if keyid in used}
+    keys |= {signer.public_key.keyid: signer.public_key for signer in signers}
+    ids = [signer.public_key.keyid for signer in signers]
+    paths = list(contract.PATHS)
+    roles[contract.ROLE] = DelegatedRole(contract.ROLE, ids, threshold, terminating=True, paths=paths)
+    signed = image._signed_targets(Delegations(keys, roles), targets.signed.version + 1, now)
+    image._advance(now, targets=signed)
 
 
 class MandateFleet(Fleet):
@@ -25,22 +42,9 @@ class MandateFleet(Fleet):
         self.mandate_key = CryptoSigner.generate_ed25519()
         self.delegate(self.mandate_key)
 
-    def delegate(self, *signers: CryptoSigner, threshold: int = 1, now: datetime = NOW) -> None:
-        """Let these keys sign mandates from now on, and no others: new targets of the image repository."""
-        targets: Metadata[Targets] = Metadata.from_bytes(self.image.documents().targets)
-        before = targets.signed.delegations
-        assert before is not None
-        assert before.roles is not None
-        roles = {name: role for name, role in before.roles.items() if name != contract.ROLE}
-        used = {keyid for role in roles.values() for keyid in role.keyids}
-        keys = {keyid: key for keyid, key in before.keys.items() if keyid in used}
-        keys |= {signer.public_key.keyid: signer.public_key for signer in signers}
-        ids = [signer.public_key.keyid for signer in signers]
-        roles[contract.ROLE] = DelegatedRole(
-            contract.ROLE, ids, threshold, terminating=True, paths=list(contract.PATHS)
-        )
-        signed = self.image._signed_targets(Delegations(keys, roles), targets.signed.version + 1, now)
-        self.image._advance(now, targets=signed)
+    def delegate(self, *signers: CryptoSigner, threshold: int = 1) -> None:
+        """Let these keys sign mandates from now on, and no others."""
+        delegate(self.image, *signers, threshold=threshold, now=NOW)
 
     def request(
         self,

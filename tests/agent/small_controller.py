@@ -6,16 +6,18 @@ device should have (`want`) and waits for what it reports (`until`).
 
 from __future__ import annotations
 
+import shutil
 import struct
 import threading
 from collections.abc import Callable
 from concurrent import futures
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import grpc
+from securesystemslib.signer import CryptoSigner
 
 from edgewright_contract.release import Probe, Release
 from edgewright_contract.targets import ImageTarget
@@ -23,9 +25,11 @@ from edgewright_contract.v1 import agent_pb2, enrolment_pb2, enrolment_pb2_grpc
 from edgewright_controller.director import Desired, Director
 from edgewright_controller.enrolment import EnrolmentRow, Enrolments
 from edgewright_controller.pki import Authority
-from edgewright_controller.publish import ImageRepository
+from edgewright_controller.publish import ImageRepository, mandates
+from edgewright_controller.publish.mandates import Terms
 from tests.agent import echo
 from tests.agent.block_server import BlockServer
+from tests.agent.mandate_fleet import delegate
 from tests.agent.throwaway_ca import Leaf
 from tests.agent.trust_fleet import KeyInHand
 
@@ -43,6 +47,7 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
         keys = folder / "keys"
         self._image = ImageRepository.open(folder / "image", keys, now, builder=KeyInHand())
         self._director = Director.open(folder / "director", keys, FLEET, now)
+        self._mandate_key: CryptoSigner | None = None
         self._desired, self._version = Desired(0, None, None), 1
         self._changed = threading.Condition()
         self.away = False  # check-ins are not answered
@@ -80,6 +85,25 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
         options = {"served_name": served_name} if served_name else {}
         release = Release("smollm2", "jetson", "gguf", target.bundle, made_for, 1 << 20, options, (probe,))
         return release, target
+
+    def mandate(self, number: int, wanted: tuple[Release, ImageTarget], *, device: str = DEVICE) -> bytes:
+        """An offline mandate that gives this to `device` as generation `number`, signed."""
+        now = datetime.now(timezone.utc)
+        if self._mandate_key is None:
+            self._mandate_key = CryptoSigner.generate_ed25519()
+            delegate(self._image, self._mandate_key, now=now)
+        release, target = wanted
+        terms = Terms(FLEET, device, None, number, number, release, target, now, now + timedelta(days=90))
+        return mandates.sign(mandates.draw_up(self._image.documents(), terms), self._mandate_key)
+
+    def content(self, folder: Path, wanted: tuple[Release, ImageTarget]) -> Path:
+        """The artifact in `folder`, as on a stick."""
+        target = wanted[1]
+        (folder / "objects").mkdir(parents=True, exist_ok=True)
+        for sha256 in (target.bundle, target.block_index):
+            (folder / "objects" / sha256).write_bytes(self.objects[sha256])
+        shutil.copytree(self._folders[target.bundle][0], folder / "artifacts" / target.bundle)
+        return folder
 
     def want(self, generation: int, wanted: tuple[Release, ImageTarget] | None) -> None:
         """From the next check-in on, the device should have this."""
