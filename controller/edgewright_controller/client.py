@@ -193,6 +193,14 @@ class Fleet:
         response: operator_pb2.RevokeResponse = self._once(self._stub.Revoke, request)
         return response
 
+    def create_mandate(
+        self, device: str = "", profile: str = "", release: str = "", valid_s: int = 0
+    ) -> operator_pb2.CreateMandateResponse:
+        """An offline mandate for a device or a profile, that nobody has signed yet."""
+        request = operator_pb2.CreateMandateRequest(device=device, profile=profile, release=release, valid_s=valid_s)
+        response: operator_pb2.CreateMandateResponse = self._once(self._stub.CreateMandate, request)
+        return response
+
     def _once(self, method: Any, request: Any, timeout_s: float | None = CALL_S) -> Any:
         self._reach()
         try:

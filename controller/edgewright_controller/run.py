@@ -37,6 +37,7 @@ from edgewright_controller.service.blocks import Blocks
 from edgewright_controller.service.check_in import CheckIns
 from edgewright_controller.service.enrolment_service import EnrolmentService, Welcome
 from edgewright_controller.service.jobs import Jobs
+from edgewright_controller.service.mandates import Mandates
 from edgewright_controller.service.operator_service import OperatorService
 from edgewright_controller.service.overview import Overview
 from edgewright_controller.service.presence import Presence
@@ -179,7 +180,10 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         mqtt_address=broker,
     )
     _add(work, AgentService(gate, check_ins, Blocks(store)), agent_pb2_grpc.add_AgentServicer_to_server)
-    operators = OperatorService(gate, jobs, runner, overview, tokens, revocations=revocations, ingest=ingest)
+    mandates = Mandates(fleet, ledger, image, runner, clock=_clock)
+    operators = OperatorService(
+        gate, jobs, runner, overview, tokens, revocations=revocations, mandates=mandates, ingest=ingest
+    )
     _add(work, operators, operator_pb2_grpc.add_OperatorServicer_to_server)
     _add(enrol, EnrolmentService(tokens.redeem, welcome), enrolment_pb2_grpc.add_EnrolmentServicer_to_server)
     upkeep = Upkeep(

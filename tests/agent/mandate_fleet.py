@@ -17,7 +17,7 @@ from tests.agent.trust_fleet import DAY, NOW, Fleet, release, target
 
 
 def delegate(image: ImageRepository, *signers: CryptoSigner, threshold: int = 1, now: datetime) -> None:
-    """Let these keys sign mandates from now on, and no others: new targets of the image repository."""
+    """Let these keys sign mandates from now on, and no others, without any nobody: new targets of the repository."""
     targets: Metadata[Targets] = Metadata.from_bytes(image.documents().targets)
     before = targets.signed.delegations
     assert before is not None
@@ -28,7 +28,8 @@ def delegate(image: ImageRepository, *signers: CryptoSigner, threshold: int = 1,
     keys |= {signer.public_key.keyid: signer.public_key for signer in signers}
     ids = [signer.public_key.keyid for signer in signers]
     paths = list(contract.PATHS)
-    roles[contract.ROLE] = DelegatedRole(contract.ROLE, ids, threshold, terminating=True, paths=paths)
+    if signers:
+        roles[contract.ROLE] = DelegatedRole(contract.ROLE, ids, threshold, terminating=True, paths=paths)
     signed = image._signed_targets(Delegations(keys, roles), targets.signed.version + 1, now)
     image._advance(now, targets=signed)
 

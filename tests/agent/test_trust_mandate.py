@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import Delegations, Metadata, Targets
+from tuf.api.metadata import Delegations, Metadata, TargetFile, Targets
 
 from edgewright_agent.database import StateDamaged
 from edgewright_agent.trust import Assignment, MetadataStale, Reason, Repository, TrustRefused
@@ -224,14 +225,15 @@ def test_a_clock_that_runs_wild_does_no_lasting_harm(fleet: MandateFleet, store:
 @pytest.mark.attack("altered mandate")
 def test_an_altered_mandate_is_refused(fleet: MandateFleet, store: TrustStore) -> None:
     honest = fleet.mandate("b", 6)
-    for changes in (
+    harms: list[dict[str, Any]] = [
         {"fields": {"device_id": "mac-01"}},
         {"fields": {"generation": 7}},
         {"fields": {"device_id": None, "profile": "jetson"}},
         {"expires": NOW + days(170)},
         {"version": 7},
         {"targets": {}},
-    ):
+    ]
+    for changes in harms:
         _refused(store, altered(honest, None, **changes), Reason.UNVERIFIED)
     assert store.apply_mandate(honest, JETSON, NOW).generation == 6
 
@@ -298,7 +300,7 @@ def test_a_removed_builders_list_is_no_use_to_a_mandate(fleet: MandateFleet, sto
     _refused(store, altered(honest, fleet.mandate_key, fields={"generation": 8}), Reason.UNVERIFIED)
 
 
-def _listed(document: bytes) -> dict[str, object]:
+def _listed(document: bytes) -> dict[str, TargetFile]:
     read: Metadata[Targets] = Metadata.from_bytes(contract.parse(document).builder)
     return dict(read.signed.targets)
 
@@ -379,7 +381,7 @@ def test_the_lists_in_the_file_are_those_that_were_signed_over(fleet: MandateFle
     assert store.apply_mandate(honest, JETSON, NOW).generation == 6
 
 
-def _with_evil(document: bytes) -> dict[str, object]:
+def _with_evil(document: bytes) -> dict[str, TargetFile]:
     listed = _listed(document)
     return {**listed, target("e").path: listed[target("b").path]}
 
@@ -456,7 +458,8 @@ def test_rubbish_is_refused(store: TrustStore, rubbish: bytes) -> None:
 @pytest.mark.parametrize("rubbish", [b"{}", b"[" * 10_000, b"null", b'{"signed": {"_type": "root"}}'])
 def test_rubbish_in_a_mandate_is_refused(fleet: MandateFleet, store: TrustStore, part: str, rubbish: bytes) -> None:
     papers = contract.parse(fleet.mandate("b", 6))
-    bad = replace(papers, **{part: (*papers.roots, rubbish) if part == "roots" else rubbish})
+    parts: dict[str, Any] = {part: (*papers.roots, rubbish) if part == "roots" else rubbish}
+    bad = replace(papers, **parts)
     _refused(store, bad.encode(), Reason.UNVERIFIED)
 
 

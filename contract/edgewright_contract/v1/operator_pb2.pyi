@@ -373,3 +373,29 @@ class RevokeResponse(_message.Message):
     CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     certificates: int
     def __init__(self, certificates: _Optional[int] = ...) -> None: ...
+
+class CreateMandateRequest(_message.Message):
+    __slots__ = ("device", "profile", "release", "valid_s")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    VALID_S_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    profile: str
+    release: str
+    valid_s: int
+    def __init__(self, device: _Optional[str] = ..., profile: _Optional[str] = ..., release: _Optional[str] = ..., valid_s: _Optional[int] = ...) -> None: ...
+
+class CreateMandateResponse(_message.Message):
+    __slots__ = ("document", "number", "generation", "release", "expires_unix_ms")
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    document: bytes
+    number: int
+    generation: int
+    release: str
+    expires_unix_ms: int
+    def __init__(self, document: _Optional[bytes] = ..., number: _Optional[int] = ..., generation: _Optional[int] = ..., release: _Optional[str] = ..., expires_unix_ms: _Optional[int] = ...) -> None: ...

@@ -79,6 +79,11 @@ class OperatorStub:
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.RevokeRequest.SerializeToString,
                 response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.RevokeResponse.FromString,
                 _registered_method=True)
+        self.CreateMandate = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/CreateMandate',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateResponse.FromString,
+                _registered_method=True)
 
 
 class OperatorServicer:
@@ -141,6 +146,13 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateMandate(self, request, context):
+        """Draws up an offline mandate, which whoever holds its key then signs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -188,6 +200,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.Revoke,
                     request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.RevokeRequest.FromString,
                     response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.RevokeResponse.SerializeToString,
+            ),
+            'CreateMandate': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateMandate,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -433,6 +450,33 @@ class Operator:
             '/edgewright_contract.v1.Operator/Revoke',
             edgewright__contract_dot_v1_dot_operator__pb2.RevokeRequest.SerializeToString,
             edgewright__contract_dot_v1_dot_operator__pb2.RevokeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateMandate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/CreateMandate',
+            edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -19,6 +19,7 @@ from edgewright_controller.cli import (
     demo,
     devices,
     enroll,
+    mandate,
     plan,
     revoke,
     rollback,
@@ -69,6 +70,7 @@ app.command("demo")(demo.demo)
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(enroll.app, name="enroll")
 app.add_typer(revoke.app, name="revoke")
+app.add_typer(mandate.app, name="mandate")
 
 
 def main() -> None:

@@ -14,9 +14,10 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from edgewright_contract.mandate import MAX_GENERATION
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.director import DirectorMetadata
-from edgewright_controller.ledger import tables
+from edgewright_controller.ledger import mandates, tables
 from edgewright_controller.ledger.among import among
 from edgewright_controller.ledger.errors import GenerationTaken, NotInLedger
 
@@ -135,18 +136,45 @@ def set_desired(
 ) -> DesiredRow:
     """What `device` should have from now on, as a new generation: the next one, or `generation`.
 
-    Raises GenerationTaken when `generation` is not above every one that was set before.
+    Raises GenerationTaken when `generation` is not above every one that was set before, or that a mandate may give.
     """
-    current = generation_of(connection, device)
+    current = generation_of(connection, device, release)
     if generation is not None and generation <= current:
         raise GenerationTaken(device, generation, current)
-    row = DesiredRow(device, generation or current + 1, release, now_ms, reason, agent_pb2.OUTCOME_UNSPECIFIED, None)
+    return _set(connection, device, generation or current + 1, release, reason=reason, now_ms=now_ms)
+
+
+def generation_of(connection: Connection, device: str, release: str | None = None) -> int:
+    """The highest generation that was ever set, or that a mandate may have given; 0 when none.
+
+    `release`: what it is to have next, which may make it a device of a profile that has mandates.
+    """
+    return max(_set_generation(connection, device), mandates.reserved(connection, device, release))
+
+
+def take_mandate(connection: Connection, device: str, generation: int, now_ms: int) -> DesiredRow | None:
+    """What `device` says that it has, when only an offline mandate can have given it that: from now on it should.
+
+    None when the ledger knows the generation, or a later one, or no such mandate.
+    """
+    if not _set_generation(connection, device) < generation <= MAX_GENERATION:
+        return None
+    mandate = mandates.of_generation(connection, device, generation)
+    if mandate is None:
+        return None
+    reason = f"mandate {mandate.number}"
+    return _set(connection, device, generation, mandate.release, reason=reason, now_ms=now_ms)
+
+
+def _set(
+    connection: Connection, device: str, generation: int, release: str | None, *, reason: str, now_ms: int
+) -> DesiredRow:
+    row = DesiredRow(device, generation, release, now_ms, reason, agent_pb2.OUTCOME_UNSPECIFIED, None)
     connection.execute(insert(tables.desired).values({**row.__dict__, "outcome": 0}))
     return row
 
 
-def generation_of(connection: Connection, device: str) -> int:
-    """The highest generation that was ever set, 0 when none."""
+def _set_generation(connection: Connection, device: str) -> int:
     table = tables.desired
     return connection.scalar(select(func.max(table.c.generation)).where(table.c.device == device)) or 0
 

@@ -74,6 +74,12 @@ def every(connection: Connection) -> list[ReleaseRow]:
     return [_row(row) for row in connection.execute(_select().order_by(tables.releases.c.created_ms.desc()))]
 
 
+def of_profile(connection: Connection, profile: str) -> frozenset[str]:
+    """The digests of all releases of this profile."""
+    table = tables.releases
+    return frozenset(connection.scalars(select(table.c.digest).where(table.c.profile == profile)))
+
+
 def mark_rolled_back(connection: Connection, digest: str, by: str, now_ms: int) -> None:
     """Refuse this release from now on, until it is released again."""
     values = {"at_ms": now_ms, "by": by}

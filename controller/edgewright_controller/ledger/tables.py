@@ -282,6 +282,23 @@ operator_tokens = Table(
     Column("chain_pem", LargeBinary),
 )
 
+# Offline mandates that were drawn up; exactly one of `device` and `profile` is set. Devices that take one say its
+# generation when they are back, so no other change may ever use that.
+mandates = Table(
+    "mandates",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("device", String(63), ForeignKey("devices.id")),
+    Column("profile", String(63)),
+    Column("generation", BigInteger, nullable=False),
+    Column("release", String(64), ForeignKey("releases.digest"), nullable=False),
+    Column("issued_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("by", String(128), nullable=False),
+    Index(None, "device"),
+    Index(None, "profile"),
+)
+
 # Only ever appended to. `hash` is over all other columns and the hash of the entry before.
 audit = Table(
     "audit",

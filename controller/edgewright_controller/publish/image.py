@@ -1,5 +1,7 @@
 """The image repository on disk: root, targets, the delegated role builder, snapshot, timestamp.
 
+The second delegated role, mandate, signs nothing that stands here: see `mandates`.
+
 A publication writes builder, snapshot and timestamp, each by the write rule and in this order. The timestamp is what
 makes it visible: after a crash in between, the older repository stands as it was, and the next publication
 writes over the leftovers. Readers see one consistent state at a time.
@@ -15,11 +17,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner, Key
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from edgewright_contract import durable
+from edgewright_contract.mandate import PATHS
+from edgewright_contract.mandate import ROLE as MANDATE
 from edgewright_contract.targets import BUILDER, FOLDERS, ImageTarget
 from edgewright_controller.publish import keys, metadata
 from edgewright_controller.publish.builder import Builder, BuilderProcess
@@ -95,7 +99,8 @@ class ImageRepository:
         if (folder / "timestamp.json").exists():
             opened._state = opened._read()
         else:
-            opened._state = opened._first(now)
+            mandate = keys.signer(keys_folder / "image-mandate.pem", of=folder / "timestamp.json")
+            opened._state = opened._first(mandate.public_key, now)
         opened._sweep()
         return opened
 
@@ -168,11 +173,17 @@ class ImageRepository:
         timestamp = self._signed_timestamp(snapshot, state.timestamp.version + 1, now)
         self._commit(_State(targets, builder, snapshot, timestamp))
 
-    def _first(self, now: datetime) -> _State:
-        key = self._builder.public()
-        paths = [f"{folder}/*/*/*" for folder in FOLDERS.values()]
-        role = DelegatedRole(BUILDER, [key.keyid], 1, terminating=True, paths=paths)
-        targets = self._signed_targets(Delegations({key.keyid: key}, {BUILDER: role}), 1, now)
+    def _first(self, mandate: Key, now: datetime) -> _State:
+        delegated = {
+            BUILDER: (self._builder.public(), [f"{folder}/*/*/*" for folder in FOLDERS.values()]),
+            MANDATE: (mandate, list(PATHS)),
+        }
+        roles = {
+            name: DelegatedRole(name, [key.keyid], 1, terminating=True, paths=paths)
+            for name, (key, paths) in delegated.items()
+        }
+        known = {key.keyid: key for key, _ in delegated.values()}
+        targets = self._signed_targets(Delegations(known, roles), 1, now)
         builder = self._sign_as_builder(Targets(1, expires=metadata.end(now, TARGETS_LIFE)))
         snapshot = self._signed_snapshot(targets, builder, 1, now)
         state = _State(targets, builder, snapshot, self._signed_timestamp(snapshot, 1, now))

@@ -25,10 +25,22 @@ def signer(path: Path, *, of: Path | None = None) -> CryptoSigner:
         made = CryptoSigner.generate_ed25519()
         durable.write(path, made.private_bytes, mode=0o600)
         return made
+    return load(path)
+
+
+def load(path: Path, passphrase: str | None = None) -> CryptoSigner:
+    """The key at `path`, which is encrypted when there is a `passphrase`. Raises PublishError, OSError."""
+    secret = passphrase.encode() if passphrase is not None else None
     try:
-        loaded = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise PublishError(f"{path} is damaged; restore it from your backup") from error
+        loaded = serialization.load_pem_private_key(path.read_bytes(), password=secret)
+    except TypeError as error:
+        what = (
+            "is encrypted; give its passphrase" if passphrase is None else "is not encrypted; leave the passphrase out"
+        )
+        raise PublishError(f"{path} {what}") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        why = "is damaged" if passphrase is None else "is damaged, or its passphrase is another one"
+        raise PublishError(f"{path} {why}; restore it from your backup") from error
     if not isinstance(loaded, Ed25519PrivateKey):
         raise PublishError(f"{path} is not an Ed25519 key; restore it from your backup")
     return CryptoSigner(loaded)

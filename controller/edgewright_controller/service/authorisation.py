@@ -54,6 +54,8 @@ METHODS: Final[Mapping[str, frozenset[Role]]] = {
     # Whoever adds a device extends the fleet's trust; that is for administrators.
     f"{_PREFIX}.Operator/CreateEnrolment": frozenset({Role.ADMIN}),
     f"{_PREFIX}.Operator/Revoke": frozenset({Role.ADMIN}),
+    # A mandate reaches devices that nobody can call back.
+    f"{_PREFIX}.Operator/CreateMandate": frozenset({Role.ADMIN}),
     f"{_PREFIX}.Enrolment/Enrol": frozenset({Role.ANYONE}),
 }
 

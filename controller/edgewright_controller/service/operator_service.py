@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgewright_controller.reports import Ingest
     from edgewright_controller.service.job import Job
     from edgewright_controller.service.jobs import Jobs
+    from edgewright_controller.service.mandates import Mandates
     from edgewright_controller.service.overview import Overview
     from edgewright_controller.service.revocations import Revocations
     from edgewright_controller.service.rollouts_runner import RolloutsRunner
@@ -45,10 +46,11 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         tokens: Tokens,
         *,
         revocations: Revocations,
+        mandates: Mandates,
         ingest: Ingest | None,
     ) -> None:
         self._gate, self._jobs, self._runner, self._overview = gate, jobs, runner, overview
-        self._tokens, self._revocations, self._ingest = tokens, revocations, ingest
+        self._tokens, self._revocations, self._mandates, self._ingest = tokens, revocations, mandates, ingest
 
     async def Plan(self, request: operator_pb2.PlanRequest, context: Context) -> operator_pb2.PlanResponse:
         """What an apply would do."""
@@ -143,6 +145,24 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         except (BadInput, NothingToRevoke, LedgerError) as error:
             return await _refuse(context, error)
         return operator_pb2.RevokeResponse(certificates=count)
+
+    async def CreateMandate(
+        self, request: operator_pb2.CreateMandateRequest, context: Context
+    ) -> operator_pb2.CreateMandateResponse:
+        """An offline mandate, for its signers."""
+        try:
+            document, row = await self._mandates.create(
+                request.device, request.profile, request.release, request.valid_s, by=self._operator(context)
+            )
+        except (BadInput, ChangeRefused, LedgerError) as error:
+            return await _refuse(context, error)
+        return operator_pb2.CreateMandateResponse(
+            document=document,
+            number=row.number,
+            generation=row.generation,
+            release=row.release,
+            expires_unix_ms=row.expires_ms,
+        )
 
     def _operator(self, context: Context) -> str:
         caller = self._gate.peer(context)

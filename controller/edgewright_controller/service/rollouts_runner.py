@@ -231,6 +231,15 @@ class RolloutsRunner:
                 return one.state.devices[device].phase.value
         return ""
 
+    def under_way(self, devices: Collection[str], releases: Collection[str] = ()) -> str:
+        """The name of a rollout that has one of these devices, or gives one of these releases; empty: none."""
+        for name, live in self._live.items():
+            for device, target in live.state.targets.items():
+                attached = not live.state.devices[device].detached
+                if attached and (device in devices or target.release in releases):
+                    return name
+        return ""
+
     async def _hear(self) -> None:
         while True:
             await self._reported.wait()
@@ -310,8 +319,8 @@ class RolloutsRunner:
         try:
             await self._ledger.write(lambda c: rollouts.commit(c, rollout, changes, actions))
         except GenerationTaken as taken:
-            # Only rollouts set what devices should have, so another one has taken the device over.
-            await self._event(rollout, Superseded("another rollout", frozenset({taken.device})))
+            # Another rollout has taken the device over, or a mandate that was drawn up meanwhile.
+            await self._event(rollout, Superseded("another change", frozenset({taken.device})))
             if rollout in self._live:
                 await self._event(rollout, event, statuses)
             return

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from edgewright_contract import digest
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.director import Desired, DirectorMetadata
-from edgewright_controller.ledger import devices, releases, requests, telemetry
+from edgewright_controller.ledger import audit, devices, releases, requests, telemetry
 from edgewright_controller.ledger.devices import DeviceRow
 
 
@@ -65,6 +65,7 @@ def said(row: DeviceRow) -> agent_pb2.DeviceStatus | None:
 
 def record(connection: Connection, device: str, request: agent_pb2.CheckInRequest, now_ms: int) -> bool:
     """Store what the request brings; whether its status was news. Raises NotInLedger."""
+    _take_mandate(connection, device, request.status.generation, now_ms)
     newer = devices.report(connection, device, request.status, now_ms)
     if request.HasField("inventory"):
         named = request.inventory_digest or inventory_digest(request.inventory)
@@ -72,6 +73,21 @@ def record(connection: Connection, device: str, request: agent_pb2.CheckInReques
     for result in request.results:
         requests.answer(connection, device, result, now_ms)
     return newer
+
+
+def _take_mandate(connection: Connection, device: str, generation: int, now_ms: int) -> None:
+    """A device that was offline may have got its generation from a mandate: then that is what it should have."""
+    taken = devices.take_mandate(connection, device, generation, now_ms)
+    if taken is not None:
+        audit.append(
+            connection,
+            actor=f"device {device}",
+            action="mandate.take",
+            subject=device,
+            release=taken.release or "",
+            detail=f"{taken.reason}, generation {taken.generation}",
+            now_ms=now_ms,
+        )
 
 
 def has_news(known: Standing, request: agent_pb2.CheckInRequest) -> bool:

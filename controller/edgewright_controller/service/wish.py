@@ -52,6 +52,6 @@ def targets(connection: Connection, wish: Wish) -> Sequence[RolloutTarget]:
         return devices.good_before(connection, device, release)
 
     return [
-        RolloutTarget(device, release, previous(device, release), devices.generation_of(connection, device))
+        RolloutTarget(device, release, previous(device, release), devices.generation_of(connection, device, release))
         for device, release in wish.releases.items()
     ]

@@ -55,6 +55,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("secret_sha256", name=op.f("pk_operator_tokens")),
     )
     op.create_table(
+        "mandates",
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("device", sa.String(length=63), nullable=True),
+        sa.Column("profile", sa.String(length=63), nullable=True),
+        sa.Column("generation", sa.BigInteger(), nullable=False),
+        sa.Column("release", sa.String(length=64), nullable=False),
+        sa.Column("issued_ms", sa.BigInteger(), nullable=False),
+        sa.Column("expires_ms", sa.BigInteger(), nullable=False),
+        sa.Column("by", sa.String(length=128), nullable=False),
+        sa.ForeignKeyConstraint(["device"], ["devices.id"], name=op.f("fk_mandates_device")),
+        sa.ForeignKeyConstraint(["release"], ["releases.digest"], name=op.f("fk_mandates_release")),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_mandates")),
+    )
+    op.create_index(op.f("ix_mandates_device"), "mandates", ["device"])
+    op.create_index(op.f("ix_mandates_profile"), "mandates", ["profile"])
+    op.create_table(
         "audit",
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
