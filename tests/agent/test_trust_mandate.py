@@ -404,6 +404,8 @@ def test_a_mandate_lasts_180_days_and_no_longer(fleet: MandateFleet, store: Trus
     honest = fleet.mandate("b", 6, days=180)
     key = fleet.mandate_key
     _refused(store, altered(honest, key, expires=NOW + days(182)), Reason.TOO_LONG)
+    # Nor by lasting as long from now, having been issued before.
+    _refused(store, altered(honest, key, fields={"issued": "2031-04-26T07:08:09Z"}), Reason.TOO_LONG)
     # Nor by claiming that it will be issued one day.
     ahead = altered(honest, key, expires=NOW + days(300), fields={"issued": "2031-09-01T00:00:00Z"})
     _refused(store, ahead, Reason.TOO_LONG)
@@ -411,6 +413,28 @@ def test_a_mandate_lasts_180_days_and_no_longer(fleet: MandateFleet, store: Trus
     with pytest.raises(TrustRefused, match="clock is behind"):
         store.apply_mandate(fleet.mandate("b", 6, issued=NOW + days(60), days=180), JETSON, NOW)
     assert store.apply_mandate(honest, JETSON, NOW - days(0.5)).generation == 6
+
+
+def test_lists_that_had_ended_when_it_was_issued_carry_no_mandate(fleet: MandateFleet, store: TrustStore) -> None:
+    honest = fleet.mandate("b", 6, days=150)
+    late = altered(honest, fleet.mandate_key, fields={"issued": "2031-08-14T07:08:09Z"})
+    with pytest.raises(MetadataStale, match=r"targets ended on 2031-08-04; make it anew"):
+        store.apply_mandate(late, JETSON, NOW + days(100))
+    assert store.apply_mandate(honest, JETSON, NOW + days(100)).generation == 6
+
+
+def test_a_mandate_names_one_target_delegates_to_nobody_and_means_its_lists(
+    fleet: MandateFleet, store: TrustStore
+) -> None:
+    honest, key = fleet.mandate("b", 6), fleet.mandate_key
+    _refused(store, altered(honest, key, targets={}), Reason.MALFORMED)
+    _refused(store, altered(honest, key, delegations=Delegations({}, {})), Reason.MALFORMED)
+    read: Metadata[Targets] = Metadata.from_bytes(contract.parse(honest).mandate)
+    image = read.signed.unrecognized_fields["image"]
+    other = {**image, "builder": {**image["builder"], "version": 9}}
+    _refused(store, altered(honest, key, fields={"image": other}), Reason.UNVERIFIED)
+    _refused(store, altered(honest, key, fields={"image": None}), Reason.MALFORMED)
+    assert store.apply_mandate(honest, JETSON, NOW).generation == 6
 
 
 @pytest.mark.attack("mandate for a release below the epoch that took traffic")
