@@ -180,7 +180,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         mqtt_address=broker,
     )
     _add(work, AgentService(gate, check_ins, Blocks(store)), agent_pb2_grpc.add_AgentServicer_to_server)
-    mandates = Mandates(fleet, ledger, image, runner, clock=_clock)
+    mandates = Mandates(fleet, ledger, image, runner, revocations, clock=_clock)
     operators = OperatorService(
         gate, jobs, runner, overview, tokens, revocations=revocations, mandates=mandates, ingest=ingest
     )

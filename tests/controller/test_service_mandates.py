@@ -176,6 +176,15 @@ async def test_a_release_that_was_rolled_back_goes_on_no_stick(
     assert (await created(fleet, device=NAMES[0])).release != bad
 
 
+@pytest.mark.attack("mandate for a revoked device")
+async def test_a_revoked_device_gets_no_mandate(fleet: Controller, devices: list[Device]) -> None:
+    assert (await created(fleet, device=NAMES[0])).number == 1
+    kind = operator_pb2.RevokeRequest.KIND_DEVICE
+    await fleet.operator.Revoke(operator_pb2.RevokeRequest(kind=kind, holder=NAMES[0]), timeout=10)
+    assert "jetson-01 is revoked" in await refused(fleet, device=NAMES[0])
+    assert (await created(fleet, device=NAMES[1])).number == 2
+
+
 async def test_the_commands_draw_it_up_show_it_and_sign_it(
     fleet: Controller, tmp_path: Path, devices: list[Device], capsys: pytest.CaptureFixture[str]
 ) -> None:

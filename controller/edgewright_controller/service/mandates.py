@@ -21,6 +21,7 @@ from edgewright_controller.service.change import BadInput, ChangeRefused
 if TYPE_CHECKING:
     from edgewright_controller.ledger import Ledger
     from edgewright_controller.publish import ImageRepository
+    from edgewright_controller.service.revocations import Revocations
     from edgewright_controller.service.rollouts_runner import RolloutsRunner
 
 _MOST: Final = contract.MAX_LIFE
@@ -37,10 +38,12 @@ class Mandates:
         ledger: Ledger,
         image: ImageRepository,
         runner: RolloutsRunner,
+        revocations: Revocations,
         *,
         clock: Callable[[], datetime],
     ) -> None:
-        self._fleet, self._ledger, self._image, self._runner, self._clock = fleet, ledger, image, runner, clock
+        self._fleet, self._ledger, self._image, self._clock = fleet, ledger, image, clock
+        self._runner, self._revocations = runner, revocations
 
     async def create(
         self, device: str, profile: str, release: str, valid_s: int, *, by: str
@@ -51,6 +54,10 @@ class Mandates:
         LedgerError; then nothing is entered.
         """
         _check(device, profile, valid_s)
+        if device and self._revocations.shut_devices([device]):
+            raise ChangeRefused(
+                f"{device} is revoked; enrol it again first: edgewright enroll create --device {device}"
+            )
         now = self._clock().replace(microsecond=0)
         await self._check_at_rest(device, profile)
 
