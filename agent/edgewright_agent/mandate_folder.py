@@ -12,6 +12,7 @@ its start.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -54,7 +55,7 @@ class MandateFolder:
         if content is None:
             durable.unlink(self._folder / f"{name}{_CONTENT}")
         else:
-            durable.write(self._folder / f"{name}{_CONTENT}", str(content).encode())
+            durable.write(self._folder / f"{name}{_CONTENT}", os.fsencode(content))
         durable.write(self._folder / f"{name}{_MANDATE}", document)
         return name
 
@@ -76,7 +77,7 @@ class MandateFolder:
         if content is None:
             durable.unlink(self._folder / "content")
         elif content != self.content():
-            durable.write(self._folder / "content", str(content).encode())
+            durable.write(self._folder / "content", os.fsencode(content))
 
     def content(self) -> Path | None:
         """The path that came with the mandate that was accepted last, if one did. Raises OSError."""
@@ -101,10 +102,10 @@ class MandateFolder:
 
 def _path_in(path: Path) -> Path | None:
     try:
-        text = _start_of(path, _MAX_PATH_BYTES).decode("utf-8", "replace").strip()
+        text = _start_of(path, _MAX_PATH_BYTES)
     except FileNotFoundError:
         return None
-    return Path(text) if text else None
+    return Path(os.fsdecode(text)) if text else None
 
 
 def _start_of(path: Path, most: int) -> bytes:

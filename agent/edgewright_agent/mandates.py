@@ -93,9 +93,13 @@ class Mandates:
 
     async def _again(self) -> None:
         document = await asyncio.to_thread(self._trust.mandate)
-        if document is None:
+        content = await asyncio.to_thread(self._folder.content)
+        if document is None:  # none, or overtaken: what lies where its content lay is not for what comes now
+            if content is not None:
+                await asyncio.to_thread(self._folder.keep_content, None)
+                self._look_in(None)
             return
-        self._look_in(await asyncio.to_thread(self._folder.content))
+        self._look_in(content)
         state = self._updates.state
         serves = state.outcome is Outcome.SUCCEEDED and state.broken is Fault.NONE
         if serves and await asyncio.to_thread(self._trust.generation) <= state.generation:
