@@ -32,10 +32,8 @@ def test_a_device_is_updated_from_a_stick_and_its_controller_learns_of_it_later(
     assert done.returncode == 0, done.stderr
     assert room.answers()
     room.start_again("controller")
-    after = wait_until(
-        lambda: (seen := room.device()).desired_generation > before.desired_generation and seen,
-        "the device's word in the ledger",
-    )
+    wait_until(lambda: room.device().desired_generation > before.desired_generation, "the device's word in the ledger")
+    after = room.device()
     assert (after.desired_release, after.status.active_release) == (wanted, wanted)
     assert after.status.outcome == agent_pb2.OUTCOME_SUCCEEDED
     # An ordinary apply goes on from there.
