@@ -40,7 +40,7 @@ MAX_MANDATE_BYTES: Final = 256 << 10
 MAX_ROOTS: Final = 256
 MAX_ROOT_BYTES: Final = 64 << 10
 MAX_LIST_BYTES: Final = 4 << 20
-MAX_FILE_BYTES: Final = 16 << 20
+MAX_FILE_BYTES: Final = 8 << 20
 
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
