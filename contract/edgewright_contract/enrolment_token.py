@@ -1,8 +1,9 @@
-"""The text that an operator carries to a new device: where to enrol, as whom, whom to trust, and a secret.
+"""The text that an operator carries to a new device: where to enrol, as whom, whom to trust, and maybe a secret.
 
     ewt1.<base64url of canonical JSON {"a": "host:port", "c": root CA (DER, base64), "d": device, "s": secret}>
 
-The CA travels with the secret, so the first connection of a device is already to the right controller.
+The CA travels with the secret, so the first connection of a device is already to the right controller. Without "s" the
+device proves that it holds a key that was authorised; such a text is no secret, and an older agent calls it damaged.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class TokenError(ValueError):
 
 @dataclass(frozen=True)
 class EnrolmentToken:
-    """`address`: host:port of the enrolment service. `secret`: 32 random bytes, base64url without padding."""
+    """`address`: host:port of the enrolment service. `secret`: 32 random bytes, base64url without padding; empty: the
+    device enrols by its key."""
 
     address: str
     device: str
@@ -37,7 +39,9 @@ class EnrolmentToken:
 
     def encode(self) -> str:
         """The text of the token."""
-        document = {"a": self.address, "c": base64.b64encode(self.ca_der).decode(), "d": self.device, "s": self.secret}
+        document = {"a": self.address, "c": base64.b64encode(self.ca_der).decode(), "d": self.device}
+        if self.secret:
+            document["s"] = self.secret
         return PREFIX + base64.urlsafe_b64encode(canonical.encode(document)).decode().rstrip("=")
 
 
@@ -55,9 +59,9 @@ def parse(text: str) -> EnrolmentToken:
             address=document["a"],
             device=document["d"],
             ca_der=base64.b64decode(document["c"], validate=True),
-            secret=document["s"],
+            secret=document.get("s", ""),
         )
-    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
         raise TokenError("the enrolment token is damaged; copy it again, whole") from None
     _check(token)
     return token
@@ -71,7 +75,7 @@ def is_address(text: str) -> bool:
 
 def _check(token: EnrolmentToken) -> None:
     texts = (token.address, token.device, token.secret)
-    if not all(isinstance(text, str) for text in texts) or not _SECRET.fullmatch(token.secret):
+    if not all(isinstance(text, str) for text in texts) or (token.secret and not _SECRET.fullmatch(token.secret)):
         raise TokenError("the enrolment token is damaged; copy it again, whole")
     if not is_address(token.address):
         raise TokenError(f"the enrolment token names no host:port: {token.address!r}")

@@ -201,6 +201,12 @@ class Fleet:
         response: operator_pb2.CreateMandateResponse = self._once(self._stub.CreateMandate, request)
         return response
 
+    def authorise_key(self, device: str, public_key_pem: str) -> operator_pb2.AuthoriseKeyResponse:
+        """Let the holder of this key enrol as `device`, once."""
+        request = operator_pb2.AuthoriseKeyRequest(device=device, public_key_pem=public_key_pem)
+        response: operator_pb2.AuthoriseKeyResponse = self._once(self._stub.AuthoriseKey, request)
+        return response
+
     def _once(self, method: Any, request: Any, timeout_s: float | None = CALL_S) -> Any:
         self._reach()
         try:

@@ -18,6 +18,9 @@ mosquitto = "/opt/bin/mosquitto"
 
 [retention]
 reports = "48h"                    # what devices reported is kept this long; the newest of each device stays
+
+[identity]
+return_within_days = 90            # a device whose certificate ended comes back by itself until then; 0: never
 """
 
 from __future__ import annotations
@@ -42,14 +45,17 @@ DEFAULT_ENROLMENT: Final = "127.0.0.1:7444"
 DEFAULT_MQTT: Final = "127.0.0.1:7883"
 DEFAULT_FLEET: Final = "fleet"
 DEFAULT_REPORTS_KEPT: Final = "48h"
+DEFAULT_RETURN_DAYS: Final = 90
+MAX_RETURN_DAYS: Final = 3650
 MAX_FILE_BYTES: Final = 1 << 20
 
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "": ("state", "fleet", "names", "listen", "toolchains", "broker", "retention"),
+    "": ("state", "fleet", "names", "listen", "toolchains", "broker", "retention", "identity"),
     "listen": ("grpc", "enrolment", "mqtt"),
     "toolchains": RUNTIMES,
     "broker": ("mode", "address", "mosquitto"),
     "retention": ("reports",),
+    "identity": ("return_within_days",),
 }
 
 
@@ -90,6 +96,7 @@ class Settings:
     broker: BrokerMode = BrokerMode.MANAGED
     broker_address: Address | None = None
     mosquitto: Path | None = None
+    return_within_days: int = DEFAULT_RETURN_DAYS
     reports_kept_s: int = field(default_factory=lambda: _duration({}, "reports", DEFAULT_REPORTS_KEPT, "retention."))
 
 
@@ -133,8 +140,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _settings(document: dict[str, Any], default_state: Path) -> Settings:
     _known("", document)
-    listen, toolchains, broker, retention = (
-        _table(document, key) for key in ("listen", "toolchains", "broker", "retention")
+    listen, toolchains, broker, retention, identity = (
+        _table(document, key) for key in ("listen", "toolchains", "broker", "retention", "identity")
     )
     fleet = _text(document, "fleet", "") or None
     if fleet is not None and not names.is_id(fleet):
@@ -163,6 +170,7 @@ def _settings(document: dict[str, Any], default_state: Path) -> Settings:
         broker=BrokerMode(mode),
         broker_address=parse_address(address, "broker.address") if address else None,
         mosquitto=Path(mosquitto).expanduser() if mosquitto else None,
+        return_within_days=_days(identity, "return_within_days", DEFAULT_RETURN_DAYS, "identity."),
         reports_kept_s=_duration(retention, "reports", DEFAULT_REPORTS_KEPT, "retention."),
     )
 
@@ -194,6 +202,13 @@ def _text(document: Mapping[str, Any], key: str, default: str, prefix: str = "")
     value = document.get(key, default)
     if not isinstance(value, str):
         raise SettingsError(f"{prefix}{key}: {value!r} must be text")
+    return value
+
+
+def _days(document: Mapping[str, Any], key: str, default: int, prefix: str) -> int:
+    value = document.get(key, default)
+    if type(value) is not int or not 0 <= value <= MAX_RETURN_DAYS:
+        raise SettingsError(f"{prefix}{key}: {value!r} is not a number of days from 0 (never) to {MAX_RETURN_DAYS}")
     return value
 
 

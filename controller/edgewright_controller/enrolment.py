@@ -17,7 +17,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Final, Protocol
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgewright_contract import names
 from edgewright_contract.enrolment_token import EnrolmentToken
@@ -79,6 +81,11 @@ class Enrolments:
         der = ca.public_bytes(serialization.Encoding.DER)
         return EnrolmentToken(self.address, device, der, secret).encode()
 
+    def without_secret(self, device: str) -> str:
+        """The text with which `device` enrols by an authorised key: where, as whom, whom to trust."""
+        ca = x509.load_pem_x509_certificate(self.authority.ca_pem)
+        return EnrolmentToken(self.address, device, ca.public_bytes(serialization.Encoding.DER), "").encode()
+
     def redeem(self, secret: str, csr_der: bytes, now: datetime) -> tuple[str, bytes]:
         """(device, chain in PEM) for the holder of `secret` and of the request's key. Raises EnrolmentRefused."""
         row = self.store.get(_hash(secret))
@@ -96,6 +103,20 @@ class Enrolments:
             raise EnrolmentRefused(f"{row.device}: {error}") from error
         self.store.put(replace(row, used_ms=_ms(now), key_sha256=key_sha256, chain_pem=chain))
         return row.device, chain
+
+
+def key_in(public_key_pem: str) -> str:
+    """The sha256 that names the P-256 key in `public_key_pem`. Raises EnrolmentRefused, with what to do."""
+    how = "give the file that `edgewright-agent key` printed on the device"
+    if "PRIVATE KEY" in public_key_pem:
+        raise EnrolmentRefused(f"this is a private key, which should never leave its device; {how}")
+    try:
+        public = serialization.load_pem_public_key(public_key_pem.encode("utf-8", "surrogatepass"))
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise EnrolmentRefused(f"this is not a public key in PEM; {how}") from error
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
+        raise EnrolmentRefused(f"this key is of another kind, and a device's is of type P-256; {how}")
+    return key_digest(public)
 
 
 def _again(row: EnrolmentRow, key_sha256: str, now: datetime) -> bytes:

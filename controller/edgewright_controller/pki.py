@@ -33,8 +33,8 @@ __all__ = ["Authority", "AuthorityError", "CsrRefused", "KeyPair", "OperatorFile
 
 SERVER_LIFE: Final = timedelta(days=90)
 CLIENT_LIFE: Final = timedelta(days=365)
-# Devices cannot renew theirs yet, and one that has expired must be enrolled again by hand.
-DEVICE_LIFE: Final = timedelta(days=365)
+# Devices renew theirs at its half.
+DEVICE_LIFE: Final = timedelta(days=30)
 MAX_CSR_BYTES: Final = 4096
 
 

@@ -31,6 +31,7 @@ from edgewright_controller.ports import AddressRefused
 from edgewright_controller.publish.errors import PublishError
 from edgewright_controller.publish.image import ImageRepository
 from edgewright_controller.reports import Ingest
+from edgewright_controller.service.admission import Admission
 from edgewright_controller.service.agent_service import AgentService
 from edgewright_controller.service.authorisation import Gate
 from edgewright_controller.service.blocks import Blocks
@@ -161,7 +162,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     gate, certificate = Gate(fleet, revocations, _clock), ServerCertificate(pair, authority.ca_pem)
     work, grpc = open_server(settings.grpc, "listen.grpc", certificate, gate, clients=True)
     enrol, enrolment = open_server(settings.enrolment, "listen.enrolment", certificate, gate, clients=False)
-    tokens = Tokens(ledger, authority, str(_reached_at(settings, enrolment)), revocations.refresh, _clock)
+    tokens, admission = _admitting(settings, ledger, authority, revocations, enrolment)
     overview = Overview(
         fleet,
         ledger,
@@ -179,13 +180,13 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         controller_address=str(_reached_at(settings, grpc)),
         mqtt_address=broker,
     )
-    _add(work, AgentService(gate, check_ins, Blocks(store)), agent_pb2_grpc.add_AgentServicer_to_server)
+    _add(work, AgentService(gate, check_ins, Blocks(store), admission), agent_pb2_grpc.add_AgentServicer_to_server)
     mandates = Mandates(fleet, ledger, image, runner, revocations, clock=_clock)
     operators = OperatorService(
         gate, jobs, runner, overview, tokens, revocations=revocations, mandates=mandates, ingest=ingest
     )
     _add(work, operators, operator_pb2_grpc.add_OperatorServicer_to_server)
-    _add(enrol, EnrolmentService(tokens.redeem, welcome), enrolment_pb2_grpc.add_EnrolmentServicer_to_server)
+    _add(enrol, EnrolmentService(admission.enrol, welcome), enrolment_pb2_grpc.add_EnrolmentServicer_to_server)
     upkeep = Upkeep(
         ledger,
         presence,
@@ -214,6 +215,15 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
 def _shut_out(shutting_out: ShuttingOut, stack: AsyncExitStack) -> None:
     shutting_out.start()
     stack.push_async_callback(shutting_out.close)
+
+
+def _admitting(
+    settings: Settings, ledger: Ledger, authority: Authority, revocations: Revocations, enrolment: Address
+) -> tuple[Tokens, Admission]:
+    """What lets devices in: what administrators give out, and what devices get. `enrolment`: where it listens."""
+    address, within = str(_reached_at(settings, enrolment)), timedelta(days=settings.return_within_days)
+    admission = Admission(ledger, authority, address, return_within=within, issued=revocations.refresh, clock=_clock)
+    return Tokens(ledger, authority, address, _clock), admission
 
 
 async def _fleet(ledger: Ledger, settings: Settings, now: datetime) -> str:

@@ -92,6 +92,12 @@ def test_a_token_that_may_not_be_is_not_made(enrolments: Enrolments, device: str
         enrolments.create(device, valid_s, NOW)
 
 
+def test_a_token_without_a_secret_says_where_who_and_whom_to_trust(enrolments: Enrolments) -> None:
+    token = enrolment_token.parse(enrolments.without_secret("jetson-01"))
+    assert (token.address, token.device, token.secret) == ("127.0.0.1:7443", "jetson-01", "")
+    assert token == enrolment_token.parse(token.encode())
+
+
 def test_damaged_tokens_are_refused_without_telling_the_secret(enrolments: Enrolments) -> None:
     text = enrolments.create("jetson-01", 60, NOW)
     secret = enrolment_token.parse(text).secret

@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edgewright_contract import enrolment_token
 from edgewright_controller.cli import run
+from tests.controller.pki_requests import new_key
 from tests.controller.service_rig import Device, manifest
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -121,6 +123,32 @@ def test_a_killed_controller_leaves_a_state_that_the_next_one_takes_up(tmp_path:
         process.wait(10)
     with serving(tmp_path / "state") as process:
         assert process.poll() is None
+
+
+def test_who_lets_a_device_in_is_told_what_it_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = tmp_path / "state"
+    with serving(state):
+        config = ("--config", str(state / "operator" / "client.toml"))
+        assert run(["enroll", "create", "--device", "jetson-01", *config]) == 0
+        said = capsys.readouterr()
+        assert "enrolled already" not in said.err
+        asyncio.run(Device.enrol(said.out.strip().rsplit(" ", 1)[1]))
+        assert run(["enroll", "create", "--device", "jetson-01", *config]) == 0
+        said = capsys.readouterr()
+        assert "jetson-01 is enrolled already, since 20" in said.err
+        assert "takes over jetson-01, and every certificate of the present one is revoked" in said.err
+        key = tmp_path / "key.pub"
+        key.write_text("hello")
+        authorise = ("enroll", "authorise", "--device", "jetson-02", "--public-key")
+        assert run([*authorise, str(key), *config]) == 2
+        assert "this is not a public key in PEM; give the file that" in capsys.readouterr().err
+        assert run([*authorise, str(tmp_path / "none.pub"), *config]) == 2
+        assert "none.pub: No such file" in capsys.readouterr().err
+        spki = PublicFormat.SubjectPublicKeyInfo
+        key.write_bytes(new_key().public_key().public_bytes(Encoding.PEM, spki))
+        assert run([*authorise, str(key), *config]) == 0
+        line, _ = capsys.readouterr().out.strip().rsplit(" ", 1)
+        assert line == "edgewright-agent enroll --config agent.toml --token"
 
 
 def test_the_verbs_against_a_controller_with_its_broker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,11 @@ def test_how_long_reports_are_kept_is_a_setting(tmp_path: Path) -> None:
     assert load(written(tmp_path, '[retention]\nreports = "7d"\n'), {}, tmp_path).reports_kept_s == 7 * 86_400
 
 
+def test_how_long_an_expired_device_may_come_back_is_a_setting(tmp_path: Path) -> None:
+    assert load(None, {}, tmp_path).return_within_days == 90
+    assert load(written(tmp_path, "[identity]\nreturn_within_days = 0\n"), {}, tmp_path).return_within_days == 0
+
+
 def test_flags_override_the_file(tmp_path: Path) -> None:
     file = written(tmp_path, 'fleet = "plant-7"\n[listen]\ngrpc = "127.0.0.1:1"\nmqtt = "[::1]:2"\n')
     settings = load(file, {"listen.grpc": "127.0.0.1:3", "fleet": None}, tmp_path)
@@ -56,6 +61,10 @@ def test_flags_override_the_file(tmp_path: Path) -> None:
         ('[broker]\nmode = "external"', r"broker\.address: goes with"),
         ('[toolchains]\nmlx = "/nonexistent/python"', r"toolchains\.mlx: /nonexistent/python cannot be executed"),
         ('[retention]\nreports = "2 days"', r"retention\.reports: '2 days' is not a duration .*48h"),
+        ("[identity]\nreturn_within_days = -1", r"identity\.return_within_days: -1 is not a number of days from 0 "),
+        ('[identity]\nreturn_within_days = "90d"', r"identity\.return_within_days: '90d' is not a number of days"),
+        ("[identity]\nreturn_within_days = true", r"identity\.return_within_days: True is not a number of days"),
+        ("[identity]\nreturn_within = 90", r"identity\.return_within: unknown key; did you mean 'return_within_days'"),
         ("listen = 3", r"listen: must be a table"),
         ("names = [1]", r"names: must be a list"),
         ("fleet = ", r"not TOML"),

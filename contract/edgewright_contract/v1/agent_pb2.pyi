@@ -303,3 +303,17 @@ class BlockPart(_message.Message):
     encoding: Encoding
     data: bytes
     def __init__(self, index: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class RenewRequest(_message.Message):
+    __slots__ = ("csr_der",)
+    CSR_DER_FIELD_NUMBER: _ClassVar[int]
+    csr_der: bytes
+    def __init__(self, csr_der: _Optional[bytes] = ...) -> None: ...
+
+class RenewResponse(_message.Message):
+    __slots__ = ("certificate_chain_pem", "enrolment_address")
+    CERTIFICATE_CHAIN_PEM_FIELD_NUMBER: _ClassVar[int]
+    ENROLMENT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    certificate_chain_pem: bytes
+    enrolment_address: str
+    def __init__(self, certificate_chain_pem: _Optional[bytes] = ..., enrolment_address: _Optional[str] = ...) -> None: ...

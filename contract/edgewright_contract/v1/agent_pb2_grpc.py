@@ -49,6 +49,11 @@ class AgentStub:
                 request_serializer=edgewright__contract_dot_v1_dot_agent__pb2.FetchBlocksRequest.SerializeToString,
                 response_deserializer=edgewright__contract_dot_v1_dot_agent__pb2.BlockPart.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/edgewright_contract.v1.Agent/Renew',
+                request_serializer=edgewright__contract_dot_v1_dot_agent__pb2.RenewRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_agent__pb2.RenewResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServicer:
@@ -76,6 +81,15 @@ class AgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Renew(self, request, context):
+        """Another certificate for the calling device, for a key that it just made. With the key of the newest
+        certificate, that certificate again: a lost answer is asked for once more, and a new certificate is tried out.
+        RESOURCE_EXHAUSTED: too many of late.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +107,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.FetchBlocks,
                     request_deserializer=edgewright__contract_dot_v1_dot_agent__pb2.FetchBlocksRequest.FromString,
                     response_serializer=edgewright__contract_dot_v1_dot_agent__pb2.BlockPart.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=edgewright__contract_dot_v1_dot_agent__pb2.RenewRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_agent__pb2.RenewResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +195,33 @@ class Agent:
             '/edgewright_contract.v1.Agent/FetchBlocks',
             edgewright__contract_dot_v1_dot_agent__pb2.FetchBlocksRequest.SerializeToString,
             edgewright__contract_dot_v1_dot_agent__pb2.BlockPart.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Agent/Renew',
+            edgewright__contract_dot_v1_dot_agent__pb2.RenewRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_agent__pb2.RenewResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,9 @@ class EnrolmentServicer:
     def Enrol(self, request, context):
         """The same token with the same public key gets the same certificate for ten minutes,
         so that a power cut after issuing costs nothing. PERMISSION_DENIED otherwise.
+
+        Without a token the key is the proof: one that an administrator authorised, once; or that of a device's newest
+        certificate, when that ended not too long ago and was not revoked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -343,12 +343,32 @@ class CreateEnrolmentRequest(_message.Message):
     def __init__(self, device: _Optional[str] = ..., valid_s: _Optional[int] = ...) -> None: ...
 
 class CreateEnrolmentResponse(_message.Message):
-    __slots__ = ("token", "expires_unix_ms")
+    __slots__ = ("token", "expires_unix_ms", "enrolled_unix_ms")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    ENROLLED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     token: str
     expires_unix_ms: int
-    def __init__(self, token: _Optional[str] = ..., expires_unix_ms: _Optional[int] = ...) -> None: ...
+    enrolled_unix_ms: int
+    def __init__(self, token: _Optional[str] = ..., expires_unix_ms: _Optional[int] = ..., enrolled_unix_ms: _Optional[int] = ...) -> None: ...
+
+class AuthoriseKeyRequest(_message.Message):
+    __slots__ = ("device", "public_key_pem")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_PEM_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    public_key_pem: str
+    def __init__(self, device: _Optional[str] = ..., public_key_pem: _Optional[str] = ...) -> None: ...
+
+class AuthoriseKeyResponse(_message.Message):
+    __slots__ = ("token", "key_sha256", "enrolled_unix_ms")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    KEY_SHA256_FIELD_NUMBER: _ClassVar[int]
+    ENROLLED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    key_sha256: str
+    enrolled_unix_ms: int
+    def __init__(self, token: _Optional[str] = ..., key_sha256: _Optional[str] = ..., enrolled_unix_ms: _Optional[int] = ...) -> None: ...
 
 class RevokeRequest(_message.Message):
     __slots__ = ("kind", "holder", "reason")

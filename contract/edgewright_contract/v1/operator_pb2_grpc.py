@@ -74,6 +74,11 @@ class OperatorStub:
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateEnrolmentRequest.SerializeToString,
                 response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateEnrolmentResponse.FromString,
                 _registered_method=True)
+        self.AuthoriseKey = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/AuthoriseKey',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.AuthoriseKeyRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.AuthoriseKeyResponse.FromString,
+                _registered_method=True)
         self.Revoke = channel.unary_unary(
                 '/edgewright_contract.v1.Operator/Revoke',
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.RevokeRequest.SerializeToString,
@@ -139,6 +144,13 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AuthoriseKey(self, request, context):
+        """A device's own key may enrol as `device`, once, without a secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Revoke(self, request, context):
         """All certificates of one holder, from the next call on.
         """
@@ -195,6 +207,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.CreateEnrolment,
                     request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateEnrolmentRequest.FromString,
                     response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateEnrolmentResponse.SerializeToString,
+            ),
+            'AuthoriseKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.AuthoriseKey,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.AuthoriseKeyRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.AuthoriseKeyResponse.SerializeToString,
             ),
             'Revoke': grpc.unary_unary_rpc_method_handler(
                     servicer.Revoke,
@@ -423,6 +440,33 @@ class Operator:
             '/edgewright_contract.v1.Operator/CreateEnrolment',
             edgewright__contract_dot_v1_dot_operator__pb2.CreateEnrolmentRequest.SerializeToString,
             edgewright__contract_dot_v1_dot_operator__pb2.CreateEnrolmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuthoriseKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/AuthoriseKey',
+            edgewright__contract_dot_v1_dot_operator__pb2.AuthoriseKeyRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.AuthoriseKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

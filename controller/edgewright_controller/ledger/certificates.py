@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from edgewright_controller.ledger import tables
 
@@ -28,6 +29,16 @@ class CertificateRow:
     revoked_why: str = ""
 
 
+@dataclass(frozen=True)
+class ChainRow:
+    """The newest certificate of a device, with the chain (PEM) that it was given."""
+
+    device: str
+    serial: str
+    key_sha256: str
+    chain_pem: bytes
+
+
 def put(connection: Connection, row: CertificateRow) -> None:
     """Enter a certificate that was just issued."""
     connection.execute(insert(tables.certificates).values(row.__dict__))
@@ -46,6 +57,27 @@ def get(connection: Connection, serial: str) -> CertificateRow | None:
     table = tables.certificates
     row = connection.execute(select(table).where(table.c.serial == serial)).one_or_none()
     return CertificateRow(**row._mapping) if row else None
+
+
+def of_key(connection: Connection, key_sha256: str) -> list[CertificateRow]:
+    """All certificates for this key, the newest first."""
+    table = tables.certificates
+    statement = select(table).where(table.c.key_sha256 == key_sha256)
+    newest_first = statement.order_by(table.c.issued_ms.desc(), table.c.serial)
+    return [CertificateRow(**row._mapping) for row in connection.execute(newest_first)]
+
+
+def put_chain(connection: Connection, row: ChainRow) -> None:
+    """Keep the chain that a device was just given, in place of the one before."""
+    statement = upsert(tables.newest_chains).values(row.__dict__)
+    connection.execute(statement.on_conflict_do_update(index_elements=["device"], set_=row.__dict__))
+
+
+def chain(connection: Connection, device: str) -> ChainRow | None:
+    """What `put_chain` kept last, None before the first."""
+    table = tables.newest_chains
+    row = connection.execute(select(table).where(table.c.device == device)).one_or_none()
+    return ChainRow(**row._mapping) if row else None
 
 
 def revoke(connection: Connection, serials: Iterable[str], *, by: str, why: str, now_ms: int) -> list[str]:

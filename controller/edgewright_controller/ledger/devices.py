@@ -51,14 +51,25 @@ class DesiredRow:
     settled_ms: int | None
 
 
-def enrol(connection: Connection, device: str, certificate_serial: str, now_ms: int) -> None:
+def enrol(
+    connection: Connection, device: str, certificate_serial: str, now_ms: int, *, another_machine: bool = False
+) -> None:
     """Enter a device, or enter it anew with another certificate.
 
-    A device that enrols anew may have lost its disk, so its statuses may count from the start again.
+    A device that enrols anew may have lost its disk, so its statuses may count from the start again. What
+    `another_machine` was, and what it served, says nothing of the one that takes its place.
     """
-    values = {"certificate_serial": certificate_serial, "enrolled_ms": now_ms, "status_sequence": 0}
-    statement = upsert(tables.devices).values(id=device, inventory_digest="", **values)
+    values: dict[str, Any] = {"certificate_serial": certificate_serial, "enrolled_ms": now_ms, "status_sequence": 0}
+    if another_machine:
+        values |= {"status": None, "inventory": None, "inventory_digest": "", "seen_ms": None}
+    statement = upsert(tables.devices).values({"id": device, "inventory_digest": "", **values})
     connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+
+
+def renewed(connection: Connection, device: str, certificate_serial: str) -> None:
+    """The same device has another certificate."""
+    table = tables.devices
+    connection.execute(update(table).where(table.c.id == device).values(certificate_serial=certificate_serial))
 
 
 def get(connection: Connection, device: str) -> DeviceRow:

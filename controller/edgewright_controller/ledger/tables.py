@@ -248,7 +248,18 @@ certificates = Table(
     Column("revoked_by", String(128), nullable=False),
     Column("revoked_why", Text, nullable=False),
     Index(None, "kind", "holder"),
+    Index(None, "key_sha256"),
     Index(None, "revoked_ms"),
+)
+
+# The newest certificate of each device once more, with its chain: for who lost the answer that brought it.
+newest_chains = Table(
+    "newest_chains",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("serial", String(64), nullable=False),
+    Column("key_sha256", String(64), nullable=False),
+    Column("chain_pem", LargeBinary, nullable=False),
 )
 
 authorised_keys = Table(

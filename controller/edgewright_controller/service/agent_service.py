@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from grpc import StatusCode
 
 from edgewright_contract.v1 import agent_pb2, agent_pb2_grpc
+from edgewright_controller.certificate_policy import TooOften
+from edgewright_controller.pki import CsrRefused
+from edgewright_controller.service.admission import Admission, RenewalRefused
 from edgewright_controller.service.authorisation import Context, Gate, refuse
 from edgewright_controller.service.blocks import BadRange, Blocks, NotHere, TooMany
 from edgewright_controller.service.check_in import CheckInRefused, UnknownDevice
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
 class AgentService(agent_pb2_grpc.AgentServicer):
     """The service `Agent`; the gate has admitted the caller as a device."""
 
-    def __init__(self, gate: Gate, check_ins: CheckIns, blocks: Blocks) -> None:
-        self._gate, self._check_ins, self._blocks = gate, check_ins, blocks
+    def __init__(self, gate: Gate, check_ins: CheckIns, blocks: Blocks, admission: Admission) -> None:
+        self._gate, self._check_ins, self._blocks, self._admission = gate, check_ins, blocks, admission
 
     async def CheckIn(self, request: agent_pb2.CheckInRequest, context: Context) -> agent_pb2.CheckInResponse:
         """The status up, the metadata that the device lacks down."""
@@ -50,6 +53,18 @@ class AgentService(agent_pb2_grpc.AgentServicer):
                 yield part
         except (NotHere, BadRange, TooMany) as error:
             await refuse(context, _code(error), str(error))
+
+    async def Renew(self, request: agent_pb2.RenewRequest, context: Context) -> agent_pb2.RenewResponse:
+        """Another certificate for the caller."""
+        try:
+            chain = await self._admission.renew(self._gate.caller(context), request.csr_der)
+        except RenewalRefused as error:
+            return await refuse(context, StatusCode.PERMISSION_DENIED, str(error))
+        except CsrRefused as error:
+            return await refuse(context, StatusCode.INVALID_ARGUMENT, str(error))
+        except TooOften as error:
+            return await refuse(context, StatusCode.RESOURCE_EXHAUSTED, str(error))
+        return agent_pb2.RenewResponse(certificate_chain_pem=chain, enrolment_address=self._admission.address)
 
 
 def _code(error: NotHere | BadRange | TooMany) -> StatusCode:

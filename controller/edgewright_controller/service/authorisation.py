@@ -44,6 +44,7 @@ METHODS: Final[Mapping[str, frozenset[Role]]] = {
     f"{_PREFIX}.Agent/CheckIn": _DEVICES,
     f"{_PREFIX}.Agent/FetchObject": _DEVICES,
     f"{_PREFIX}.Agent/FetchBlocks": _DEVICES,
+    f"{_PREFIX}.Agent/Renew": _DEVICES,
     f"{_PREFIX}.Operator/Plan": _OPERATORS,
     f"{_PREFIX}.Operator/Apply": _OPERATORS,
     f"{_PREFIX}.Operator/Rollback": _OPERATORS,
@@ -56,6 +57,7 @@ METHODS: Final[Mapping[str, frozenset[Role]]] = {
     f"{_PREFIX}.Operator/Revoke": frozenset({Role.ADMIN}),
     # A mandate reaches devices that nobody can call back.
     f"{_PREFIX}.Operator/CreateMandate": frozenset({Role.ADMIN}),
+    f"{_PREFIX}.Operator/AuthoriseKey": frozenset({Role.ADMIN}),
     f"{_PREFIX}.Enrolment/Enrol": frozenset({Role.ANYONE}),
 }
 
@@ -119,10 +121,14 @@ class Gate(ServerInterceptor):
 
     def device(self, context: Context) -> str:
         """The id of the calling device, for handlers that only devices reach."""
+        return self.caller(context).id
+
+    def caller(self, context: Context) -> Peer:
+        """The calling device with its certificate, for handlers that only devices reach."""
         caller = self.peer(context)
         if caller is None or caller.kind != "device":
             raise Denied("only a device may call this")
-        return caller.id
+        return caller
 
     async def intercept_service(
         self,

@@ -25,15 +25,15 @@ class Welcome:
 
 
 class EnrolmentService(enrolment_pb2_grpc.EnrolmentServicer):
-    """The service `Enrolment`. `redeem` gives (device, chain) for a secret and a CSR, or raises EnrolmentRefused."""
+    """The service `Enrolment`. `enrol` gives (device, chain) for a secret and a CSR, or raises EnrolmentRefused."""
 
-    def __init__(self, redeem: Callable[[str, bytes], Awaitable[tuple[str, bytes]]], welcome: Welcome) -> None:
-        self._redeem, self._welcome = redeem, welcome
+    def __init__(self, enrol: Callable[[str, bytes], Awaitable[tuple[str, bytes]]], welcome: Welcome) -> None:
+        self._enrol, self._welcome = enrol, welcome
 
     async def Enrol(self, request: enrolment_pb2.EnrolRequest, context: Context) -> enrolment_pb2.EnrolResponse:
         """A certificate for the key in the request."""
         try:
-            device, chain = await self._redeem(request.token, request.csr_der)
+            device, chain = await self._enrol(request.token, request.csr_der)
         except EnrolmentRefused as error:
             return await refuse(context, StatusCode.PERMISSION_DENIED, str(error))
         welcome = self._welcome

@@ -130,11 +130,27 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
     ) -> operator_pb2.CreateEnrolmentResponse:
         """A token for one device."""
         try:
-            token, expires_ms = await self._tokens.create(request.device, request.valid_s)
+            made = await self._tokens.create(request.device, request.valid_s, self._operator(context))
         except (EnrolmentRefused, LedgerError) as error:
             return await _refuse(context, error)
         _log.info("enrolment token made", operator=self._operator(context), device=request.device)
-        return operator_pb2.CreateEnrolmentResponse(token=token, expires_unix_ms=expires_ms)
+        return operator_pb2.CreateEnrolmentResponse(
+            token=made.token, expires_unix_ms=made.expires_ms, enrolled_unix_ms=made.enrolled_ms
+        )
+
+    async def AuthoriseKey(
+        self, request: operator_pb2.AuthoriseKeyRequest, context: Context
+    ) -> operator_pb2.AuthoriseKeyResponse:
+        """A device's key may enrol once."""
+        operator = self._operator(context)
+        try:
+            made = await self._tokens.authorise(request.device, request.public_key_pem, operator)
+        except (EnrolmentRefused, LedgerError) as error:
+            return await _refuse(context, error)
+        _log.info("key authorised", operator=operator, device=request.device, key=made.key_sha256)
+        return operator_pb2.AuthoriseKeyResponse(
+            token=made.token, key_sha256=made.key_sha256, enrolled_unix_ms=made.enrolled_ms
+        )
 
     async def Revoke(self, request: operator_pb2.RevokeRequest, context: Context) -> operator_pb2.RevokeResponse:
         """An end to all certificates of one holder."""

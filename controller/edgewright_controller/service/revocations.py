@@ -98,7 +98,10 @@ class Revocations:
         def act(connection: Connection) -> list[str]:
             now_ms = _ms(self._clock())
             rows = certificates.of(connection, kind, holder)
-            serials = [row.serial for row in rows if row.revoked_ms is None and row.not_after_ms > now_ms]
+            # Also those that ended: a device may come back by the key of its last one (`certificate_policy`).
+            serials = [
+                row.serial for row in rows if row.revoked_ms is None and (kind == DEVICE or row.not_after_ms > now_ms)
+            ]
             done = certificates.revoke(connection, serials, by=by, why=why, now_ms=now_ms)
             if done:
                 action, detail = f"{kind}.revoke", f"{', '.join(done)}: {why}" if why else ", ".join(done)

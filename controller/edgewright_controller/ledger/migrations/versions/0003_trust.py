@@ -25,6 +25,15 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_certificates_kind_holder"), "certificates", ["kind", "holder"])
     op.create_index(op.f("ix_certificates_revoked_ms"), "certificates", ["revoked_ms"])
+    op.create_index(op.f("ix_certificates_key_sha256"), "certificates", ["key_sha256"])
+    op.create_table(
+        "newest_chains",
+        sa.Column("device", sa.String(length=63), nullable=False),
+        sa.Column("serial", sa.String(length=64), nullable=False),
+        sa.Column("key_sha256", sa.String(length=64), nullable=False),
+        sa.Column("chain_pem", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("device", name=op.f("pk_newest_chains")),
+    )
     op.create_table(
         "authorised_keys",
         sa.Column("key_sha256", sa.String(length=64), nullable=False),
