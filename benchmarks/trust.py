@@ -30,7 +30,7 @@ from typing import Final
 
 import psutil
 
-from edgewright_agent import identity
+from edgewright_agent import enrolment
 from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.identity import Identity
 from edgewright_agent.link import Credentials, Link, Refused
@@ -137,8 +137,8 @@ class Device:
     @classmethod
     def enrolled(cls, controller: Controller, state: Path, name: str) -> Device:
         token = controller.fleet.create_enrolment(name).token
-        who = identity.enrol(token, state)
-        credentials = Credentials(who.key_path, who.certificate_path, who.ca_path)
+        who = enrolment.enrol(token, state)
+        credentials = Credentials(who.key, who.certificate_path, who.ca_path)
         link = Link(controller.address, credentials)
         return cls(who, TrustStore.open(state / "agent.sqlite"), link)
 
@@ -366,9 +366,7 @@ class _Session:
         settings = LinkSettings(
             address=who.mqtt_address,
             client_id=who.device,
-            certificate=who.certificate_path,
-            key=who.key_path,
-            ca=who.ca_path,
+            tls=who.tls_context,
             subscribe=(names.hint_topic(who.device),),
             session_expiry_s=60,
             receive_maximum=10,

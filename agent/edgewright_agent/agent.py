@@ -7,12 +7,12 @@ import logging
 import time
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Final
 
 import psutil
 
-from edgewright_agent import inventory, memory, status
+from edgewright_agent import certificate_life, inventory, memory, status
 from edgewright_agent.acts import DeviceActs
 from edgewright_agent.answers import handlers
 from edgewright_agent.check_in import CheckIns, Sources
@@ -39,6 +39,7 @@ from edgewright_agent.mandate_folder import MandateFolder
 from edgewright_agent.mandates import Mandates
 from edgewright_agent.outbox import Outbox
 from edgewright_agent.recent_log import RecentLog
+from edgewright_agent.renewing import Renewing
 from edgewright_agent.requests import Requests
 from edgewright_agent.slots import Slots
 from edgewright_agent.state_store import StateStore
@@ -78,7 +79,8 @@ class Agent:
         self._store, self._journal, self._slots = StateStore(database), DownloadJournal(database), Slots(state)
         self._trust = DeviceTrust(TrustStore.open(database), identity, hw_classes(config))
         address = config.controller_address or identity.controller_address
-        self._link = Link(address, _credentials(identity))
+        self._floor = self._trust.passed()
+        self._link = Link(address, _credentials(identity), self._why_down)
         content = LocalFirst(self._link)
         self._meter, self._routes = Meter(time.monotonic()), Routes()
         self._serving = Serving(settings, state / "engines", self._routes, self._engine_event)
@@ -115,6 +117,13 @@ class Agent:
         mandates.make()
         content.look_in(mandates.content())
         self._mandates = Mandates(mandates, self._trust, self._updates, content.look_in)
+        self._renewing = Renewing(
+            state,
+            identity,
+            self._link,
+            open_line=lambda credentials: Link(address, credentials, self._why_down),
+            on_renewed=self._renewed,
+        )
         self._seen: tuple[float, agent_pb2.Inventory] | None = None
         self._side_tasks: set[asyncio.Task[None]] = set()
 
@@ -150,8 +159,8 @@ class Agent:
         memory.give_back()
 
     async def work(self) -> None:
-        """Check in, look for mandates and report until cancelled."""
-        await asyncio.gather(self._check_ins.run(), self._mandates.run(), self._report())
+        """Check in, look for mandates, report and keep the certificate good until cancelled."""
+        await asyncio.gather(self._check_ins.run(), self._mandates.run(), self._report(), self._renewing.run())
 
     async def stop(self) -> None:
         """Say goodbye and end every child. Safe after a start that failed in the middle."""
@@ -169,6 +178,16 @@ class Agent:
 
     def _wake(self) -> None:
         self._check_ins.wake()
+
+    def _renewed(self, identity: Identity) -> None:
+        """Connections keep the certificate with which they were made."""
+        self._identity = identity
+        self._link.use(_credentials(identity))
+        self._outbox.reconnect()
+        self._check_ins.wake()
+
+    def _why_down(self) -> str:
+        return certificate_life.trouble(self._identity.life, self._floor, datetime.now(timezone.utc))
 
     async def _start_active(self) -> ActiveBroken | ActiveServes | None:
         """How it went; None when nothing was active, or when its engine will be started again."""
@@ -306,6 +325,10 @@ class DeviceTrust:
         """See mandates.MandateTrust."""
         return self._store.marks().generation
 
+    def passed(self) -> datetime:
+        """A time that has surely passed. Raises StateDamaged."""
+        return self._store.marks().trusted_time
+
     def activated(self, target: ImageTarget) -> None:
         """See trust_store.TrustStore."""
         self._store.activated(target)
@@ -316,7 +339,7 @@ class DeviceTrust:
 
 
 def _credentials(identity: Identity) -> Credentials:
-    return Credentials(identity.key_path, identity.certificate_path, identity.ca_path, identity.not_after)
+    return Credentials(identity.key, identity.certificate_path, identity.ca_path)
 
 
 def engine_settings(config: AgentConfig) -> dict[str, EngineSettings]:

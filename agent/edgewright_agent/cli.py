@@ -1,4 +1,4 @@
-"""`edgewright-agent run | enroll | install | status`: arguments in, one clear line out when something is wrong.
+"""`edgewright-agent run | enroll | key | install | status`: arguments in, one clear line out when something is wrong.
 
 Exit codes: 0 it worked, 1 it failed, 2 the command or the configuration is wrong. Heavy parts are imported by the
 command that needs them.
@@ -69,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     install.add_argument("--content", type=Path, metavar="DIR", help="a folder that has the artifact, as on a stick")
     install.add_argument("--config", type=Path, default=_DEFAULT, metavar="FILE", help="default: agent.toml")
     install.set_defaults(command=_install)
+    key = commands.add_parser("key", help="print this device's public key, for `edgewright enroll authorise`")
+    key.add_argument("--config", type=Path, default=_DEFAULT, metavar="FILE", help="default: agent.toml")
+    key.set_defaults(command=_key)
 
     status = commands.add_parser("status", help="what this device serves and how its last update ended")
     status.add_argument("--config", type=Path, default=_DEFAULT, metavar="FILE", help="default: agent.toml")
@@ -90,7 +93,8 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _enroll(given: argparse.Namespace) -> int:
-    from edgewright_agent.identity import IdentityError, enrol
+    from edgewright_agent.enrolment import enrol
+    from edgewright_agent.identity import IdentityError
 
     settings = None if given.state is not None else config.load(given.config)
     state = given.state.absolute() if settings is None else settings.state
@@ -102,6 +106,31 @@ def _enroll(given: argparse.Namespace) -> int:
     except IdentityError as error:
         return _say(str(error), 1)
     print(f"{identity.device} is enrolled in fleet {identity.fleet}; its state is in {state}")  # noqa: T201 the answer
+    return 0
+
+
+def _key(given: argparse.Namespace) -> int:
+    from cryptography.hazmat.primitives import serialization
+
+    from edgewright_agent.device_key import FileKeys, IdentityError
+    from edgewright_agent.identity import FOLDER
+    from edgewright_agent.key_pairs import Pairs
+    from edgewright_contract import digest
+
+    settings, keys = config.load(given.config), FileKeys()
+    try:
+        folder = Pairs(settings.state / FOLDER, keys).current().folder
+        if keys.has(folder):
+            public = keys.load(folder).public_key()
+        else:
+            with StateLock(settings.state):
+                public = keys.make(folder).public_key()
+    except IdentityError as error:
+        return _say(str(error), 1)
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    print(public.public_bytes(serialization.Encoding.PEM, spki).decode(), end="")  # noqa: T201 the answer
+    named = digest.of_bytes(public.public_bytes(serialization.Encoding.DER, spki))
+    print(f"sha256 {named}", file=sys.stderr)  # noqa: T201 beside the answer, so that a file gets the PEM alone
     return 0
 
 
@@ -138,7 +167,7 @@ def _status(given: argparse.Namespace) -> int:
         read = status.read(settings.state)
     except status.NoState as error:
         return _say(str(error), 1)
-    read["certificate_until"] = _certificate_until(settings.state)
+    read |= _certificate(settings.state)
     read["health"] = _health(read["endpoint"]) if read["running"] else {"status": "not running"}
     if given.json:
         print(json.dumps(read, indent=2))  # noqa: T201 the answer
@@ -147,14 +176,23 @@ def _status(given: argparse.Namespace) -> int:
     return 0
 
 
-def _certificate_until(state: Path) -> str:
-    """When this device's certificate ends, empty where there is no whole identity; `run` says what is wrong with it."""
+def _certificate(state: Path) -> dict[str, str]:
+    """When this device's certificate ends and when it is renewed, or what is wrong with the identity."""
+    from datetime import datetime, timezone
+
+    from edgewright_agent import certificate_life
     from edgewright_agent.identity import Identity, IdentityError
 
     try:
-        return f"{Identity.load(state).not_after:%Y-%m-%d}"
-    except IdentityError:
-        return ""
+        identity = Identity.load(state)
+    except IdentityError as error:
+        return {"certificate_until": "", "certificate_renews": "", "identity_fault": str(error)}
+    life, now = identity.life, datetime.now(timezone.utc)
+    return {
+        "certificate_until": f"{life.not_after:%Y-%m-%d}",
+        "certificate_renews": f"{certificate_life.renews_at(identity.device, life):%Y-%m-%d}",
+        "identity_fault": certificate_life.trouble(life, life.not_before, now),
+    }
 
 
 def _health(endpoint: str) -> dict[str, Any]:
@@ -183,10 +221,14 @@ def _lines(read: dict[str, Any]) -> list[str]:
         "update": f"generation {read['generation']}: {read['step']}, {read['outcome']}",
         "why": " ".join(filter(None, [read["error"], read["reason"]])),
         "previous": read["previous_release"][:12],
-        "identity": f"until {read['certificate_until']}" if read["certificate_until"] else "",
+        "identity": read["identity_fault"] or _life(read),
         "held": ", ".join(release[:12] for release in read["held_releases"]),
     }
     return [f"{key + ':':<10} {value}" for key, value in shown.items() if value]
+
+
+def _life(read: dict[str, Any]) -> str:
+    return f"until {read['certificate_until']}, renewed from {read['certificate_renews']} on"
 
 
 def _say(message: str, code: int) -> int:

@@ -6,15 +6,17 @@ Refused, trying again is no use. A stream that is cut gives what came before the
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import grpc
 
 from edgewright_agent.cancellation import Cancellation
+from edgewright_agent.device_key import DeviceKey
 from edgewright_contract import digest
 from edgewright_contract.v1 import agent_pb2, agent_pb2_grpc
 
@@ -65,13 +67,11 @@ class BadAnswer(Exception):
 
 @dataclass(frozen=True)
 class Credentials:
-    """The files of the device's identity, PEM: its key, its certificate chain, the fleet's root; and when the
-    certificate ends, in UTC, where that is known."""
+    """The device's key, and the files (PEM) of its certificate chain and of the fleet's root."""
 
-    key: Path
+    key: DeviceKey
     certificate: Path
     ca: Path
-    not_after: datetime | None = None
 
 
 class BlockSource(Protocol):
@@ -91,35 +91,74 @@ class BlockSource(Protocol):
     ) -> Generator[agent_pb2.BlockPart, None, None]: ...
 
 
-class Link:
-    """One channel to the controller at `address` (host:port), whose certificate must name that host."""
+class _Channel:
+    """One channel, which lasts as long as somebody calls over it after it was retired."""
 
     def __init__(self, address: str, credentials: Credentials) -> None:
+        ca, chain = credentials.ca.read_bytes(), credentials.certificate.read_bytes()
+        channel_credentials = credentials.key.channel_credentials(ca, chain)
+        self._channel = grpc.secure_channel(address, channel_credentials, options=_OPTIONS)
+        self.stub: Any = agent_pb2_grpc.AgentStub(self._channel)
+        self.calls = 0
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class Link:
+    """One channel to the controller at `address` (host:port), whose certificate must name that host.
+
+    `why_down` says what of the device's own may be why nobody answers; empty: nothing.
+    """
+
+    def __init__(self, address: str, credentials: Credentials, why_down: Callable[[], str] = lambda: "") -> None:
         """Does not connect yet. Raises OSError when a file of the identity cannot be read."""
         self.name = f"controller {address}"
-        self._not_after = credentials.not_after
-        ca, key, chain = (path.read_bytes() for path in (credentials.ca, credentials.key, credentials.certificate))
-        channel_credentials = grpc.ssl_channel_credentials(ca, key, chain)
-        self._channel = grpc.secure_channel(address, channel_credentials, options=_OPTIONS)
-        self._stub = agent_pb2_grpc.AgentStub(self._channel)
+        self._address, self._why_down = address, why_down
+        self._lock = threading.Lock()
+        self._now = _Channel(address, credentials)
+
+    def use(self, credentials: Credentials) -> None:
+        """Make every call from now on with these; a channel keeps those with which it was made.
+
+        What runs goes on over the old channel to its end. Raises OSError.
+        """
+        channel = _Channel(self._address, credentials)
+        with self._lock:
+            old, self._now = self._now, channel
+            idle = old.calls == 0
+        if idle:
+            old.close()
 
     def check_in(self, request: agent_pb2.CheckInRequest) -> agent_pb2.CheckInResponse:
         """One round trip. Raises LinkDown, Refused."""
-        try:
-            answer: agent_pb2.CheckInResponse = self._stub.CheckIn(request, timeout=CHECK_IN_S)
-        except grpc.RpcError as error:
-            raise self._explained(error, "check-in") from error
-        return answer
+        with self._calling() as stub:
+            try:
+                answer: agent_pb2.CheckInResponse = stub.CheckIn(request, timeout=CHECK_IN_S)
+            except grpc.RpcError as error:
+                raise self._explained(error, "check-in") from error
+            return answer
+
+    def renew(self, csr_der: bytes) -> agent_pb2.RenewResponse:
+        """Another certificate, or once more the one that the request's key got. Raises LinkDown, Refused."""
+        with self._calling() as stub:
+            try:
+                request = agent_pb2.RenewRequest(csr_der=csr_der)
+                answer: agent_pb2.RenewResponse = stub.Renew(request, timeout=CHECK_IN_S)
+            except grpc.RpcError as error:
+                raise self._explained(error, "renewal") from error
+            return answer
 
     def fetch_object(self, sha256: str, length: int, cancellation: Cancellation) -> bytes:
         """The document of this digest and length, both checked. Raises LinkDown, Refused, BadAnswer, Cancelled."""
         cancellation.check()
-        call = self._stub.FetchObject(agent_pb2.FetchObjectRequest(sha256=sha256), timeout=OBJECT_S)
         data = bytearray()
-        for part in self._parts(call, "fetching a document", cancellation):
-            if len(data) + len(part.data) > length:
-                raise BadAnswer(f"{self.name}: document {sha256[:12]} is longer than its signed {length} bytes")
-            data += part.data
+        with self._calling() as stub:
+            call = stub.FetchObject(agent_pb2.FetchObjectRequest(sha256=sha256), timeout=OBJECT_S)
+            for part in self._parts(call, "fetching a document", cancellation):
+                if len(data) + len(part.data) > length:
+                    raise BadAnswer(f"{self.name}: document {sha256[:12]} is longer than its signed {length} bytes")
+                data += part.data
         if len(data) != length or digest.of_bytes(bytes(data)) != sha256:
             raise BadAnswer(f"{self.name}: document {sha256[:12]} is not what was signed")
         return bytes(data)
@@ -144,12 +183,27 @@ class Link:
             accepted=[agent_pb2.ENCODING_RAW],
             max_bytes=max_bytes,
         )
-        call = self._stub.FetchBlocks(request, timeout=BLOCKS_S)
-        yield from self._parts(call, "fetching blocks", cancellation)
+        with self._calling() as stub:
+            yield from self._parts(stub.FetchBlocks(request, timeout=BLOCKS_S), "fetching blocks", cancellation)
 
     def close(self) -> None:
         """End all calls."""
-        self._channel.close()
+        self._now.close()
+
+    @contextmanager
+    def _calling(self) -> Iterator[Any]:
+        """The stub for one call, over a channel that outlives the call."""
+        with self._lock:
+            channel = self._now
+            channel.calls += 1
+        try:
+            yield channel.stub
+        finally:
+            with self._lock:
+                channel.calls -= 1
+                over = channel is not self._now and channel.calls == 0
+            if over:
+                channel.close()
 
     def _parts(self, call: Any, what: str, cancellation: Cancellation) -> Iterator[Any]:
         try:
@@ -169,16 +223,10 @@ class Link:
     def _explained(self, error: grpc.RpcError, what: str) -> LinkDown | Refused:
         code = _code(error)
         kind = LinkDown if code in _AGAIN else Refused
-        return kind(f"{self.name}: {what}: {code.name.lower().replace('_', ' ')}: {_details(error)}{self._expired()}")
-
-    def _expired(self) -> str:
-        """TLS says no more than that the connection was closed; this may be why."""
-        if self._not_after is None or datetime.now(timezone.utc) <= self._not_after:
-            return ""
-        return (
-            f"; this device's certificate ended on {self._not_after:%Y-%m-%d}: enrol it again, with the token that"
-            " `edgewright enroll create` prints"
-        )
+        # TLS says no more than that the connection was closed.
+        why = self._why_down()
+        said = f"{self.name}: {what}: {code.name.lower().replace('_', ' ')}: {_details(error)}"
+        return kind(f"{said}; {why}" if why else said)
 
 
 # An RpcError that a call raises is that call itself, which its type does not say.

@@ -43,13 +43,11 @@ _random = random.SystemRandom()
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """How one end connects. `address` is host:port; the three paths are PEM files."""
+    """How one end connects. `address` is host:port; `tls` makes the context of each connection anew (`tls_files`)."""
 
     address: str
     client_id: str
-    certificate: Path
-    key: Path
-    ca: Path
+    tls: Callable[[], ssl.SSLContext]
     subscribe: tuple[str, ...]
     session_expiry_s: int
     receive_maximum: int
@@ -113,6 +111,17 @@ def split_address(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def tls_files(certificate: Path, key: Path, ca: Path) -> Callable[[], ssl.SSLContext]:
+    """For `LinkSettings.tls`: these PEM files, as they are when a connection begins."""
+
+    def read() -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(ca))
+        context.load_cert_chain(certificate, key)
+        return context
+
+    return read
+
+
 def paused(attempt: int, first_s: float, longest_s: float, draw: float) -> float:
     """Seconds to wait before attempt number `attempt` (from 0) is repeated; `draw` from 0 to 1 spreads a fleet."""
     return float(min(longest_s, first_s * 2 ** min(attempt, 20)) * (0.5 + 0.5 * draw))
@@ -128,7 +137,7 @@ class MqttLink:
         self._tokens: dict[int, int] = {}
         self._connection = 0
         self._up = False
-        self._stopping = threading.Event()
+        self._stopping, self._leaving, self._hurry = threading.Event(), threading.Event(), threading.Event()
         self._wake_r, self._wake_w = socket.socketpair()
         self._wake_r.setblocking(False)
         self._wake_w.setblocking(False)
@@ -147,12 +156,19 @@ class MqttLink:
     def stop(self, deadline_s: float = 5.0) -> None:
         """Send what was handed over, for LINGER_S at most, disconnect, and end the thread."""
         self._stopping.set()
+        self._hurry.set()
         self._wake()
         if self._thread.is_alive():
             self._thread.join(deadline_s)
         if not self._thread.is_alive():
             self._wake_r.close()
             self._wake_w.close()
+
+    def reconnect(self) -> None:
+        """Send what was handed over, for LINGER_S at most, disconnect, and connect again at once."""
+        self._leaving.set()
+        self._hurry.set()
+        self._wake()
 
     def publish(self, connection: int, message: Outgoing) -> bool:
         """Hand over a message for this connection; False when it is no longer the one that stands."""
@@ -205,7 +221,9 @@ class MqttLink:
                 self._settings.longest_pause_s,
                 _random.random(),
             )
-            self._stopping.wait(pause)
+            self._hurry.wait(pause)
+            if not self._stopping.is_set():
+                self._hurry.clear()
 
     def _complain(self, complaint: str) -> None:
         if complaint != self._complaint:  # once for each new reason, not once for each attempt
@@ -214,6 +232,7 @@ class MqttLink:
 
     def _one_connection(self) -> None:
         """From CONNECT until the connection is gone, or `stop`. Raises OSError when there is none."""
+        self._leaving.clear()  # whoever wanted another connection gets it now
         self._connection += 1
         self._tokens.clear()
         self._work.clear()
@@ -246,9 +265,7 @@ class MqttLink:
             reconnect_on_failure=False,
             manual_ack=settings.manual_ack,
         )
-        context = ssl.create_default_context(cafile=str(settings.ca))
-        context.load_cert_chain(settings.certificate, settings.key)
-        client.tls_set_context(context)
+        client.tls_set_context(settings.tls())
         client.connect_timeout = CONNECT_DEADLINE_S
         client.max_inflight_messages_set(20)  # paho ignores the broker's Receive Maximum; 20 is what every broker takes
         client.max_queued_messages_set(100)
@@ -271,7 +288,7 @@ class MqttLink:
             selector.register(stream, selectors.EVENT_READ)
             while client.socket() is not None:
                 now = time.monotonic()
-                if self._stopping.is_set():
+                if self._stopping.is_set() or self._leaving.is_set():
                     leave_by = leave_by or now + LINGER_S
                     unsaid = self._work or self._tokens or client.want_write()
                     if not (self._up and unsaid) or now > leave_by:
@@ -319,7 +336,7 @@ class MqttLink:
     def _on_disconnect(
         self, client: Client, data: object, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
-        if not self._stopping.is_set():
+        if not self._stopping.is_set() and not self._leaving.is_set():
             self._complain(f"{self._settings.address}: connection lost: {reason}")
 
     def _on_publish(

@@ -14,7 +14,7 @@ import pytest
 from paho.mqtt.client import Client
 
 from edgewright_contract import names
-from edgewright_contract.mqtt_link import Incoming, LinkSettings, MqttLink, Outgoing
+from edgewright_contract.mqtt_link import Incoming, LinkSettings, MqttLink, Outgoing, tls_files
 from tests.agent.throwaway_ca import Leaf, ThrowawayCa
 from tools.fetch_mosquitto import installed_broker
 
@@ -101,9 +101,7 @@ class Listening:
             LinkSettings(
                 address=address,
                 client_id=client_id,
-                certificate=leaf.certificate,
-                key=leaf.key,
-                ca=leaf.ca,
+                tls=tls_files(leaf.certificate, leaf.key, leaf.ca),
                 subscribe=topics,
                 session_expiry_s=60,
                 receive_maximum=100,

@@ -24,7 +24,8 @@ from edgewright_contract.targets import ImageTarget
 from edgewright_contract.v1 import agent_pb2, enrolment_pb2, enrolment_pb2_grpc
 from edgewright_controller.director import Desired, Director
 from edgewright_controller.enrolment import EnrolmentRow, Enrolments
-from edgewright_controller.pki import Authority
+from edgewright_controller.peers import key_digest
+from edgewright_controller.pki import Authority, requested_key
 from edgewright_controller.publish import ImageRepository, mandates
 from edgewright_controller.publish.mandates import Terms
 from tests.agent import echo
@@ -61,6 +62,10 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
         self._enrolment = grpc.server(futures.ThreadPoolExecutor(1))
         enrolment_pb2_grpc.add_EnrolmentServicer_to_server(self, self._enrolment)
         port = self._enrolment.add_secure_port("127.0.0.1:0", plain)
+        self._newest: tuple[str, bytes] = ("", b"")  # the key of the device's newest certificate, and its chain
+        self.renewals = 0
+        self.last_issued = now
+        self.returns = 0
         self._enrolments = Enrolments(self.authority, _Tokens(), f"127.0.0.1:{port}")
         self._enrolment.start()
 
@@ -182,7 +187,15 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
             )
 
     def Enrol(self, request: enrolment_pb2.EnrolRequest, context: Any) -> enrolment_pb2.EnrolResponse:
-        device, chain = self._enrolments.redeem(request.token, request.csr_der, datetime.now(timezone.utc))
+        key = key_digest(requested_key(request.csr_der))
+        if request.token:
+            device, chain = self._enrolments.redeem(request.token, request.csr_der, datetime.now(timezone.utc))
+        else:  # what the real controller asks besides, its own tests show
+            if key != self._newest[0]:
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, "this key is not known here")
+            device, chain = DEVICE, self.authority.issue_device(DEVICE, request.csr_der, datetime.now(timezone.utc))
+            self.returns += 1
+        self._newest = (key, chain)
         return enrolment_pb2.EnrolResponse(
             certificate_chain_pem=chain,
             ca_pem=self.authority.ca_pem,
@@ -191,6 +204,16 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
             image_root=self._image.first_root,
             director_root=self._director.first_root,
             controller_address=self.address,
+        )
+
+    def Renew(self, request: agent_pb2.RenewRequest, context: Any) -> agent_pb2.RenewResponse:
+        key = key_digest(requested_key(request.csr_der))
+        if key != self._newest[0]:
+            self.last_issued = datetime.now(timezone.utc)
+            self._newest = (key, self.authority.issue_device(DEVICE, request.csr_der, self.last_issued))
+            self.renewals += 1
+        return agent_pb2.RenewResponse(
+            certificate_chain_pem=self._newest[1], enrolment_address=self._enrolments.address
         )
 
     def stop(self) -> None:

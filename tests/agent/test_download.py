@@ -20,6 +20,7 @@ import pytest
 
 from edgewright_agent.artifact_rules import ArtifactUnsafe
 from edgewright_agent.cancellation import Cancellation, Cancelled
+from edgewright_agent.device_key import FileKey
 from edgewright_agent.download import pull, ranges
 from edgewright_agent.fetch_plan import ArtifactCorrupt, DiskFull, prepare
 from edgewright_agent.journal import DownloadJournal
@@ -39,7 +40,7 @@ class Device:
     """One device's folders and line; `download` is what the agent does for an assignment."""
 
     def __init__(self, state: Path, leaf: Leaf) -> None:
-        self._credentials = Credentials(leaf.key, leaf.certificate, leaf.ca)
+        self._credentials = Credentials(FileKey(leaf.key, leaf.key.read_bytes()), leaf.certificate, leaf.ca)
         state.mkdir(parents=True, exist_ok=True)
         self.slots, self.journal = Slots(state), DownloadJournal(state / "agent.sqlite")
         self.reported: list[tuple[int, int]] = []
@@ -73,6 +74,7 @@ _GIVEN = """
 import json, os, subprocess, sys
 from pathlib import Path
 from edgewright_agent.cancellation import Cancellation
+from edgewright_agent.device_key import FileKey
 from edgewright_agent.download import pull
 from edgewright_agent.fetch_plan import DiskFull, prepare
 from edgewright_agent.link import Credentials, Link
@@ -81,7 +83,7 @@ from tests.agent.test_download import Device
 from tests.agent.throwaway_ca import Leaf
 given = json.loads(sys.argv[1])
 state, leaf, target = Path(given["state"]), Leaf(*map(Path, given["leaf"])), ImageTarget(**given["target"])
-link = Link(given["address"], Credentials(leaf.key, leaf.certificate, leaf.ca))
+link = Link(given["address"], Credentials(FileKey(leaf.key, leaf.key.read_bytes()), leaf.certificate, leaf.ca))
 """
 
 

@@ -14,7 +14,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from edgewright_agent.identity import Identity, IdentityError, enrol, make_key_and_csr
+from edgewright_agent.device_key import KEY_FILE, FileKeys
+from edgewright_agent.enrolment import enrol
+from edgewright_agent.identity import Identity, IdentityError
 from edgewright_agent.trust_store import TrustStore
 from edgewright_contract import enrolment_token
 from edgewright_contract.v1 import enrolment_pb2, enrolment_pb2_grpc
@@ -96,8 +98,9 @@ def test_a_device_enrols_and_knows_who_it_is(controller: Controller, state: Path
     assert (identity.device, identity.fleet) == ("jetson-01", "demo")
     assert (identity.controller_address, identity.mqtt_address) == ("127.0.0.1:7444", "127.0.0.1:8883")
     assert identity.ca_path.read_bytes() == controller.authority.ca_pem
-    assert identity.not_after > controller.now + timedelta(days=29)
-    assert identity.key_path.stat().st_mode & 0o077 == 0
+    assert identity.life.not_after > controller.now + timedelta(days=29)
+    assert identity.enrolment_address == f"127.0.0.1:{controller.port}"
+    assert (state / "identity" / KEY_FILE).stat().st_mode & 0o077 == 0
     assert len(x509.load_pem_x509_certificates(identity.certificate_path.read_bytes())) == 2
     assert Identity.load(state) == identity
     assert {held.version for held in TrustStore.open(state / "agent.sqlite").held()} == {1}
@@ -151,9 +154,9 @@ def test_a_power_cut_anywhere_is_repaired_by_the_same_token(
 
 def test_a_new_token_renews_the_certificate_under_the_same_key(controller: Controller, state: Path) -> None:
     first = enrol(controller.token(), state)
-    key, certificate = first.key_path.read_bytes(), first.certificate_path.read_bytes()
+    certificate = first.certificate_path.read_bytes()
     second = enrol(controller.token(), state)
-    assert second.key_path.read_bytes() == key
+    assert second.key == first.key
     assert second.certificate_path.read_bytes() != certificate
     assert Identity.load(state) == second
 
@@ -219,7 +222,7 @@ def test_a_spoilt_answer_leaves_the_device_unenrolled(
 
 
 def test_the_certificate_of_another_key_is_refused(controller: Controller, state: Path, tmp_path: Path) -> None:
-    csr = make_key_and_csr(tmp_path / "elsewhere")
+    csr = FileKeys().make(tmp_path / "elsewhere").csr()
     controller.spoil = {"certificate_chain_pem": controller.authority.issue_device("jetson-01", csr, controller.now)}
     with pytest.raises(IdentityError, match="not that of jetson-01 and its key"):
         enrol(controller.token(), state)
@@ -261,11 +264,40 @@ def test_a_lost_or_damaged_file_is_named_with_what_to_do(
 
 
 def test_the_key_is_made_once(tmp_path: Path) -> None:
-    make_key_and_csr(tmp_path / "identity")
+    FileKeys().make(tmp_path / "identity")
     before = (tmp_path / "identity" / "key.pem").read_bytes()
-    request = x509.load_der_x509_csr(make_key_and_csr(tmp_path / "identity"))
+    request = x509.load_der_x509_csr(FileKeys().make(tmp_path / "identity").csr())
     assert (tmp_path / "identity" / "key.pem").read_bytes() == before
     assert request.is_signature_valid
+
+
+@pytest.mark.parametrize("day", ["1970-01-01", "2020-02-29", "2999-12-31"])
+def test_a_clock_that_cannot_be_right_is_said_before_the_token_is_spent(
+    controller: Controller, state: Path, day: str
+) -> None:
+    token = controller.token()
+    now = datetime.fromisoformat(day).replace(tzinfo=timezone.utc)
+    with pytest.raises(IdentityError, match=rf"clock says {day} 00:00 UTC, but .* set the clock"):
+        enrol(token, state, now=now)
+    assert controller.calls == 0
+    assert enrol(token, state).device == "jetson-01"
+
+
+@pytest.mark.attack("operator's certificate in a device's folder")
+def test_a_certificate_of_the_wrong_kind_is_no_identity(controller: Controller, state: Path, tmp_path: Path) -> None:
+    enrol(controller.token(), state)
+    Identity.load(state)
+    files = controller.authority.operator_certificate(folder=tmp_path / "operator")
+    shutil.copy(files.key, state / "identity" / "key.pem")
+    shutil.copy(files.chain, state / "identity" / "certificate.pem")
+    with pytest.raises(IdentityError, match="not that of jetson-01 and its key; enrol the device again"):
+        Identity.load(state)
+
+
+def test_a_token_whose_authority_is_rubbish_is_damaged(controller: Controller, state: Path) -> None:
+    honest = enrolment_token.parse(controller.token())
+    with pytest.raises(IdentityError, match="holds no certificate; copy it again"):
+        enrol(replace(honest, ca_der=b"rubbish").encode(), state)
 
 
 def test_a_text_that_is_no_token_is_refused(state: Path) -> None:

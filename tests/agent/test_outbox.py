@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import queue
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from edgewright_agent.outbox import Outbox, OutboxSettings
 from edgewright_agent.outbox.boot import Clocks, boot_id, read_clocks
 from edgewright_agent.outbox.sending import Pace
 from edgewright_contract import envelope, names
+from edgewright_contract.mqtt_link import tls_files
 from edgewright_contract.v1 import agent_pb2, telemetry_pb2
 from tests.agent.real_mosquitto import Listening, RealMosquitto, until
 from tests.agent.throwaway_ca import ThrowawayCa
@@ -27,6 +29,9 @@ class Identity:
     certificate_path: Path
     ca_path: Path
     mqtt_address: str
+
+    def tls_context(self) -> ssl.SSLContext:
+        return tls_files(self.certificate_path, self.key_path, self.ca_path)()
 
 
 @pytest.fixture
@@ -124,6 +129,27 @@ def test_what_serves_here_is_said_again_with_each_connection(
     while (birth := until_said(controller, "birth")).session == 1:
         pass
     assert birth.birth.engine == "xllamacpp 1"
+
+
+def test_a_renewed_certificate_is_shown_soon_and_nothing_is_lost(
+    make: Callable[[], Outbox], controller: Listening, ca: ThrowawayCa, identity: Identity
+) -> None:
+    outbox = make()
+    until_said(controller, "birth")
+    outbox.event(telemetry_pb2.Event.KIND_LINK_BACK, "before")
+    identity.certificate_path.write_bytes(b"")  # so that it tells whether the files are read again
+    outbox.reconnect()
+    outbox.event(telemetry_pb2.Event.KIND_LINK_BACK, "after")
+    until(lambda: not outbox.connected, "the old connection to end")
+    ca.device("jetson-01")  # a new pair, at the same place
+    outbox.reconnect()
+    bodies, details = [], set[str]()
+    while details != {"before", "after"}:
+        said, _ = next_said(controller)
+        bodies.append(said.WhichOneof("body"))
+        details |= {said.event.detail} - {""}
+    assert outbox.connected
+    assert "death" not in bodies  # it was no loss, and nobody is told of one
 
 
 def test_telemetry_events_and_updates_arrive_in_their_topics(make: Callable[[], Outbox], controller: Listening) -> None:

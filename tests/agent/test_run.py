@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,15 +13,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgewright_agent.device_key import FileKeys
 from edgewright_agent.link import CHECK_IN_S
 from edgewright_contract.release import Probe
 from edgewright_contract.v1 import agent_pb2
+from edgewright_controller import pki
 from tests.agent import echo
+from tests.agent.real_mosquitto import until
 from tests.agent.small_controller import DEVICE, SmallController
 
 COMMAND = (sys.executable, "-m", "edgewright_agent.cli")
@@ -361,6 +366,58 @@ def test_what_is_wrong_is_one_line_without_a_traceback(agent: AgentProcess, tmp_
         assert (done.returncode, said in done.stderr) == (code, True), done.stderr
         assert "Traceback" not in done.stderr
         assert done.stderr.splitlines()[-1].startswith("edgewright-agent: ")
+
+
+def test_a_certificate_of_a_year_is_renewed_at_the_next_start_and_an_ended_one_asked_for_again(
+    tmp_path: Path, controller: SmallController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = AgentProcess(tmp_path / "device")
+    with monkeypatch.context() as patch:
+        patch.setattr(pki, "DEVICE_LIFE", timedelta(days=365))
+        assert made.command("enroll", "--token", controller.token()).returncode == 0
+    controller.want(1, controller.release("one"))
+    made.start()
+    try:
+        controller.ended(1)
+        until(lambda: controller.renewals == 1, "the renewal")
+        until(lambda: not (made.state / "identity" / "key.pem").exists(), "the old key to go")
+        since = controller.heard
+        controller.until(lambda status: bool(status.active_release), since)  # it checks in with the new one
+        read = json.loads(made.command("status", "--json").stdout)
+        life = timedelta(days=30)
+        assert read["certificate_until"] == f"{controller.last_issued + life:%Y-%m-%d}"
+        assert read["certificate_renews"] < read["certificate_until"]
+        assert "renewed from" in made.command("status").stdout
+    finally:
+        made.end()
+    # The next one has ended the moment it is there; the device comes back to it by its key.
+    folder = made.state / "identity"
+    with monkeypatch.context() as patch:
+        patch.setattr(pki, "DEVICE_LIFE", timedelta(minutes=-1))
+        (newest,) = folder.glob("1/certificate.pem")
+        key = FileKeys().load(folder / "1")
+        newest.write_bytes(controller.authority.issue_device(DEVICE, key.csr(), datetime.now(timezone.utc)))
+    assert "certificate ended on" in made.command("status").stdout
+    made.start()
+    try:
+        assert made.ask() == "hello there"  # what served, serves
+        until(lambda: controller.returns == 1, "the return")
+        since = controller.heard
+        controller.until(lambda status: bool(status.active_release), since)
+    finally:
+        made.end()
+    assert "Traceback" not in made.log.read_text()
+
+
+def test_the_public_key_is_printed_and_made_once(tmp_path: Path) -> None:
+    device = AgentProcess(tmp_path / "device")
+    first, second = device.command("key"), device.command("key")
+    assert first.stdout.startswith("-----BEGIN PUBLIC KEY-----")
+    assert (first.stdout, first.stderr, first.returncode) == (second.stdout, second.stderr, 0)
+    assert re.fullmatch(r"sha256 [0-9a-f]{64}\n", first.stderr)
+    (device.state / "identity" / "key.pem").write_text("rubbish")
+    damaged = device.command("key")
+    assert (damaged.returncode, "key.pem is lost or damaged" in damaged.stderr) == (1, True)
 
 
 def test_sigterm_ends_it_cleanly_with_its_engine(agent: AgentProcess, controller: SmallController) -> None:

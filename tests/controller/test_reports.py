@@ -5,6 +5,7 @@ import contextlib
 import os
 import random
 import signal
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from edgewright_agent.outbox import Outbox, OutboxSettings
 from edgewright_agent.outbox.sending import Pace
 from edgewright_contract import envelope, names
 from edgewright_contract.envelope import Refusal
-from edgewright_contract.mqtt_link import Incoming
+from edgewright_contract.mqtt_link import Incoming, tls_files
 from edgewright_contract.v1 import telemetry_pb2
 from edgewright_controller.broker import BrokerFiles
 from edgewright_controller.ledger import tables, telemetry
@@ -79,6 +80,9 @@ class Identity:
     certificate_path: Path
     ca_path: Path
     mqtt_address: str
+
+    def tls_context(self) -> ssl.SSLContext:
+        return tls_files(self.certificate_path, self.key_path, self.ca_path)()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import ssl
 import threading
 import time
 from collections import deque
@@ -43,13 +44,8 @@ class MqttIdentity(Protocol):
     @property
     def device(self) -> str: ...
     @property
-    def key_path(self) -> Path: ...
-    @property
-    def certificate_path(self) -> Path: ...
-    @property
-    def ca_path(self) -> Path: ...
-    @property
     def mqtt_address(self) -> str: ...
+    def tls_context(self) -> ssl.SSLContext: ...
 
 
 class Composer(Protocol):
@@ -152,6 +148,11 @@ class Delivery:
         if self._thread.is_alive():
             self._items.put(Stop())
             self._thread.join(_STOP_DEADLINE_S)
+
+    def reconnect(self) -> None:
+        """End the connection that stands, if any, for one with the certificate of now."""
+        if self._link is not None:
+            self._link.reconnect()
 
     def post(self, item: Item) -> None:
         """Queue an item. What is said while a thousand items wait, because the disk hangs, is dropped and counted."""
@@ -325,9 +326,7 @@ class Delivery:
             link = LinkSettings(
                 address=identity.mqtt_address,
                 client_id=identity.device,
-                certificate=identity.certificate_path,
-                key=identity.key_path,
-                ca=identity.ca_path,
+                tls=identity.tls_context,
                 subscribe=(names.hint_topic(identity.device),),
                 session_expiry_s=SESSION_EXPIRY_S,
                 receive_maximum=20,

@@ -57,6 +57,10 @@ class Outbox:
         """Save what waits, tell the broker goodbye, and end: within about eight seconds."""
         self._delivery.stop()
 
+    def reconnect(self) -> None:
+        """Connect anew, with the certificate of now, as soon as what is on its way has arrived. Nothing is lost."""
+        self._delivery.reconnect()
+
     @property
     def epoch(self) -> bytes:
         """The spool's epoch, for the check-in; empty while the spool is not open."""

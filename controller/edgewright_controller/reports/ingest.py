@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from edgewright_contract import names
 from edgewright_contract.envelope import MAX_ENVELOPE_BYTES, EnvelopeRefused, Refusal, encode_hint, parse
-from edgewright_contract.mqtt_link import Incoming, LinkSettings, MqttLink, Outgoing
+from edgewright_contract.mqtt_link import Incoming, LinkSettings, MqttLink, Outgoing, tls_files
 from edgewright_contract.v1 import telemetry_pb2
 from edgewright_controller import log
 from edgewright_controller.broker import BrokerFiles
@@ -89,9 +89,7 @@ class Ingest:
         self._settings = LinkSettings(
             address=address,
             client_id=client_id,
-            certificate=files.chain,
-            key=files.key,
-            ca=files.ca,
+            tls=tls_files(files.chain, files.key, files.ca),
             subscribe=tuple(f"{names.TOPIC_ROOT}/+/up/{leaf}" for leaf in names.UP_LEAVES),
             session_expiry_s=SESSION_EXPIRY_S,
             receive_maximum=MAX_BATCH,
