@@ -168,6 +168,7 @@ def _status(given: argparse.Namespace) -> int:
     except status.NoState as error:
         return _say(str(error), 1)
     read |= _certificate(settings.state)
+    read["mandate_until"] = _mandate_until(settings.state)
     read["health"] = _health(read["endpoint"]) if read["running"] else {"status": "not running"}
     if given.json:
         print(json.dumps(read, indent=2))  # noqa: T201 the answer
@@ -193,6 +194,18 @@ def _certificate(state: Path) -> dict[str, str]:
         "certificate_renews": f"{certificate_life.renews_at(identity.device, life):%Y-%m-%d}",
         "identity_fault": certificate_life.trouble(life, life.not_before, now),
     }
+
+
+def _mandate_until(state: Path) -> str:
+    """When the mandate that is in force here ends, empty without one."""
+    from edgewright_agent import trust_rows
+
+    document = trust_rows.mandate_in(state / "agent.sqlite")
+    if document is None:
+        return ""
+    from edgewright_agent import trust_mandate
+
+    return f"{trust_mandate.end_of(document):%Y-%m-%d}"
 
 
 def _health(endpoint: str) -> dict[str, Any]:
@@ -222,6 +235,7 @@ def _lines(read: dict[str, Any]) -> list[str]:
         "why": " ".join(filter(None, [read["error"], read["reason"]])),
         "previous": read["previous_release"][:12],
         "identity": read["identity_fault"] or _life(read),
+        "mandate": f"until {read['mandate_until']}" if read["mandate_until"] else "",
         "held": ", ".join(release[:12] for release in read["held_releases"]),
     }
     return [f"{key + ':':<10} {value}" for key, value in shown.items() if value]

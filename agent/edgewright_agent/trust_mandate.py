@@ -69,6 +69,12 @@ def check(document: bytes, anchor: bytes, held: Sequence[HeldFile], reference: d
         raise TrustRefused(Reason.UNVERIFIED, f"the mandate: {error}") from error
 
 
+def end_of(document: bytes) -> datetime:
+    """When an accepted mandate ends. Of one that was not checked this says nothing."""
+    read: Metadata[Targets] = Metadata.from_bytes(contract.parse(document).mandate)
+    return read.signed.expires
+
+
 def _check(papers: Papers, anchor: bytes, held: Sequence[HeldFile], reference: datetime) -> Checked:
     root, roots = _walk(papers, anchor, held)
     if root.is_expired(reference):

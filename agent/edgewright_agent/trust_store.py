@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
-from edgewright_agent import trust, trust_mandate, trust_marks
+from edgewright_agent import trust, trust_mandate, trust_rows
 from edgewright_agent.database import Database, StateDamaged
 from edgewright_agent.trust import Assignment, Marks, Reason, Repository, TrustRefused
 from edgewright_agent.trust_round import HeldFile, Round, Trusted
@@ -35,10 +35,8 @@ CREATE TABLE IF NOT EXISTS trust_anchor (
 CREATE TABLE IF NOT EXISTS trust_metadata (
     repository INTEGER NOT NULL, role TEXT NOT NULL, version INTEGER NOT NULL,
     content BLOB NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (repository, role, version));
-CREATE TABLE IF NOT EXISTS trust_mandate (
-    one INTEGER PRIMARY KEY CHECK (one = 1), document BLOB NOT NULL, sha256 TEXT NOT NULL);
 """
-    + trust_marks.SCHEMA
+    + trust_rows.SCHEMA
 )
 
 
@@ -108,7 +106,7 @@ class TrustStore:
                 for repository, content in anchors.items():
                     row = (repository.value, content, digest.of_bytes(content))
                     connection.execute("INSERT INTO trust_anchor VALUES (?, ?, ?)", row)
-                trust_marks.write(connection, Marks(trusted_time=not_before))
+                trust_rows.write_marks(connection, Marks(trusted_time=not_before))
         return cls(path, database)
 
     @classmethod
@@ -243,7 +241,7 @@ class TrustStore:
     def mandate(self) -> bytes | None:
         """The mandate that was accepted last, as long as nothing newer was. Raises StateDamaged."""
         with self._database.transaction() as connection:
-            return _mandate(connection)
+            return trust_rows.mandate(connection)
 
     def activated(self, target: ImageTarget) -> None:
         """Remember that `target` took traffic: artifacts of its model with a lower release epoch are refused from now.
@@ -254,7 +252,7 @@ class TrustStore:
             marks = self._marks(connection)
             advanced = trust.activated(marks, target)
             if advanced != marks:
-                trust_marks.write(connection, advanced)
+                trust_rows.write_marks(connection, advanced)
 
     def _still(self, about: tuple[object, ...], reference: datetime) -> Assignment | None:
         """What the last round came to, when another one now would come to the same.
@@ -279,19 +277,18 @@ class TrustStore:
             for repository, round_ in trusted.items():
                 _insert(connection, repository, round_.files)
             if after.generation != before.generation:
-                connection.execute("DELETE FROM trust_mandate")
-            trust_marks.write(connection, after)
+                trust_rows.write_mandate(connection, None)
+            trust_rows.write_marks(connection, after)
 
     def _commit_mandate(self, document: bytes, files: tuple[HeldFile, ...], after: Marks) -> None:
         with self._database.transaction() as connection:
-            if self._marks(connection) == after and _mandate(connection) == document:
+            if self._marks(connection) == after and trust_rows.mandate(connection) == document:
                 return
             replaced = [(Repository.IMAGE.value, role) for role in {file.role for file in files}]
             connection.executemany("DELETE FROM trust_metadata WHERE repository = ? AND role = ?", replaced)
             _insert(connection, Repository.IMAGE, files)
-            row = (document, digest.of_bytes(document))
-            connection.execute("INSERT OR REPLACE INTO trust_mandate VALUES (1, ?, ?)", row)
-            trust_marks.write(connection, after)
+            trust_rows.write_mandate(connection, document)
+            trust_rows.write_marks(connection, after)
 
     def _anchors(self, connection: sqlite3.Connection) -> dict[Repository, bytes]:
         rows = connection.execute("SELECT repository, content, sha256 FROM trust_anchor").fetchall()
@@ -311,7 +308,7 @@ class TrustStore:
         return files
 
     def _marks(self, connection: sqlite3.Connection) -> Marks:
-        marks = trust_marks.read(connection)
+        marks = trust_rows.marks(connection)
         if marks is None:
             raise StateDamaged(f"{self._path}: the marks of trust are lost or damaged; enrol the device again")
         return marks
@@ -320,11 +317,6 @@ class TrustStore:
 def _insert(connection: sqlite3.Connection, repository: Repository, files: tuple[HeldFile, ...]) -> None:
     rows = [(repository.value, file.role, file.version, file.content, digest.of_bytes(file.content)) for file in files]
     connection.executemany("INSERT INTO trust_metadata VALUES (?, ?, ?, ?, ?)", rows)
-
-
-def _mandate(connection: sqlite3.Connection) -> bytes | None:
-    row = connection.execute("SELECT document, sha256 FROM trust_mandate").fetchone()
-    return row[0] if row is not None and _whole(*row) else None
 
 
 def _about(who: object, files: Mapping[Repository, tuple[HeldFile, ...]], marks: Marks) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,9 @@ def test_a_device_without_a_network_is_updated_from_a_stick(
     agent.start()
     assert agent.ask() == "v2 hello there"
     assert _status(agent)["generation"] == 2
+    until = f"{datetime.now(timezone.utc) + timedelta(days=90):%Y-%m-%d}"
+    assert _status(agent)["mandate_until"] == until
+    assert f"mandate:   until {until}" in agent.command("status").stdout
     again = agent.command("install", "--mandate", file)
     assert again.returncode == 0, again.stderr
 
