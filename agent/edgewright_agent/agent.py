@@ -183,6 +183,7 @@ class Agent:
         await self._gateway.stop()
         await self._serving.stop(0)
         await asyncio.to_thread(self._outbox.stop)
+        self._renewing.stop()
         self._link.close()
         self._trust.close()
         self._journal.close()
