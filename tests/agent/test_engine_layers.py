@@ -374,10 +374,12 @@ def test_a_group_that_was_given_is_divided(tmp_path: Path, monkeypatch: pytest.M
     own, mount = group(tmp_path)
     given = mount / "system.slice" / "edgewright-agent.service"
     monkeypatch.setattr(cgroup, "_given", lambda folder: True)  # the mark needs a file system that has such marks
+    (given / "engine-left").mkdir()
     found = cgroup.find(own, (mount,))
     assert found is not None
     assert (given / "agent" / "cgroup.procs").read_text() == str(os.getpid())
     assert (given / "cgroup.subtree_control").read_text() == "+memory +pids"
+    assert not (given / "engine-left").exists()
     made = found.make("x", 5 << 20)
     assert ((made / "memory.max").read_text(), (made / "pids.max").read_text()) == (str(5 << 20), "512")
     (made / "memory.events").write_text("low 0\noom 1\noom_kill 0\n")

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 PROCESSES: Final = 512
 _MOUNTS: Final = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 _WANTED: Final = ("memory", "pids")
@@ -46,8 +48,9 @@ def find(own: Path = Path("/proc/self/cgroup"), mounts: tuple[Path, ...] = _MOUN
         try:
             if not set(_WANTED) <= set((folder / "cgroup.controllers").read_text().split()) or not _given(folder):
                 continue
-            (folder / "agent").mkdir(exist_ok=True)
-            (folder / "agent" / "cgroup.procs").write_text(str(os.getpid()))
+            for left in folder.glob("engine-*"):  # of an agent that was killed
+                remove(left)
+            _move_into(folder / "agent")
             (folder / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in _WANTED))
         except OSError:
             continue  # somebody else is in it, or it is read-only: then it is not ours
@@ -70,6 +73,16 @@ def remove(group: Path) -> None:
         _write_if_there(group / "cgroup.kill", "1")
     with contextlib.suppress(OSError):
         group.rmdir()
+
+
+def _move_into(part: Path) -> None:
+    """The agent, and what it has started so far, for example to ask an interpreter. Nobody else: who else is in the
+    group has not been asked, and then it cannot be divided. Raises OSError."""
+    part.mkdir(exist_ok=True)
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            (part / "cgroup.procs").write_text(str(process.pid))
 
 
 def _folders(own: Path, mounts: tuple[Path, ...]) -> Iterator[Path]:
