@@ -7,7 +7,6 @@ same key again, so the answer to a lost request, and the trial of a new pair, ar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -15,7 +14,6 @@ from typing import Final, Protocol
 from cryptography import x509
 
 from edgewright_agent import enrolment
-from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.device_key import DeviceKey, IdentityError
 from edgewright_agent.identity import FOLDER, Identity, check_chain, keep_enrolment_address, life_of
 from edgewright_agent.key_pairs import Pair, Pairs
@@ -39,21 +37,12 @@ class Line(Protocol):
 OpenLine = Callable[[Credentials], Line]
 
 
-@dataclass(frozen=True)
-class Means:
-    """What a device renews with: its state folder, how it connects, and how its waiting is cut short."""
-
-    state: Path
-    open_line: OpenLine
-    cancellation: Cancellation
-
-
-def renew(means: Means, identity: Identity, line: Line, now: datetime) -> Identity:
+def renew(state: Path, identity: Identity, line: Line, open_line: OpenLine, now: datetime) -> Identity:
     """The identity with a new key and certificate, in use from now on. `line` is the one that stands.
 
     Raises LinkDown, Refused, BadAnswer, IdentityError, OSError; the old pair is in use then.
     """
-    pairs = Pairs(means.state / FOLDER, identity.keys)
+    pairs = Pairs(state / FOLDER, identity.keys)
     pair = pairs.next()
     if pair.certificate.exists() and not _whole(identity, pair, now):
         pairs.forget(pair)
@@ -66,10 +55,10 @@ def renew(means: Means, identity: Identity, line: Line, now: datetime) -> Identi
             pairs.forget(pair)
             raise
         _keep(identity, pair, key, answer.certificate_chain_pem)
-    return _succeed(means, identity, pairs, pair)
+    return _succeed(state, identity, pairs, pair, open_line)
 
 
-def come_back(means: Means, identity: Identity, now: datetime) -> Identity:
+def come_back(state: Path, identity: Identity, open_line: OpenLine, now: datetime) -> Identity:
     """The identity with a new certificate, by proof of the key of the one that has ended.
 
     Raises LinkDown, Refused, BadAnswer, IdentityError, OSError.
@@ -80,28 +69,27 @@ def come_back(means: Means, identity: Identity, now: datetime) -> Identity:
             " a version that did not keep where to come back; enrol it again, with the token that"
             " `edgewright enroll create` prints"
         )
-    pairs = Pairs(means.state / FOLDER, identity.keys)
+    pairs = Pairs(state / FOLDER, identity.keys)
     pair = pairs.next()
     if identity.keys.has(pair.folder):
         # A renewal that was cut off. If the controller had issued it, its key is the one that may come back.
         if _whole(identity, pair, now):
-            return _succeed(means, identity, pairs, pair)
+            return _succeed(state, identity, pairs, pair, open_line)
         try:
             key = identity.keys.load(pair.folder)
-            _keep(identity, pair, key, _asked(means, identity, key))
+            _keep(identity, pair, key, _asked(identity, key))
         except (Refused, IdentityError):
             pairs.forget(pair)
         else:
-            return _succeed(means, identity, pairs, pair)
+            return _succeed(state, identity, pairs, pair, open_line)
     # The same key, so replacing one file is the whole change.
     current = pairs.current()
-    _keep(identity, current, identity.key, _asked(means, identity, identity.key))
-    return Identity.load(means.state, identity.keys)
+    _keep(identity, current, identity.key, _asked(identity, identity.key))
+    return Identity.load(state, identity.keys)
 
 
-def _asked(means: Means, identity: Identity, key: DeviceKey) -> bytes:
-    ca = identity.ca_path.read_bytes()
-    answer = enrolment.ask(identity.enrolment_address, ca, "", key.csr(), means.cancellation)
+def _asked(identity: Identity, key: DeviceKey) -> bytes:
+    answer = enrolment.ask(identity.enrolment_address, identity.ca_path.read_bytes(), "", key.csr())
     chain: bytes = answer.certificate_chain_pem
     return chain
 
@@ -126,13 +114,12 @@ def _checked(identity: Identity, key: DeviceKey, chain: bytes, source: str) -> x
     return check_chain(chain, ca, public, device=identity.device, fleet=identity.fleet, source=source)
 
 
-def _succeed(means: Means, identity: Identity, pairs: Pairs, pair: Pair) -> Identity:
+def _succeed(state: Path, identity: Identity, pairs: Pairs, pair: Pair, open_line: OpenLine) -> Identity:
     """Try the pair, and use it if the controller takes it."""
     key = identity.keys.load(pair.folder)
-    line = means.open_line(Credentials(key, pair.certificate, identity.ca_path))
+    line = open_line(Credentials(key, pair.certificate, identity.ca_path))
     try:
-        with means.cancellation.calling(line.close):
-            answer = line.renew(key.csr())
+        answer = line.renew(key.csr())
     except Refused:
         pairs.forget(pair)
         raise
@@ -141,6 +128,6 @@ def _succeed(means: Means, identity: Identity, pairs: Pairs, pair: Pair) -> Iden
     if answer.certificate_chain_pem != pair.certificate.read_bytes():
         pairs.forget(pair)
         raise BadAnswer(f"{_SOURCE} does not know the certificate that it gave to {identity.device}")
-    keep_enrolment_address(means.state / FOLDER, answer.enrolment_address)
+    keep_enrolment_address(state / FOLDER, answer.enrolment_address)
     pairs.use(pair)
-    return Identity.load(means.state, identity.keys)
+    return Identity.load(state, identity.keys)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
 
 from edgewright_contract import canonical, digest, names
 from edgewright_contract.release import Release
 from edgewright_contract.targets import ImageTarget
-from edgewright_controller.publish import keys, metadata
+from edgewright_controller.publish import metadata
 from edgewright_controller.publish.roots import Roots
 
 LIFE: Final = timedelta(days=3)
@@ -49,7 +49,7 @@ class Desired:
 
 @dataclass(frozen=True)
 class DirectorMetadata:
-    """The signed files of one device. `inputs` is the digest of the Desired that they say."""
+    """The signed files of one device. `inputs` names what they say and the key that signed it."""
 
     timestamp: bytes
     snapshot: bytes
@@ -57,11 +57,6 @@ class DirectorMetadata:
     version: int
     expires: datetime
     inputs: str
-
-
-def needs_new(current: DirectorMetadata | None, desired: Desired, now: datetime) -> bool:
-    """Whether to sign anew: nothing was signed, something else was, or half of its life is gone."""
-    return current is None or current.inputs != desired.digest or ageing(current.expires, now)
 
 
 def ageing(expires: datetime, now: datetime) -> bool:
@@ -72,8 +67,8 @@ def ageing(expires: datetime, now: datetime) -> bool:
 class Director:
     """Signs for devices. `open` makes one; safe to use from several threads."""
 
-    def __init__(self, fleet: str, online: CryptoSigner, roots: Roots):
-        self._fleet, self._online, self._roots = fleet, online, roots
+    def __init__(self, fleet: str, roots: Roots):
+        self._fleet, self.roots = fleet, roots
 
     @classmethod
     def open(cls, folder: Path, keys_folder: Path, fleet: str, now: datetime) -> Director:
@@ -81,20 +76,33 @@ class Director:
 
         Raises PublishError when a key or a root is lost or damaged, OSError.
         """
-        first = folder / "1.root.json"
-        root = keys.signer(keys_folder / "director-root.pem", of=first)
-        online = keys.signer(keys_folder / "director-online.pem", of=first)
-        roles = dict.fromkeys(_ROLES, online)
-        return cls(fleet, online, Roots.open(folder, root, roles, now))
+        online = keys_folder / "director-online.pem"
+        files = {Root.type: keys_folder / "director-root.pem", **dict.fromkeys(_ROLES, online)}
+        return cls(fleet, Roots.open(folder, files, now))
 
     @property
     def first_root(self) -> bytes:
         """Version 1 of the root, which devices get when they enrol."""
-        return self._roots.first
+        return self.roots.first
 
     def refresh(self, now: datetime) -> None:
         """Renew the root when half of its life is gone. Raises OSError."""
-        self._roots.refresh(now)
+        self.roots.refresh(now)
+
+    def needs_new(self, current: DirectorMetadata | None, desired: Desired, now: datetime) -> bool:
+        """Whether to sign anew: nothing was signed, something else or by another key, or half of its life is gone."""
+        return current is None or current.inputs != self._inputs(desired) or ageing(current.expires, now)
+
+    def _inputs(self, desired: Desired) -> str:
+        """Names what is signed and the key that signs it, so that a new key shows as a change of inputs does."""
+        return digest.of_bytes(canonical.encode([desired.digest, self._online.public_key.keyid]))
+
+    @property
+    def _online(self) -> CryptoSigner:
+        signer = self.roots.signer("targets")
+        if signer is None:
+            raise DirectorError("the director's own key is not online; it signs on demand, so holders cannot have it")
+        return signer
 
     def sign(self, device: str, desired: Desired, version: int, now: datetime) -> DirectorMetadata:
         """What `device` should have, as a check-in's answer carries it. About a millisecond.
@@ -114,11 +122,11 @@ class Director:
             )
         snapshot = metadata.sign(Snapshot(version, expires=expires, meta={"targets.json": targets.meta}), self._online)
         timestamp = metadata.sign(Timestamp(version, expires=expires, snapshot_meta=snapshot.meta), self._online)
-        return DirectorMetadata(timestamp.data, snapshot.data, targets.data, version, expires, desired.digest)
+        return DirectorMetadata(timestamp.data, snapshot.data, targets.data, version, expires, self._inputs(desired))
 
     def has_all(self, version: int, held: Mapping[str, int]) -> bool:
         """Whether a device that holds these versions lacks nothing of its metadata of `version`."""
-        return all(held.get(role) == version for role in _ROLES) and not self._roots.above(held.get("root", 1))
+        return all(held.get(role) == version for role in _ROLES) and not self.roots.above(held.get("root", 1))
 
     def files(self, current: DirectorMetadata, held: Mapping[str, int]) -> list[tuple[str, bytes]]:
         """(name, content) of what a device lacks that holds these versions, role → version, 0 or absent for none."""
@@ -128,7 +136,7 @@ class Director:
             "targets": (f"{current.version}.targets.json", current.targets),
         }
         lacking = [file for role, file in files.items() if held.get(role, 0) != current.version]
-        return self._roots.above(held.get("root", 1)) + lacking
+        return self.roots.above(held.get("root", 1)) + lacking
 
 
 def _check(device: str, desired: Desired, version: int) -> None:

@@ -12,6 +12,7 @@ serverAuth only, so a device cannot pose as the controller. `pki_files` says how
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edgewright_contract import durable, names
 from edgewright_controller import pki_forms
 from edgewright_controller.peers import Peer, PeerRefused, peer
-from edgewright_controller.pki_files import AuthorityError, certificate, key, pem
+from edgewright_controller.pki_files import AuthorityError, certificate, key, load_certificate, pem
 
 __all__ = ["Authority", "AuthorityError", "CsrRefused", "KeyPair", "OperatorFiles", "Peer", "PeerRefused", "peer"]
 
@@ -77,18 +78,28 @@ class Authority:
             raise AuthorityError(f"{fleet!r} is not a fleet's name")
         durable.make_folder(folder, mode=0o700)
         root_file, middle_file = folder / "root.crt", folder / "intermediate.crt"
-        root_key = key(folder / "root.key", of=root_file)
-        root = certificate(root_file, root_key, lambda: pki_forms.root(fleet, root_key, now))
+        # The root's key may be held elsewhere: it is needed only to issue an intermediate.
+        held_here = (folder / "root.key").exists() or not root_file.exists()
+        root_key = key(folder / "root.key") if held_here else None
+        if root_key is None:
+            root = load_certificate(root_file)
+        else:
+            root = certificate(root_file, root_key, functools.partial(pki_forms.root, fleet, root_key, now))
         if root.subject != pki_forms.authority_subject(fleet, "root"):
             of = root.subject.rfc4514_string()
             raise AuthorityError(f"{root_file} is of another fleet ({of}); this one is {fleet!r}")
-        middle_key, above = key(folder / "intermediate.key", of=middle_file), pki_forms.Issuer(root_key, root)
+        middle_key = key(folder / "intermediate.key", of=middle_file)
 
         def issue() -> x509.Certificate:
-            return pki_forms.intermediate(fleet, middle_key.public_key(), above, now)
+            if root_key is None:
+                raise AuthorityError(
+                    f"{middle_file} is needed, and the key of {root_file} is not here; take a request to its holder:"
+                    " edgewright keys renew"
+                )
+            return pki_forms.intermediate(fleet, middle_key.public_key(), pki_forms.Issuer(root_key, root), now)
 
         middle = certificate(middle_file, middle_key, issue)
-        if middle.not_valid_after_utc - now < pki_forms.INTERMEDIATE_LIFE / 5:
+        if root_key is not None and middle.not_valid_after_utc - now < pki_forms.INTERMEDIATE_LIFE / 5:
             middle = issue()
             durable.write(middle_file, pem(middle))
         try:

@@ -198,7 +198,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
             hosts=hosts,
             broker=managed,
             revocations=revocations,
-            operator=state / "operator",
+            state=state,
         ),
         keep_reports=timedelta(seconds=settings.reports_kept_s),
         clock=_clock,

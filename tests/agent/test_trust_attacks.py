@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from securesystemslib.signer import CryptoSigner
@@ -14,6 +15,7 @@ from edgewright_agent.trust import MetadataStale, Reason, Repository, TrustRefus
 from edgewright_agent.trust_store import TrustStore
 from edgewright_controller.director import Desired, Director
 from edgewright_controller.publish import metadata
+from edgewright_controller.publish.roots import Roots
 from tests.agent.trust_fleet import (
     DAY,
     JETSON,
@@ -311,6 +313,16 @@ def _far_ahead(fleet: Fleet, version: int) -> Files:
     return of(DIRECTOR, fleet.director.files(fleet.director.sign("jetson-01", desired(1, "a"), version, NOW), {}))
 
 
+class _OtherKey:
+    """The director's roots, whose online key is another."""
+
+    def __init__(self, fleet: Fleet, key: CryptoSigner) -> None:
+        self.above, self._key = fleet.director.roots.above, key
+
+    def signer(self, _role: str) -> CryptoSigner:
+        return self._key
+
+
 def test_new_keys_outlive_a_thief_who_raised_the_versions(fleet: Fleet, store: TrustStore) -> None:
     assert store.apply(_far_ahead(fleet, 2**40), JETSON, NOW).release == release("a")
     # Under the stolen key nothing lower is believed.
@@ -319,7 +331,7 @@ def test_new_keys_outlive_a_thief_who_raised_the_versions(fleet: Fleet, store: T
     new = CryptoSigner.generate_ed25519()
     roles = dict.fromkeys(("timestamp", "snapshot", "targets"), new)
     root = rotated(fleet.director.first_root, fleet.key("director-root"), roles)
-    recovered = Director("demo", new, fleet.director._roots)
+    recovered = Director("demo", cast(Roots, _OtherKey(fleet, new)))
     signed = recovered.sign("jetson-01", desired(3, "b"), 3, NOW)
     files = {**of(DIRECTOR, recovered.files(signed, {})), (DIRECTOR, "2.root.json"): root}
     # A root that the old root did not sign recovers nothing.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -62,6 +62,12 @@ class KeyInHand:
 
     def sign(self, targets: Targets) -> Signature:
         return Metadata(targets).sign(self.signer)
+
+    def prepare(self) -> Key:
+        raise AssertionError("no other key is asked for here")
+
+    def adopt(self, keyids: Sequence[str]) -> None:
+        raise AssertionError("no other key is named here")
 
 
 class Fleet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 
 from securesystemslib.signer import CryptoSigner, Key, Signature
@@ -45,6 +45,12 @@ class KeyInHand:
         if self.refuses:
             raise PublishError("the builder's signer is out of order")
         return Metadata(targets).sign(self.signer)
+
+    def prepare(self) -> Key:
+        raise AssertionError("no other key is asked for here")
+
+    def adopt(self, keyids: Sequence[str]) -> None:
+        raise AssertionError("no other key is named here")
 
 
 class Files(FetcherInterface):

@@ -10,7 +10,7 @@ import pytest
 from tuf.api.metadata import Metadata, Targets
 
 from edgewright_contract import release as contract
-from edgewright_controller.director import Desired, Director, DirectorError, needs_new
+from edgewright_controller.director import Desired, Director, DirectorError
 from tests.controller.signed_things import NOW, look_up, release, target
 
 HAVE_A = Desired(4, release("a"), target("a"))
@@ -51,12 +51,12 @@ def test_a_device_gets_only_what_it_lacks(director: Director) -> None:
 
 def test_it_is_signed_anew_when_its_inputs_change_or_half_its_life_is_gone(director: Director) -> None:
     signed = director.sign("jetson-01", HAVE_A, 7, NOW)
-    assert needs_new(None, HAVE_A, NOW)
-    assert not needs_new(signed, HAVE_A, NOW + timedelta(hours=35))
-    assert needs_new(signed, HAVE_A, NOW + timedelta(hours=37))
-    assert needs_new(signed, replace(HAVE_A, generation=5), NOW)
-    assert needs_new(signed, replace(HAVE_A, release=release("a", prompt="Another question.")), NOW)
-    assert needs_new(signed, Desired(4), NOW)
+    assert director.needs_new(None, HAVE_A, NOW)
+    assert not director.needs_new(signed, HAVE_A, NOW + timedelta(hours=35))
+    assert director.needs_new(signed, HAVE_A, NOW + timedelta(hours=37))
+    assert director.needs_new(signed, replace(HAVE_A, generation=5), NOW)
+    assert director.needs_new(signed, replace(HAVE_A, release=release("a", prompt="Another question.")), NOW)
+    assert director.needs_new(signed, Desired(4), NOW)
 
 
 def test_the_director_stands_as_it_was_when_opened_again(tmp_path: Path, director: Director) -> None:

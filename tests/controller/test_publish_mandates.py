@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from securesystemslib.signer import CryptoSigner
 
 from edgewright_contract import mandate as contract
-from edgewright_controller.publish import ImageRepository, PublishError, keys, mandates
+from edgewright_controller.publish import PublishError, keys, mandates
 from edgewright_controller.publish.mandates import Terms
 from tests.agent.mandate_fleet import MandateFleet, altered
 from tests.agent.trust_fleet import NOW, release, target
@@ -104,14 +104,3 @@ def test_a_key_may_be_encrypted(tmp_path: Path) -> None:
             keys.load(encrypted, passphrase)
     with pytest.raises(PublishError, match="is not encrypted"):
         keys.load(tmp_path / "plain.pem", "secret")
-
-
-def test_a_controller_does_without_the_key_that_its_first_start_made(tmp_path: Path, fleet: MandateFleet) -> None:
-    folder, key = tmp_path / "controller", tmp_path / "controller" / "keys" / "image-mandate.pem"
-    kept = keys.load(key)
-    key.unlink()
-    opened = ImageRepository.open(folder / "image", folder / "keys", NOW, builder=fleet.builder)
-    assert not key.exists()
-    fleet.delegate(kept)
-    opened = ImageRepository.open(folder / "image", folder / "keys", NOW, builder=fleet.builder)
-    assert mandates.read(mandates.sign(mandates.draw_up(opened.documents(), TERMS), kept)).missing == 0

@@ -19,6 +19,7 @@ from edgewright_controller.cli import (
     demo,
     devices,
     enroll,
+    keys,
     mandate,
     plan,
     revoke,
@@ -70,6 +71,7 @@ app.command("demo")(demo.demo)
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(enroll.app, name="enroll")
 app.add_typer(revoke.app, name="revoke")
+app.add_typer(keys.app, name="keys")
 app.add_typer(mandate.app, name="mandate")
 
 

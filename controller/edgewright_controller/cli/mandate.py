@@ -13,6 +13,8 @@ from edgewright_controller.cli import reach
 from edgewright_controller.cli.ending import BAD_INPUT, FAILED, Ending
 
 if TYPE_CHECKING:
+    from securesystemslib.signer import Signer
+
     from edgewright_controller.publish.mandates import Reading
 
 app = typer.Typer(help="Updates for sites without a network.", no_args_is_help=True)
@@ -62,22 +64,26 @@ def show(file: FileArgument, as_json: reach.JsonFlag = False) -> int:
 @app.command("sign")
 def sign(
     file: FileArgument,
-    key: Annotated[Path, typer.Option("--key", help="a key that signs mandates, PEM", exists=True, dir_okay=False)],
+    key: Annotated[
+        Path,
+        typer.Option("--key", help="a holder's file, or the controller's key", exists=True, dir_okay=False),
+    ],
     passphrase_file: Annotated[
-        Path | None, typer.Option("--passphrase-file", help="of an encrypted key; else it is asked for")
+        Path | None, typer.Option("--passphrase-file", help="of a sealed or encrypted key; else it is asked for")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="sign without asking")] = False,
 ) -> int:
     """Say what a mandate says, ask, and add this key's signature to the file."""
-    from edgewright_controller.publish import PublishError, keys, mandates
+    from edgewright_controller.publish import PublishError, mandates
+    from edgewright_controller.sealed import SealedError
 
     document = file.read_bytes()
     sys.stdout.write(_lines(_read(file, document)))
     if not yes:
         typer.confirm("Sign this?", abort=True)
     try:
-        signed = mandates.sign(document, keys.load(key, _passphrase(key, passphrase_file)))
-    except PublishError as error:
+        signed = mandates.sign(document, _signer(key, passphrase_file))
+    except (PublishError, SealedError) as error:
         raise Ending(f"{file}: {error}; nothing was signed", FAILED) from error
     _write(file, signed)
     left = mandates.read(signed).missing
@@ -85,10 +91,25 @@ def sign(
     return 0
 
 
+def _signer(key: Path, passphrase_file: Path | None) -> Signer:
+    """What signs mandates: of a holder's file, or a plain key."""
+    from edgewright_controller.publish import PublishError, holders, keys
+
+    content = key.read_bytes()
+    if not content.lstrip().startswith(b"{"):
+        return keys.load(key, _passphrase(key, passphrase_file))
+    secret = _passphrase(key, passphrase_file) if holders.is_sealed(content) else ""
+    signer = holders.decode(content, secret or "").signers.get("image-mandate")
+    if signer is None:
+        raise PublishError(f"{key} has no key for mandates")
+    return signer
+
+
 def _passphrase(key: Path, file: Path | None) -> str | None:
     if file is not None:
         return file.read_text(encoding="utf-8").rstrip("\r\n")
-    if b"ENCRYPTED" not in key.read_bytes():
+    content = key.read_bytes()
+    if b"ENCRYPTED" not in content and b'"sealed"' not in content:
         return None
     asked: str = typer.prompt(f"Passphrase of {key}", hide_input=True)
     return asked

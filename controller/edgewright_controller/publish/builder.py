@@ -33,6 +33,12 @@ class Builder(Protocol):
     def sign(self, targets: Targets) -> Signature:
         """A signature over `targets`. Raises PublishError when it is refused."""
 
+    def prepare(self) -> Key:
+        """The public key that is to follow, made when there is none yet. Raises PublishError."""
+
+    def adopt(self, keyids: Sequence[str]) -> None:
+        """Sign from now on with the key that is one of these. Raises PublishError when none is at hand."""
+
 
 class BuilderProcess:
     """The builder as a process of its own, one for each request."""
@@ -45,17 +51,28 @@ class BuilderProcess:
 
     def public(self) -> Key:
         """The public key. Raises PublishError."""
-        answer = self._ask({"op": "public"})
-        try:
-            return Key.from_dict(answer["keyid"], answer["key"])
-        except (KeyError, ValueError, TypeError) as error:
-            raise PublishError(f"the builder's signer answered rubbish: {error!r}") from error
+        return self._key({"op": "public"})
+
+    def prepare(self) -> Key:
+        """The public key that is to follow, made when there is none yet. Raises PublishError."""
+        return self._key({"op": "prepare"})
+
+    def adopt(self, keyids: Sequence[str]) -> None:
+        """Sign from now on with the key that is one of these. Raises PublishError when none is at hand."""
+        self._key({"op": "adopt", "keyids": list(keyids)})
 
     def sign(self, targets: Targets) -> Signature:
         """A signature over `targets`. Raises PublishError when it is refused."""
         answer = self._ask({"op": "sign", "signed": targets.to_dict()})
         try:
             return Signature.from_dict(answer["signature"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise PublishError(f"the builder's signer answered rubbish: {error!r}") from error
+
+    def _key(self, request: dict[str, Any]) -> Key:
+        answer = self._ask(request)
+        try:
+            return Key.from_dict(answer["keyid"], answer["key"])
         except (KeyError, ValueError, TypeError) as error:
             raise PublishError(f"the builder's signer answered rubbish: {error!r}") from error
 

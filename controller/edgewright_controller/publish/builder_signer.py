@@ -3,6 +3,8 @@
     python -m edgewright_controller.publish.builder_signer --keys STATE/keys/builder
 
     {"op": "public"}                      → {"keyid": "…", "key": {…}}
+    {"op": "prepare"}                     → the same, of the key that is to follow; it signs nothing yet
+    {"op": "adopt", "keyids": ["…"]}      → the same, of the key that signs from now on: the one of these that is here
     {"op": "sign", "signed": {targets}}   → {"signature": {"keyid": "…", "sig": "…"}}
     anything it will not do               → {"error": "why"}
 
@@ -20,6 +22,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import IO, Any, Final
 
+from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Targets
 
 from edgewright_contract import durable
@@ -33,11 +36,15 @@ MAX_LIFE: Final = timedelta(days=100)
 
 def answer(request: Any, folder: Path, now: datetime) -> dict[str, Any]:
     """What to say to one request. Raises PublishError when it is refused, OSError."""
-    last = folder / "last_version"
-    signer = keys.signer(folder / "builder.pem", of=last)
+    last, path = folder / "last_version", folder / "builder.pem"
     operation = request.get("op") if isinstance(request, dict) else None
+    if operation == "adopt":
+        return _public(keys.named(path, [str(keyid) for keyid in request.get("keyids", ())], of=last))
+    signer = keys.signer(path, of=last)
     if operation == "public":
-        return {"keyid": signer.public_key.keyid, "key": signer.public_key.to_dict()}
+        return _public(signer)
+    if operation == "prepare":
+        return _public(keys.prepare(path))
     if operation != "sign":
         raise PublishError(f"unknown operation {operation!r}")
     targets = _checked(request.get("signed"), now)
@@ -50,6 +57,10 @@ def answer(request: Any, folder: Path, now: datetime) -> dict[str, Any]:
     durable.write(last, str(targets.version).encode(), mode=0o600)
     signature = Metadata(targets).sign(signer)
     return {"signature": signature.to_dict()}
+
+
+def _public(signer: CryptoSigner) -> dict[str, Any]:
+    return {"keyid": signer.public_key.keyid, "key": signer.public_key.to_dict()}
 
 
 def _checked(document: Any, now: datetime) -> Targets:

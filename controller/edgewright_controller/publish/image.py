@@ -36,6 +36,7 @@ SNAPSHOT_LIFE: Final = timedelta(days=7)
 TIMESTAMP_LIFE: Final = timedelta(days=1)
 # The whole metadata travels in one check-in's answer, which gRPC bounds at 4 MiB.
 MAX_BUILDER_BYTES: Final = 3 << 20
+_ROLES: Final = ("root", "targets", "snapshot", "timestamp")
 _OLD: Final = re.compile(r"[0-9]+\.(snapshot|targets|builder)\.json")
 
 
@@ -79,8 +80,8 @@ class _State:
 class ImageRepository:
     """What may exist. `open` makes one; safe to use from several threads."""
 
-    def __init__(self, folder: Path, signers: Mapping[str, CryptoSigner], builder: Builder, roots: Roots):
-        self._folder, self._signers, self._builder, self._roots = folder, signers, builder, roots
+    def __init__(self, folder: Path, builder: Builder, roots: Roots):
+        self._folder, self._builder, self.roots = folder, builder, roots
         self._lock = threading.Lock()
         self._state: _State
 
@@ -90,14 +91,11 @@ class ImageRepository:
 
         Raises PublishError when a key or a file is lost or damaged, OSError.
         """
-        first = folder / "1.root.json"
-        roles = ("root", "targets", "snapshot", "timestamp")
-        signers = {role: keys.signer(keys_folder / f"image-{role}.pem", of=first) for role in roles}
-        root = signers.pop("root")
-        roots = Roots.open(folder, root, signers, now)
-        opened = cls(folder, signers, builder or BuilderProcess(keys_folder / "builder"), roots)
+        files = {role: keys_folder / f"image-{role}.pem" for role in _ROLES}
+        roots = Roots.open(folder, files, now)
+        opened = cls(folder, builder or BuilderProcess(keys_folder / "builder"), roots)
         if (folder / "timestamp.json").exists():
-            opened._state = opened._read()
+            opened._state = opened._read(now)
         else:
             mandate = keys.signer(keys_folder / "image-mandate.pem", of=folder / "timestamp.json")
             opened._state = opened._first(mandate.public_key, now)
@@ -107,7 +105,7 @@ class ImageRepository:
     @property
     def first_root(self) -> bytes:
         """Version 1 of the root, which devices get when they enrol."""
-        return self._roots.first
+        return self.roots.first
 
     def has(self, path: str) -> bool:
         """Whether a target of this path is published."""
@@ -116,7 +114,7 @@ class ImageRepository:
     def documents(self) -> Documents:
         """Roots, targets and the builder's list, as they stand now."""
         state = self._state
-        roots = (self._roots.first, *(content for _, content in self._roots.above(1)))
+        roots = (self.roots.first, *(content for _, content in self.roots.above(1)))
         return Documents(roots, state.targets.data, state.builder.data)
 
     def files(self, held: Mapping[str, int]) -> list[tuple[str, bytes]]:
@@ -124,7 +122,7 @@ class ImageRepository:
         state = self._state
         versions = state.versions()
         lacking = [file for role, file in state.files().items() if held.get(role, 0) != versions[role]]
-        return self._roots.above(held.get("root", 1)) + lacking
+        return self.roots.above(held.get("root", 1)) + lacking
 
     def publish(self, targets: Sequence[ImageTarget], now: datetime) -> None:
         """List these targets. What is listed already changes nothing, and starts no process.
@@ -137,6 +135,43 @@ class ImageRepository:
             if any(listed.get(path) != file for path, file in wanted.items()):
                 self._advance(now, builder=self._signed_builder({**listed, **wanted}, now))
 
+    @property
+    def targets(self) -> Piece[Targets]:
+        """The list of delegations, as it stands."""
+        return self._state.targets
+
+    def next_builder(self) -> Key:
+        """The public key that is to follow the builder's, made by the builder. Raises PublishError."""
+        return self._builder.prepare()
+
+    def install(self, root: bytes, targets: bytes, now: datetime) -> None:
+        """Take up a root and a list of delegations that holders signed, and sign the rest anew by the keys they name.
+
+        A crash anywhere in it is made good by the next `open`. Raises PublishError when they do not follow what
+        stands; OSError.
+        """
+        with self._lock:
+            piece = Piece(metadata.parse(targets, Targets, "the new targets"), targets)
+            standing = self._state.targets.version
+            if targets != self._state.targets.data and piece.version != standing + 1:
+                raise PublishError(
+                    f"targets {piece.version} do not follow targets {standing}; they were asked for earlier: make a new"
+                    " request"
+                )
+            _verify(metadata.parse(root, Root, "the new root"), "targets", targets)
+            durable.write(self._folder / f"{piece.version}.targets.json", targets)
+            self.roots.install(root)
+            self._succeed(piece, now)
+
+    def _succeed(self, targets: Piece[Targets], now: datetime) -> None:
+        """Everything below a new root and new targets, signed by the keys that these name."""
+        builder = self._state.builder
+        keyids = _builders(targets.signed)
+        if builder.signed.version and not _signed_by(builder.data, keyids):
+            self._builder.adopt(keyids)
+            builder = self._signed_builder(builder.signed.targets, now)
+        self._advance(now, targets=targets, builder=builder)
+
     def refresh(self, now: datetime) -> None:
         """Sign anew whatever has lived half of its life. Call it every few hours.
 
@@ -145,10 +180,11 @@ class ImageRepository:
         """
         with self._lock:
             state = self._state
-            self._roots.refresh(now)
+            self.roots.refresh(now)
             targets, builder = state.targets, state.builder
             failed: PublishError | None = None
-            if metadata.half_gone(targets.signed.expires, TARGETS_LIFE, now):
+            offline = self.roots.signer("targets") is None  # its holders renew it
+            if not offline and metadata.half_gone(targets.signed.expires, TARGETS_LIFE, now):
                 targets = self._signed_targets(targets.signed.delegations, targets.version + 1, now)
             if metadata.half_gone(builder.signed.expires, TARGETS_LIFE, now):
                 try:
@@ -207,18 +243,24 @@ class ImageRepository:
 
     def _signed_targets(self, delegations: Delegations | None, version: int, now: datetime) -> Piece[Targets]:
         signed = Targets(version, expires=metadata.end(now, TARGETS_LIFE), delegations=delegations)
-        return metadata.sign(signed, self._signers["targets"])
+        return metadata.sign(signed, self._signer("targets"))
 
     def _signed_snapshot(
         self, targets: Piece[Targets], builder: Piece[Targets], version: int, now: datetime
     ) -> Piece[Snapshot]:
         meta = {"targets.json": targets.meta, f"{BUILDER}.json": builder.meta}
         signed = Snapshot(version, expires=metadata.end(now, SNAPSHOT_LIFE), meta=meta)
-        return metadata.sign(signed, self._signers["snapshot"])
+        return metadata.sign(signed, self._signer("snapshot"))
 
     def _signed_timestamp(self, snapshot: Piece[Snapshot], version: int, now: datetime) -> Piece[Timestamp]:
         signed = Timestamp(version, expires=metadata.end(now, TIMESTAMP_LIFE), snapshot_meta=snapshot.meta)
-        return metadata.sign(signed, self._signers["timestamp"])
+        return metadata.sign(signed, self._signer("timestamp"))
+
+    def _signer(self, role: str) -> CryptoSigner:
+        signer = self.roots.signer(role)
+        if signer is None:
+            raise PublishError(f"the key of the image repository's {role} is not online; its holders sign it")
+        return signer
 
     def _commit(self, state: _State) -> None:
         *before, last = reversed(state.files().values())
@@ -237,27 +279,60 @@ class ImageRepository:
             if _OLD.fullmatch(path.name) and path.name not in current:
                 path.unlink()
 
-    def _read(self) -> _State:
+    def _read(self, now: datetime) -> _State:
         timestamp = metadata.read(self._folder / "timestamp.json", Timestamp)
         snapshot = metadata.read(self._folder / f"{timestamp.signed.snapshot_meta.version}.snapshot.json", Snapshot)
         versions = {name: meta.version for name, meta in snapshot.signed.meta.items()}
         targets = metadata.read(self._folder / f"{versions.get('targets.json')}.targets.json", Targets)
         builder = metadata.read(self._folder / f"{versions.get(f'{BUILDER}.json')}.{BUILDER}.json", Targets)
         state = _State(targets, builder, snapshot, timestamp)
-        self._check(state)
-        return state
+        try:
+            self._check(state, self.roots.current)
+            return state
+        except PublishError:
+            cut_off, before = self._cut_off(state), self.roots.before
+            if cut_off is None or before is None:
+                raise
+        self._check(state, before)
+        self._state = state
+        self._succeed(cut_off, now)
+        return self._state
 
-    def _check(self, state: _State) -> None:
-        root = self._roots.current
-        judges: dict[str, Root | Targets] = {"timestamp": root, "snapshot": root, "targets": root}
-        judges[BUILDER] = state.targets.signed
+    def _cut_off(self, state: _State) -> Piece[Targets] | None:
+        """The targets of an installation that ended between its root and the rest."""
+        path = self._folder / f"{state.targets.version + 1}.targets.json"
+        if not path.exists():
+            return None
+        piece = metadata.read(path, Targets)
+        _verify(self.roots.current, "targets", piece.data)
+        return piece
+
+    def _check(self, state: _State, root: Root) -> None:
         try:
             for role, (_, data) in state.files().items():
-                read: Metadata[Targets] = Metadata.from_bytes(data)
-                judges[role].verify_delegate(role, read.signed_bytes, read.signatures)
+                _verify(state.targets.signed if role == BUILDER else root, role, data)
             state.timestamp.signed.snapshot_meta.verify_length_and_hashes(state.snapshot.data)
             for name, piece in (("targets.json", state.targets), (f"{BUILDER}.json", state.builder)):
                 state.snapshot.signed.meta[name].verify_length_and_hashes(piece.data)
-        except (RepositoryError, ValueError) as error:
+        except (RepositoryError, PublishError) as error:
             text = f"{self._folder}: the metadata does not hold together ({error}); restore it from your backup"
             raise PublishError(text) from error
+
+
+def _verify(judge: Root | Targets, role: str, data: bytes) -> None:
+    """Raise PublishError unless `judge` says that those who signed may speak for the role."""
+    try:
+        read: Metadata[Targets] = Metadata.from_bytes(data)
+        judge.verify_delegate(role, read.signed_bytes, read.signatures)
+    except (RepositoryError, ValueError) as error:
+        raise PublishError(f"{role}: {error}") from error
+
+
+def _builders(targets: Targets) -> Sequence[str]:
+    roles = (targets.delegations.roles if targets.delegations else None) or {}
+    return roles[BUILDER].keyids if BUILDER in roles else ()
+
+
+def _signed_by(data: bytes, keyids: Sequence[str]) -> bool:
+    read: Metadata[Targets] = Metadata.from_bytes(data)
+    return any(keyid in read.signatures for keyid in keyids)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -28,6 +30,32 @@ def signer(path: Path, *, of: Path | None = None) -> CryptoSigner:
     return load(path)
 
 
+def following(path: Path) -> Path:
+    """Where the key lies that follows the one at `path` once it is named."""
+    return path.with_suffix(".next.pem")
+
+
+def prepare(path: Path) -> CryptoSigner:
+    """The key that is to follow the one at `path`, made when absent. Raises PublishError, OSError."""
+    return signer(following(path))
+
+
+def named(path: Path, keyids: Collection[str], *, of: Path) -> CryptoSigner:
+    """The key that metadata `of` a role names: the one at `path`, or the one that was prepared to follow it, which then
+    takes its place for good.
+
+    Raises PublishError when it is lost or damaged, or neither is named; OSError.
+    """
+    follower = following(path)
+    if follower.exists() and load(follower).public_key.keyid in keyids:
+        os.replace(follower, path)
+        durable.sync_folder(path.parent)
+    held = signer(path, of=of)
+    if held.public_key.keyid not in keyids:
+        raise PublishError(f"the key {path} is not the one that {of} names; restore both together")
+    return held
+
+
 def load(path: Path, passphrase: str | None = None) -> CryptoSigner:
     """The key at `path`, which is encrypted when there is a `passphrase`. Raises PublishError, OSError."""
     secret = passphrase.encode() if passphrase is not None else None
@@ -44,3 +72,13 @@ def load(path: Path, passphrase: str | None = None) -> CryptoSigner:
     if not isinstance(loaded, Ed25519PrivateKey):
         raise PublishError(f"{path} is not an Ed25519 key; restore it from your backup")
     return CryptoSigner(loaded)
+
+
+def remove(path: Path) -> None:
+    """Remove a key's file for good, as far as that goes: its bytes are written over first. Raises OSError."""
+    with open(path, "r+b") as file:
+        file.write(b"\0" * path.stat().st_size)
+        file.flush()
+        os.fsync(file.fileno())
+    durable.unlink(path)
+    durable.sync_folder(path.parent)

@@ -50,12 +50,20 @@ def read(path: Path, kind: type[S]) -> Piece[S]:
     """The piece at `path`. Raises PublishError when it is lost or damaged."""
     try:
         data = path.read_bytes()
-        metadata: Metadata[S] = Metadata.from_bytes(data)
-    except (OSError, StorageError, DeserializationError, RepositoryError) as error:
+    except OSError as error:
         raise PublishError(f"{path} is lost or damaged; restore its folder from your backup") from error
+    return Piece(parse(data, kind, str(path)), data)
+
+
+def parse(data: bytes, kind: type[S], name: str) -> S:
+    """What the metadata says. Raises PublishError, with `name`, when it is damaged or of another role."""
+    try:
+        metadata: Metadata[S] = Metadata.from_bytes(data)
+    except (StorageError, DeserializationError, RepositoryError) as error:
+        raise PublishError(f"{name} is lost or damaged; restore its folder from your backup") from error
     if not isinstance(metadata.signed, kind):
-        raise PublishError(f"{path} is metadata of another role; restore its folder from your backup")
-    return Piece(metadata.signed, data)
+        raise PublishError(f"{name} is metadata of another role; restore its folder from your backup")
+    return metadata.signed
 
 
 def end(now: datetime, life: timedelta) -> datetime:

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edgewright_contract.v1 import agent_pb2
-from edgewright_controller.director import Director, DirectorMetadata, needs_new
+from edgewright_controller.director import Director, DirectorMetadata
 from edgewright_controller.ledger import NotInLedger, devices
 from edgewright_controller.service import standing
 from edgewright_controller.service.presence import Presence
@@ -124,7 +124,7 @@ class CheckIns:
             raise UnknownDevice(str(error)) from error
 
     async def _signed(self, device: str, known: Standing, now: datetime) -> DirectorMetadata:
-        if known.metadata is not None and not needs_new(known.metadata, known.desired, now):
+        if known.metadata is not None and not self._director.needs_new(known.metadata, known.desired, now):
             return known.metadata
         version = known.metadata.version + 1 if known.metadata else 1
         made = await asyncio.to_thread(self._director.sign, device, known.desired, version, now)

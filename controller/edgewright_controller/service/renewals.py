@@ -7,13 +7,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from edgewright_controller import log
 from edgewright_controller.director import Director
 from edgewright_controller.pki import Authority
 from edgewright_controller.pki_files import crl_ages
+from edgewright_controller.publish import key_status
 from edgewright_controller.publish.image import ImageRepository
 from edgewright_controller.service.revocations import Revocations
 from edgewright_controller.service.servers import ServerCertificate
 from edgewright_controller.service.shutting_out import write_list
+
+_log = log.of(__name__)
 
 Renewal = Callable[[datetime], object]
 
@@ -34,11 +38,11 @@ def renewals(
     hosts: tuple[str, ...],
     broker: Reloads | None,
     revocations: Revocations,
-    operator: Path,
+    state: Path,
 ) -> Mapping[str, Renewal]:
     """Each does nothing while what it renews is fresh. They raise PublishError, AuthorityError, OSError.
 
-    `operator` is the folder of the administrator's files.
+    `state` is the controller's folder.
     """
     served = [authority.server_certificate(hosts).chain.read_bytes()]
 
@@ -57,12 +61,18 @@ def renewals(
             if broker is not None:
                 broker.reload()
 
+    def offline_keys(now: datetime) -> None:
+        for row in key_status.rows(key_status.Look.read(state, now), now):
+            if row.warning:
+                _log.warning("something that people sign needs them", role=row.role, what=row.warning)
+
     return {
+        "what people sign": offline_keys,
         "image repository": image.refresh,
         "director": director.refresh,
         "server certificate": server,
         "list of revoked certificates": revocation_list,
         # Read from its file at each connection to the broker.
         "certificate of the broker's client": lambda now: authority.service_client_certificate(now=now),
-        "operator's certificate": lambda now: authority.operator_certificate(folder=operator, now=now),
+        "operator's certificate": lambda now: authority.operator_certificate(folder=state / "operator", now=now),
     }

@@ -1,0 +1,102 @@
+"""A controller's state folder, opened for a ceremony: nobody else uses it meanwhile, and what is done is entered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+from edgewright_contract import durable
+from edgewright_controller import pki_files
+from edgewright_controller.director import Director
+from edgewright_controller.ledger import Ledger, audit
+from edgewright_controller.ledger import fleet as ledger_fleet
+from edgewright_controller.pki import Authority
+from edgewright_controller.publish import ceremony, keys
+from edgewright_controller.publish.ceremony import Repositories
+from edgewright_controller.publish.errors import PublishError
+from edgewright_controller.publish.holders import CA, Holder, holder_of
+from edgewright_controller.publish.image import ImageRepository
+from edgewright_controller.publish.key_status import Look
+from edgewright_controller.publish.signing_request import SigningRequest
+from edgewright_controller.state_lock import StateLock
+
+
+@dataclass(frozen=True)
+class CeremonyState:
+    """Everything that a ceremony touches."""
+
+    state: Path
+    fleet: str
+    repositories: Repositories
+    ledger: Ledger
+    now: datetime
+
+    def root_authority(self) -> Holder | None:
+        """The root authority's key as a holder, None when it is not here any more."""
+        path = self.state / "pki" / "root.key"
+        if not path.exists():
+            return None
+        own: EllipticCurvePrivateKey = pki_files.key(path)
+        return Holder(CA, self.fleet, {}, own)
+
+    def publish(self, request: SigningRequest, *, by: str) -> None:
+        """Take up a complete request, and enter it. Raises PublishError, OSError, LedgerError."""
+        ceremony.publish(self.repositories, request, self.now)
+        signers = {
+            holder_of(key) or key.keyid[:12]
+            for change in request.changes
+            for count in request.counts(change)
+            for key in count.signed
+        }
+        detail = f"{request.why}; signed by {', '.join(sorted(signers))}"
+        now_ms = int(self.now.timestamp() * 1000)
+        self.ledger.write_now(
+            lambda c: audit.append(c, actor=f"host {by}", action="keys.publish", detail=detail, now_ms=now_ms)
+        )
+
+    def forget_online_keys(self) -> list[Path]:
+        """Remove the keys that holders have now, and the root authority's. Raises OSError."""
+        removed = ceremony.forget_online_keys(self.repositories)
+        root = self.state / "pki" / "root.key"
+        if removed and root.exists():
+            keys.remove(root)
+            removed.append(root)
+        return removed
+
+
+@contextmanager
+def opened(state: Path, fleet: str, now: datetime) -> Iterator[CeremonyState]:
+    """The state folder, locked, and made when absent and `fleet` is given.
+
+    Raises StateInUse, PublishError, AuthorityError, LedgerError, OSError.
+    """
+    if not (state / "ledger.sqlite").exists() and not fleet:
+        raise PublishError(f"{state} is no controller's state folder; for a new fleet, give --fleet")
+    durable.make_folder(state, mode=0o700)
+    with ExitStack() as stack:
+        stack.callback(StateLock.take(state).release)
+        ledger = Ledger.open(state / "ledger.sqlite")
+        stack.callback(ledger.close)
+        name = fleet or ledger.read_now(ledger_fleet.name) or ""
+        if not name:
+            raise PublishError(f"{state}: its ledger is of no fleet yet; give --fleet")
+        ledger.write_now(lambda c: ledger_fleet.bind(c, name, int(now.timestamp() * 1000)))
+        Authority.open(state / "pki", name, now)
+        image = ImageRepository.open(state / "image", state / "keys", now)
+        director = Director.open(state / "director", state / "keys", name, now)
+        yield CeremonyState(state, name, Repositories(name, image, director), ledger, now)
+
+
+def look(state: Path, now: datetime) -> Look:
+    """What stands, for `keys status`: only read, also beside a controller that runs.
+
+    Raises PublishError, AuthorityError, OSError.
+    """
+    if not (state / "image" / "timestamp.json").exists():
+        raise PublishError(f"{state} is no controller's state folder, or its controller was never started")
+    return Look.read(state, now)
