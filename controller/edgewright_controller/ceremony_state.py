@@ -11,7 +11,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from edgewright_contract import durable
-from edgewright_controller import pki_files
+from edgewright_controller import authority_request, pki_files
+from edgewright_controller.authority_request import AuthorityRequest
 from edgewright_controller.director import Director
 from edgewright_controller.ledger import Ledger, audit
 from edgewright_controller.ledger import fleet as ledger_fleet
@@ -58,6 +59,28 @@ class CeremonyState:
         self.ledger.write_now(
             lambda c: audit.append(c, actor=f"host {by}", action="keys.publish", detail=detail, now_ms=now_ms)
         )
+
+    def ask_for_intermediate(self) -> AuthorityRequest:
+        """A request for a new certificate of the intermediate. Raises AuthorityError."""
+        root = pki_files.load_certificate(self.state / "pki" / "root.crt")
+        return authority_request.ask(self.fleet, self._intermediate_key(), root)
+
+    def install_intermediate(self, answered: AuthorityRequest) -> datetime:
+        """Take up the certificate that a request came back with; when it ends. Raises AuthorityError, OSError."""
+        folder = self.state / "pki"
+        root = pki_files.load_certificate(folder / "root.crt")
+        made = authority_request.signed(answered, self._intermediate_key(), root)
+        durable.write(folder / "intermediate.crt", pki_files.pem(made))
+        now_ms = int(self.now.timestamp() * 1000)
+        detail = f"the intermediate authority, good until {made.not_valid_after_utc:%Y-%m-%d}"
+        self.ledger.write_now(
+            lambda c: audit.append(c, actor="host keys publish", action="keys.publish", detail=detail, now_ms=now_ms)
+        )
+        return made.not_valid_after_utc
+
+    def _intermediate_key(self) -> EllipticCurvePrivateKey:
+        path = self.state / "pki" / "intermediate.key"
+        return pki_files.key(path, of=path.with_suffix(".crt"))
 
     def forget_online_keys(self) -> list[Path]:
         """Remove the keys that holders have now, and the root authority's. Raises OSError."""

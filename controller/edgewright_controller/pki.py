@@ -94,7 +94,7 @@ class Authority:
             if root_key is None:
                 raise AuthorityError(
                     f"{middle_file} is needed, and the key of {root_file} is not here; take a request to its holder:"
-                    " edgewright keys renew"
+                    " edgewright keys intermediate"
                 )
             return pki_forms.intermediate(fleet, middle_key.public_key(), pki_forms.Issuer(root_key, root), now)
 

@@ -24,6 +24,12 @@ class Host:
         (folder / "passphrase").write_text(PASSPHRASE + "\n")
         (folder / "wrong").write_text("another passphrase\n")
 
+    @classmethod
+    def at(cls, folder: Path, other: Host) -> Host:
+        """Another host, heard by the same ears."""
+        folder.mkdir()
+        return cls(folder, other._capsys)
+
     def types(self, line: str, code: int = 0) -> str:
         """What a command said."""
         words = line.format(state=self.state, stick=self.stick, folder=self.folder, secret=self.folder / "passphrase")
@@ -104,6 +110,29 @@ def test_a_fleet_can_begin_with_the_ceremony(host: Host) -> None:
         1,
     )
     assert "holders have the keys already" in again
+
+
+def test_the_intermediate_is_renewed_by_whoever_keeps_the_root(host: Host, tmp_path: Path) -> None:
+    host.init()
+    before = (host.state / "pki" / "intermediate.crt").read_bytes()
+    host.types("keys intermediate --state {state} --request {folder}/i.json")
+    request = str(tmp_path / "i.json")
+    assert "nobody has signed it yet" in host.types(f"keys publish {request} --state {{state}}", 1)
+    assert "it has not the root authority's key" in host.sign(request, "alice", 1)
+    assert "asks for a certificate of 1825 days" in host.sign(request, "root-ca")
+    answered = Path(request).read_bytes()
+    assert "is good until" in host.types(f"keys publish {request} --state {{state}}")
+    after = (host.state / "pki" / "intermediate.crt").read_bytes()
+    assert after != before
+    # Another fleet's root cannot speak for this one, nor an answer for another key.
+    other = Host.at(tmp_path / "other", host)
+    other.init()
+    other.types("keys intermediate --state {state} --request {folder}/o.json")
+    wrong = str(other.folder / "o.json")
+    assert "the root's certificate in the request is not of this key" in host.sign(wrong, "root-ca", 1)
+    Path(wrong).write_bytes(answered)
+    assert "not by this fleet's root" in other.types(f"keys publish {wrong} --state {{state}}", 1)
+    assert (host.state / "pki" / "intermediate.crt").read_bytes() == after
 
 
 def test_a_new_holder_makes_its_own_file(host: Host, tmp_path: Path) -> None:

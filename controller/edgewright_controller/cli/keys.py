@@ -157,6 +157,19 @@ def rotate(
     )
 
 
+@app.command("intermediate")
+def intermediate(*, state: StateFlag, request: RequestFlag) -> int:
+    """Ask whoever keeps root-ca.keys for a new certificate of the intermediate authority, whose five years end."""
+    with _opened(state) as opened:
+        made = opened.ask_for_intermediate()
+        _write_new(request.parent, {request.name: made.encode()})
+    sys.stdout.write(
+        f"{request}: edgewright keys sign {request.name} --keys root-ca.keys\n"
+        f"then: edgewright keys publish {request.name} --state {state}\n"
+    )
+    return 0
+
+
 @app.command("sign")
 def sign(
     *,
@@ -166,8 +179,11 @@ def sign(
     yes: Annotated[bool, typer.Option("--yes", help="sign without asking")] = False,
 ) -> int:
     """Say what a request would change, ask, and add this holder's signatures to its file. Needs no network."""
+    from edgewright_controller import authority_request
     from edgewright_controller.publish import signing_request
 
+    if authority_request.is_one(request.read_bytes()):
+        return _sign_intermediate(request, keys, passphrase_files, yes=yes)
     with _refusals(BAD_INPUT, str(request)):
         asked = signing_request.decode(request.read_bytes())
     sys.stdout.write("".join(f"{line}\n" for line in signing_request.describe(asked)))
@@ -190,8 +206,16 @@ def publish(
     state: StateFlag,
 ) -> int:
     """Take up a complete request. Stop the controller first; devices follow at their next check-ins."""
+    from edgewright_controller import authority_request
     from edgewright_controller.publish import signing_request
 
+    if authority_request.is_one(requests[0].read_bytes()):
+        with _refusals(BAD_INPUT):
+            answered = authority_request.decode(requests[0].read_bytes())
+        with _opened(state) as opened:
+            ends = opened.install_intermediate(answered)
+        sys.stdout.write(f"the intermediate authority is good until {ends:%Y-%m-%d}; start the controller\n")
+        return 0
     with _refusals(BAD_INPUT):
         signed = signing_request.collected(signing_request.decode(one.read_bytes()) for one in requests)
     with _opened(state) as opened:
@@ -199,6 +223,24 @@ def publish(
         removed = opened.forget_online_keys()
     gone = f"; {len(removed)} keys that nobody needs online any more are removed" if removed else ""
     sys.stdout.write(f"published: {signed.why}{gone}\nstart the controller; devices follow by themselves\n")
+    return 0
+
+
+def _sign_intermediate(request: Path, keys: Path, passphrase_files: list[str] | None, *, yes: bool) -> int:
+    from edgewright_controller import authority_request
+
+    with _refusals(BAD_INPUT, str(request)):
+        asked = authority_request.decode(request.read_bytes())
+        sys.stdout.write("".join(f"{line}\n" for line in authority_request.describe(asked)))
+    if not yes:
+        typer.confirm("Sign this?", abort=True)
+    with _refusals(FAILED, "nothing was signed"):
+        who = _unlocked(keys, passphrase_files)
+        if who.authority is None:
+            raise Ending(f"{keys}: it has not the root authority's key; root-ca.keys has; nothing was signed", FAILED)
+        signed = authority_request.sign(asked, who.fleet, who.authority, _now())
+    _write(request, signed.encode())
+    sys.stdout.write("signed; complete: edgewright keys publish\n")
     return 0
 
 

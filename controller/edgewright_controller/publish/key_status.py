@@ -19,6 +19,8 @@ from edgewright_controller.publish.metadata import Piece
 
 # Days before its end at which something offline is warned of: a ceremony takes people and days.
 WARN_DAYS: Final = 30
+# No leaf outlives the intermediate, so this is longer than any leaf lives.
+AUTHORITY_WARN_DAYS: Final = 365
 _NAME: Final = re.compile(r"([1-9][0-9]*)\.root\.json")
 
 
@@ -133,7 +135,9 @@ def _row(name: str, role: Any, keys: Mapping[str, Key], look: Look, now: datetim
 
 
 def _authority(name: str, where: str, ends: datetime, now: datetime) -> KeyRow:
-    return KeyRow(name, (), 1, where, ends, (ends - now).days, _warning("holders", ends, now))
+    left = (ends - now).days
+    warning = "" if left >= AUTHORITY_WARN_DAYS else f"ends in {left} days: edgewright keys intermediate"
+    return KeyRow(name, (), 1, where, ends, left, warning if name == "intermediate CA" else "")
 
 
 def _warning(where: str, expires: datetime | None, now: datetime) -> str:
