@@ -7,6 +7,7 @@ Refused, trying again is no use. A stream that is cut gives what came before the
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +23,11 @@ from edgewright_contract.v1 import agent_pb2, agent_pb2_grpc
 
 CHECK_IN_S: Final = 30.0
 OBJECT_S: Final = 120.0
-# A call fetches what its line brings in a fraction of this; 8 KiB/s is the least that counts as alive.
+# A call fetches what its line brings in a fraction of this.
 BLOCKS_S: Final = 120.0
+# A source that drips is as good as dead, and holds on longer than one that is dead: it is left for another try.
+SLOW_AFTER_S = 60.0
+SLOWEST_BYTES_PER_S: Final = 8 << 10
 MAX_PART_BYTES: Final = 256 << 10
 _MAX_ANSWER_BYTES: Final = 16 << 20
 
@@ -208,9 +212,14 @@ class Link:
     def _parts(self, call: Any, what: str, cancellation: Cancellation) -> Iterator[Any]:
         try:
             with cancellation.calling(call.cancel):
+                began, came = time.monotonic(), 0
                 for part in call:
                     if len(part.data) > MAX_PART_BYTES:
                         raise BadAnswer(f"{self.name}: a part of {len(part.data)} bytes, at most {MAX_PART_BYTES}")
+                    came += len(part.data)
+                    took = time.monotonic() - began
+                    if took > SLOW_AFTER_S and came < took * SLOWEST_BYTES_PER_S:
+                        raise LinkDown(f"{self.name}: {what}: {came} bytes in {took:.0f} s; that is too slow to go on")
                     yield part
         except grpc.RpcError as error:
             cancellation.check()

@@ -32,6 +32,7 @@ class Mischief:
     wrong_index: bool = False
     too_long: bool = False
     stall: bool = False
+    drips: int = 0  # calls that are answered byte by byte
 
 
 class BlockServer(agent_pb2_grpc.AgentServicer):
@@ -107,6 +108,10 @@ class BlockServer(agent_pb2_grpc.AgentServicer):
         for wanted in request.ranges:
             for block in index.blocks[wanted.first : wanted.first + wanted.count]:
                 data = bytearray(_read(folder, block))
+                if mischief.drips:
+                    mischief.drips -= 1
+                    yield from _drip(bytes(data), block.index, context)
+                    return
                 if mischief.flips[block.index]:
                     mischief.flips[block.index] -= 1
                     data[len(data) // 2] ^= 1
@@ -126,6 +131,16 @@ class BlockServer(agent_pb2_grpc.AgentServicer):
                     context.add_callback(ended.set)
                     ended.wait(30)
                     return
+
+
+def _drip(data: bytes, index: int, context: Any) -> Iterator[agent_pb2.BlockPart]:
+    """A byte every 20 ms, for as long as somebody takes them."""
+    ended = threading.Event()
+    context.add_callback(ended.set)
+    for one in data:
+        yield agent_pb2.BlockPart(index=index, encoding=agent_pb2.ENCODING_RAW, data=bytes([one]))
+        if ended.wait(0.02):
+            return
 
 
 def _read(folder: Path, block: block_index.Block) -> bytes:

@@ -151,6 +151,7 @@ def test_a_flipped_block_is_fetched_again_and_then_accepted(device: Device, serv
     device.slots.verify(server.target.bundle)
 
 
+@pytest.mark.attack("altered blocks from the store")
 def test_a_block_that_stays_wrong_refuses_the_artifact_by_file_block_and_source(device: Device, serve: Serve) -> None:
     honest = serve("honest")
     device.download(honest)
@@ -180,6 +181,22 @@ def test_an_unavailable_controller_is_waited_for(device: Device, serve: Serve) -
     server.mischief.unavailable = 2
     device.download(server)
     assert server.calls >= 3
+
+
+@pytest.mark.attack("slow retrieval: a source that drips")
+def test_a_source_that_drips_is_left_and_the_rest_comes_later(
+    device: Device, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgewright_agent.link.SLOW_AFTER_S", 0.2)
+    server = serve()
+    server.mischief.drips = 3
+    began = time.monotonic()
+    device.download(server)
+    assert not server.mischief.drips
+    assert server.calls > 3
+    # A byte every 20 ms would have taken hours.
+    assert time.monotonic() - began < 60
+    device.slots.verify(server.target.bundle)
 
 
 def cancel_when_stalled(device: Device, server: BlockServer, cancellation: Cancellation) -> None:
@@ -332,6 +349,7 @@ def test_an_answer_that_was_not_asked_for_is_refused(
     device.download(server)
 
 
+@pytest.mark.attack("another document under a signed digest")
 def test_a_document_that_is_not_the_signed_one_is_refused(device: Device, serve: Serve) -> None:
     server = serve()
     honest = server.objects[server.target.bundle]
@@ -361,6 +379,7 @@ def test_a_check_in_tells_a_dead_line_from_a_refusal(device: Device, serve: Serv
     link.close()
 
 
+@pytest.mark.attack("a controller of another fleet")
 def test_a_controller_of_another_fleet_is_not_believed(tmp_path: Path, serve: Serve) -> None:
     stranger = Device(tmp_path / "other", ThrowawayCa(tmp_path / "other-ca").device("jetson-01"))
     with pytest.raises(LinkDown):

@@ -64,12 +64,14 @@ def _update(fleet: Fleet, store: TrustStore, version: int = 2) -> Files:
     return fleet.answer(store, fleet.sign("b", version))
 
 
+@pytest.mark.attack("replay of one device's metadata to another")
 def test_another_devices_metadata_is_refused_and_does_not_raise_the_marks(fleet: Fleet, store: TrustStore) -> None:
     replayed = of(DIRECTOR, fleet.director.files(fleet.sign("b", 900, device="mac-01"), {}))
     _refused(store, replayed, Reason.OTHER_DEVICE)
     assert store.apply(_update(fleet, store), JETSON, NOW).release == release("b")
 
 
+@pytest.mark.attack("metadata of another fleet under the same keys")
 def test_metadata_of_another_fleet_under_the_same_keys_is_refused(
     tmp_path: Path, fleet: Fleet, store: TrustStore
 ) -> None:
@@ -79,6 +81,7 @@ def test_metadata_of_another_fleet_under_the_same_keys_is_refused(
     assert store.apply(_update(fleet, store), JETSON, NOW).release == release("b")
 
 
+@pytest.mark.attack("metadata of another controller")
 def test_metadata_of_another_controller_is_refused(tmp_path: Path, fleet: Fleet, store: TrustStore) -> None:
     other = Fleet(tmp_path / "other")
     for version in range(3):
@@ -98,6 +101,7 @@ def test_a_director_file_signed_by_a_wrong_key_is_refused(fleet: Fleet, store: T
     assert store.apply(honest, JETSON, NOW).release == release("b")
 
 
+@pytest.mark.attack("rollback to older metadata")
 def test_older_metadata_is_refused(fleet: Fleet, store: TrustStore) -> None:
     older = fleet.everything(fleet.sign("a", 1))
     fleet.image.publish([target("d")], NOW)
@@ -110,6 +114,7 @@ def test_older_metadata_is_refused(fleet: Fleet, store: TrustStore) -> None:
     assert store.apply({}, JETSON, NOW).release == release("b")
 
 
+@pytest.mark.attack("rollback after the newer metadata was lost or cut short")
 @pytest.mark.parametrize("damage", ["substr(content, 1, 60)", "zeroblob(0)", "zeroblob(length(content))"])
 def test_older_metadata_is_refused_even_when_the_newer_was_lost(
     tmp_path: Path, fleet: Fleet, store: TrustStore, damage: str
@@ -131,6 +136,7 @@ def test_older_metadata_is_refused_even_when_the_newer_was_lost(
     assert store.apply(fleet.answer(store, newest), JETSON, NOW).release == release("b")
 
 
+@pytest.mark.attack("lower generation under a higher version")
 def test_a_lower_generation_under_a_higher_version_is_refused(fleet: Fleet, store: TrustStore) -> None:
     assert store.apply(_update(fleet, store, 5), JETSON, NOW).generation == 5
     signed = fleet.director.sign("jetson-01", desired(4, "a"), 6, NOW)
@@ -139,6 +145,7 @@ def test_a_lower_generation_under_a_higher_version_is_refused(fleet: Fleet, stor
     assert refused.value.reason is Reason.GENERATION_LOWER
 
 
+@pytest.mark.attack("one generation that says two things")
 @pytest.mark.parametrize("mark", ["b", None])
 def test_one_generation_does_not_say_two_things(fleet: Fleet, store: TrustStore, mark: str | None) -> None:
     again = fleet.director.sign("jetson-01", desired(1, "a"), 2, NOW)
@@ -152,6 +159,7 @@ def test_a_wanted_rollback_is_a_higher_generation(fleet: Fleet, store: TrustStor
     assert store.apply(fleet.answer(store, fleet.sign("a", 3)), JETSON, NOW).release == release("a")
 
 
+@pytest.mark.attack("mix and match of two versions")
 def test_parts_of_two_versions_do_not_mix(fleet: Fleet, store: TrustStore) -> None:
     second, third = fleet.sign("b", 2), fleet.sign("c", 3)
     mixed = {
@@ -164,6 +172,7 @@ def test_parts_of_two_versions_do_not_mix(fleet: Fleet, store: TrustStore) -> No
     assert store.apply({**mixed, (DIRECTOR, "3.targets.json"): third.targets}, JETSON, NOW).release == release("c")
 
 
+@pytest.mark.attack("mix and match of an older list under a newer snapshot")
 def test_an_older_list_of_artifacts_under_a_newer_snapshot_is_refused(fleet: Fleet, store: TrustStore) -> None:
     older = dict(fleet.image.files({}))["2.builder.json"]
     fleet.image.publish([target("d")], NOW)
@@ -190,6 +199,7 @@ def test_an_answer_with_a_hole_is_refused_and_a_whole_one_accepted(
     assert store.apply(whole, JETSON, NOW).release == release("b")
 
 
+@pytest.mark.attack("freeze")
 def test_a_frozen_repository_blocks_changes(fleet: Fleet, store: TrustStore) -> None:
     frozen = _update(fleet, store)
     assert store.apply({}, JETSON, NOW + DAY / 2).release == release("a")
@@ -199,6 +209,7 @@ def test_a_frozen_repository_blocks_changes(fleet: Fleet, store: TrustStore) -> 
     assert store.marks() == marks
 
 
+@pytest.mark.attack("endless data")
 @pytest.mark.parametrize(
     ("name", "size"), [("timestamp.json", 16), ("2.snapshot.json", 64), ("2.targets.json", 256), ("2.root.json", 64)]
 )
@@ -209,6 +220,7 @@ def test_endless_data_is_refused_before_it_is_parsed(fleet: Fleet, store: TrustS
     assert store.apply(honest, JETSON, NOW).release == release("b")
 
 
+@pytest.mark.attack("endless files")
 def test_endless_files_are_refused(fleet: Fleet, store: TrustStore) -> None:
     honest = _update(fleet, store)
     many = {(DIRECTOR, f"{number}.root.json"): b"{}" for number in range(2, 1000)}
@@ -222,6 +234,7 @@ def test_rubbish_is_refused(fleet: Fleet, store: TrustStore, name: str, rubbish:
     _refused(store, {**_update(fleet, store), (DIRECTOR, name): rubbish}, Reason.UNVERIFIED)
 
 
+@pytest.mark.attack("stolen director key")
 def test_a_stolen_director_key_cannot_hand_out_what_was_never_published(fleet: Fleet, store: TrustStore) -> None:
     honest = fleet.sign("b", 2)
     unlisted = fleet.director.sign("jetson-01", desired(2, "e"), 2, NOW)
@@ -246,6 +259,7 @@ def _directed(fleet: Fleet, **changes: object) -> Files:
     )
 
 
+@pytest.mark.attack("director and image repository that disagree")
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -266,6 +280,7 @@ def test_the_repositories_must_agree(
     assert store.apply(_directed(fleet), JETSON, NOW).release == release("b")
 
 
+@pytest.mark.attack("stolen targets key that delegates to a role of its own")
 def test_a_role_that_the_devices_do_not_know_cannot_list_artifacts(fleet: Fleet, store: TrustStore) -> None:
     """Whoever has targets, snapshot and timestamp keys of the image repository puts a role before the builder."""
     thief = CryptoSigner.generate_ed25519()
@@ -289,6 +304,7 @@ def test_a_role_that_the_devices_do_not_know_cannot_list_artifacts(fleet: Fleet,
     _refused(store, files | of(DIRECTOR, fleet.director.files(wanted, {})), Reason.UNVERIFIED)
 
 
+@pytest.mark.attack("builder that passes its right on")
 def test_the_builder_cannot_pass_its_right_on(fleet: Fleet, store: TrustStore) -> None:
     thief = CryptoSigner.generate_ed25519()
     image = {name.split(".")[-2]: content for name, content in fleet.image.files({})}
@@ -323,6 +339,7 @@ class _OtherKey:
         return self._key
 
 
+@pytest.mark.attack("fast-forward of a device's versions")
 def test_new_keys_outlive_a_thief_who_raised_the_versions(fleet: Fleet, store: TrustStore) -> None:
     assert store.apply(_far_ahead(fleet, 2**40), JETSON, NOW).release == release("a")
     # Under the stolen key nothing lower is believed.
@@ -345,6 +362,7 @@ def test_new_keys_outlive_a_thief_who_raised_the_versions(fleet: Fleet, store: T
     assert store.apply({}, JETSON, NOW).release == release("b")
 
 
+@pytest.mark.attack("older build below the release epoch")
 def test_a_model_never_falls_below_the_epoch_that_took_traffic(fleet: Fleet, store: TrustStore) -> None:
     fleet.image.publish([target("d", epoch=2)], NOW)
     raised = Desired(2, release("d"), target("d", epoch=2))
@@ -361,6 +379,7 @@ def test_a_model_never_falls_below_the_epoch_that_took_traffic(fleet: Fleet, sto
     assert store.apply(answer, JETSON, NOW).release == release("d")
 
 
+@pytest.mark.attack("own metadata shown as another's")
 def test_metadata_for_us_is_not_for_others(tmp_path: Path, fleet: Fleet) -> None:
     mac = fleet.store(tmp_path / "mac.sqlite")
     with pytest.raises(TrustRefused) as refused:

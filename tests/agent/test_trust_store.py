@@ -161,6 +161,7 @@ def test_bytes_and_marks_are_kept_together_or_not_at_all(tmp_path: Path, fleet: 
     assert store.apply(fleet.answer(store, fleet.sign("b", 2)), JETSON, NOW).release == release("b")
 
 
+@pytest.mark.attack("lost or truncated metadata cache")
 @pytest.mark.parametrize("role", ["root", "timestamp", "snapshot", "targets", "builder"])
 @pytest.mark.parametrize(
     "damage", ["UPDATE trust_metadata SET content = substr(content, 1, 50)", "DELETE FROM trust_metadata"]
@@ -192,6 +193,7 @@ def test_a_root_lost_in_the_middle_is_fetched_again(tmp_path: Path, fleet: Fleet
     assert store.apply(fleet.answer(store, signed), JETSON, now).release == release("a")
 
 
+@pytest.mark.attack("damaged marks of trust")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -227,6 +229,7 @@ def test_making_a_store_again_keeps_its_marks(tmp_path: Path, fleet: Fleet, stor
     assert fleet.store(tmp_path / "device" / "agent.sqlite").marks() == store.marks()
 
 
+@pytest.mark.attack("another controller's roots over the device's own")
 def test_a_store_of_another_controller_is_not_taken_over(tmp_path: Path, store: TrustStore) -> None:
     with pytest.raises(OtherAnchor, match="another controller"):
         Fleet(tmp_path / "other").store(tmp_path / "device" / "agent.sqlite")
@@ -248,6 +251,7 @@ def test_old_metadata_blocks_changes_until_newer_comes(fleet: Fleet, store: Trus
     assert store.apply(fleet.answer(store, newer), JETSON, later).generation == 2
 
 
+@pytest.mark.attack("clock set back ten years")
 def test_a_clock_that_fell_back_is_not_believed(fleet: Fleet, store: TrustStore) -> None:
     signed = fleet.sign("a", 1)
     store.apply(fleet.answer(store, signed), JETSON, NOW)
@@ -260,6 +264,7 @@ def test_a_clock_that_fell_back_is_not_believed(fleet: Fleet, store: TrustStore)
         store.apply(fleet.answer(store, fleet.sign("b", 3, now=NOW)), JETSON, NOW)
 
 
+@pytest.mark.attack("clock before the enrolment")
 def test_a_new_device_does_not_believe_a_clock_before_its_own_enrolment(tmp_path: Path, fleet: Fleet) -> None:
     old = Fleet(tmp_path / "old", now=NOW - 30 * DAY)
     store = old.store(tmp_path / "agent.sqlite")  # enrolled a day before NOW
@@ -268,6 +273,7 @@ def test_a_new_device_does_not_believe_a_clock_before_its_own_enrolment(tmp_path
         store.apply(old.everything(signed), JETSON, NOW - 30 * DAY)
 
 
+@pytest.mark.attack("clock set ahead")
 def test_a_clock_that_ran_ahead_does_no_lasting_harm(fleet: Fleet, store: TrustStore) -> None:
     store.apply(fleet.answer(store, fleet.sign("a", 1)), JETSON, NOW)
     marks = store.marks()
