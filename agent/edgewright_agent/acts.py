@@ -285,7 +285,9 @@ class DeviceActs:
         release = known.release
         artifact = str(self._slots.artifact(release.artifact))
         options = {key: value for key, value in release.options.items() if key != "served_name"}  # not the engine's
-        return EngineSpec(release.runtime, artifact, release.served_name, release.accelerator, options)
+        return EngineSpec(
+            release.runtime, artifact, release.served_name, release.accelerator, options, release.memory_bytes
+        )
 
 
 def told(error: EngineFailed) -> str:

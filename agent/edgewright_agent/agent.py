@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Collection, Coroutine, Mapping, Sequence
@@ -21,6 +22,7 @@ from edgewright_agent.content import LocalFirst
 from edgewright_agent.database import StateDamaged
 from edgewright_agent.engines import accelerator
 from edgewright_agent.engines.catalogue import EngineSettings
+from edgewright_agent.engines.confinement import EVERYTHING, Confinement
 from edgewright_agent.engines.supervision import EngineEvent, EventKind, Serving
 from edgewright_agent.gateway import Gateway, Meter, Routes
 from edgewright_agent.identity import Identity
@@ -83,7 +85,13 @@ class Agent:
         self._link = Link(address, _credentials(identity), self._why_down)
         content = LocalFirst(self._link)
         self._meter, self._routes = Meter(time.monotonic()), Routes()
-        self._serving = Serving(settings, state / "engines", self._routes, self._engine_event)
+        self._confinement = Confinement(config.confinement, state)
+        # Before this start has shown it, what the last one showed; nothing confines until the contrary is known.
+        known = status.unconfined(state)
+        self._unconfined = EVERYTHING if known is None else tuple(known)
+        self._serving = Serving(
+            settings, state / "engines", self._routes, self._engine_event, confinement=self._confinement
+        )
         self._gateway = Gateway(self._routes, self._meter, self._serving.suspect)
         mqtt = (config.mqtt_address or identity.mqtt_address) if config.mqtt_enabled else ""
         self._outbox = Outbox(state, replace(identity, mqtt_address=mqtt), lambda _: self._wake())
@@ -143,6 +151,7 @@ class Agent:
             accelerator=accelerator.told(info) if info else "",
             endpoint=self._gateway.url,
             started_unix_ms=self._started_ms,
+            unconfined=self._unconfined,
         )
         return status.compose(self._updates.state, self._store.known, running)
 
@@ -151,7 +160,10 @@ class Agent:
         url = await self._gateway.start(self._config.gateway_host, self._config.gateway_port)
         (self._config.state / status.ENDPOINT_FILE).write_text(url)
         self._outbox.start()
+        await asyncio.to_thread(self._confinement.sweep)
         found = await self._start_active()
+        if self._serving.active is None:  # an engine that runs has shown it by its own start
+            self._note_unconfined(await asyncio.to_thread(self._confinement.unconfined))
         await self._updates.resume()
         if found is not None:
             await self._tell(found)  # at once, so that the first status says it
@@ -171,6 +183,7 @@ class Agent:
         await self._gateway.stop()
         await self._serving.stop(0)
         await asyncio.to_thread(self._outbox.stop)
+        self._renewing.stop()
         self._link.close()
         self._trust.close()
         self._journal.close()
@@ -250,8 +263,20 @@ class Agent:
             return
         self._outbox.birth(now.endpoint, now.engine, now.accelerator, now)
 
+    def _note_unconfined(self, names: tuple[str, ...]) -> None:
+        """For the status here and there: what the engine that serves is not kept from."""
+        if names == self._unconfined and (self._config.state / status.UNCONFINED_FILE).exists():
+            return
+        self._unconfined = names
+        try:
+            (self._config.state / status.UNCONFINED_FILE).write_text(json.dumps(names))
+        except OSError as error:
+            _log.warning("the status on this device may not say what engines are not kept from: %s", error)
+
     def _engine_event(self, event: EngineEvent) -> None:
         _log.info("%s", event.detail)
+        if event.kind in (EventKind.STARTED, EventKind.RESTARTED) and self._serving.active is not None:
+            self._note_unconfined(self._serving.active.unconfined)
         kind = _EVENTS.get(event.kind)
         if kind is not None:
             self._outbox.event(kind, event.detail)

@@ -237,12 +237,20 @@ def _lines(read: dict[str, Any]) -> list[str]:
         "identity": read["identity_fault"] or _life(read),
         "mandate": f"until {read['mandate_until']}" if read["mandate_until"] else "",
         "held": ", ".join(release[:12] for release in read["held_releases"]),
+        "confined": _confined(read["unconfined"]),
     }
     return [f"{key + ':':<10} {value}" for key, value in shown.items() if value]
 
 
 def _life(read: dict[str, Any]) -> str:
     return f"until {read['certificate_until']}, renewed from {read['certificate_renews']} on"
+
+
+def _confined(lacking: list[str] | None) -> str:
+    """How far engines are confined; empty when no agent has found out yet."""
+    if lacking is None:
+        return ""
+    return f"all but: {', '.join(lacking)}" if lacking else "in all that this version knows"
 
 
 def _say(message: str, code: int) -> int:

@@ -13,6 +13,10 @@
     [gateway]
     listen = "127.0.0.1:8080"
 
+    [engines]
+    confinement = "best"            # "require": no engine that is confined in part only; "off": none is confined
+    user = "edgewright-engine"      # who engines are when the agent is root; without it nobody, by a free number
+
     [engines.gguf]                  # also mlx, onnx; a runtime that is not named is looked for
     python = "/opt/engines/bin/python"
     engine = "xllamacpp"
@@ -41,6 +45,7 @@ from typing import Any, Final, TypeVar
 import tomli
 
 from edgewright_agent.engines import catalogue
+from edgewright_agent.engines.confinement import BEST, MODES, ConfinementSettings
 from edgewright_agent.quantities import parse_duration, parse_size
 from edgewright_contract import names, small_file
 from edgewright_contract.release import RUNTIMES
@@ -81,6 +86,7 @@ class AgentConfig:
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8080
     engines: Mapping[str, EngineConfig] = field(default_factory=lambda: {name: EngineConfig() for name in RUNTIMES})
+    confinement: ConfinementSettings = field(default_factory=ConfinementSettings)
     disk_reserve: int = 512_000_000
     check_in_s: float = 60.0
     telemetry_s: float = 30.0
@@ -129,6 +135,7 @@ def parse(text: str, file: Path) -> AgentConfig:
         folder = (file.parent / Path(state).expanduser()).absolute()
     except RuntimeError as error:  # ~somebody who does not exist
         raise top.error("state", f"{state!r}: {str(error).lower()}; name a folder") from error
+    engines = top.table("engines", (*RUNTIMES, "confinement", "user"))
     return AgentConfig(
         file=file,
         state=folder,
@@ -138,15 +145,22 @@ def parse(text: str, file: Path) -> AgentConfig:
         mqtt_enabled=mqtt.given("enabled", True, bool),
         gateway_host=host,
         gateway_port=port,
-        engines=_engines(top),
+        engines=_engines(engines),
+        confinement=_confinement(engines),
         disk_reserve=disk.checked("reserve", 512_000_000, str, parse_size),
         check_in_s=intervals.checked("check_in", 60.0, str, _interval),
         telemetry_s=intervals.checked("telemetry", 30.0, str, _interval),
     )
 
 
-def _engines(top: _Table) -> dict[str, EngineConfig]:
-    table = top.table("engines", RUNTIMES)
+def _confinement(table: _Table) -> ConfinementSettings:
+    mode = table.given("confinement", BEST, str)
+    if mode not in MODES:
+        raise table.error("confinement", f"{mode!r} is no way to confine{_suggestion(mode, MODES)}")
+    return ConfinementSettings(mode, table.given("user", "", str))
+
+
+def _engines(table: _Table) -> dict[str, EngineConfig]:
     engines = {}
     for runtime in RUNTIMES:
         entry = table.table(runtime, ("python", "engine", "threads", "accelerators", "enabled"))

@@ -11,6 +11,7 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.certificate_life import SKEW
 from edgewright_agent.device_key import FileKeys, IdentityError, KeyStore
 from edgewright_agent.identity import (
@@ -84,17 +85,20 @@ def enrol(token: str, state: Path, keys: KeyStore = _FILES, now: datetime | None
     return Identity.load(state, keys)
 
 
-def ask(address: str, ca_pem: bytes, secret: str, csr: bytes) -> Any:
+def ask(address: str, ca_pem: bytes, secret: str, csr: bytes, cancellation: Cancellation) -> Any:
     """What the enrolment service at `address` answers; without a secret, the key of the request is the proof.
 
     Raises LinkDown, Refused.
     """
     with grpc.secure_channel(address, grpc.ssl_channel_credentials(ca_pem)) as channel:
-        stub = enrolment_pb2_grpc.EnrolmentStub(channel)
+        stub: Any = enrolment_pb2_grpc.EnrolmentStub(channel)  # generated code has no types
+        call = stub.Enrol.future(enrolment_pb2.EnrolRequest(token=secret, csr_der=csr), timeout=DEADLINE_S)
         try:
-            return stub.Enrol(enrolment_pb2.EnrolRequest(token=secret, csr_der=csr), timeout=DEADLINE_S)
+            with cancellation.calling(call.cancel):
+                return call.result()
+        except grpc.FutureCancelledError as error:
+            raise LinkDown("given up") from error
         except grpc.RpcError as error:
-            call: Any = error  # an RpcError of a call is the call itself, which its type does not say
             details = (call.details() or "")[:500]
             if call.code() is grpc.StatusCode.PERMISSION_DENIED:
                 raise Refused(details) from error
@@ -113,7 +117,7 @@ def _check_clock(ca: x509.Certificate, now: datetime) -> None:
 
 def _redeem(token: EnrolmentToken, ca: x509.Certificate, csr: bytes, now: datetime) -> Any:
     try:
-        return ask(token.address, ca.public_bytes(serialization.Encoding.PEM), token.secret, csr)
+        return ask(token.address, ca.public_bytes(serialization.Encoding.PEM), token.secret, csr, Cancellation())
     except Refused as error:
         what = "the token" if token.secret else "this device's key"
         raise IdentityError(f"the controller refused {what}: {error}") from error

@@ -15,12 +15,13 @@ from typing import Final
 
 from edgewright_agent import certificate_life, succession
 from edgewright_agent.backoff import Backoff
+from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.certificate_life import What
 from edgewright_agent.device_key import IdentityError
 from edgewright_agent.identity import FOLDER, Identity
 from edgewright_agent.key_pairs import Pairs
 from edgewright_agent.link import BadAnswer, LinkDown, Refused
-from edgewright_agent.succession import Line, OpenLine
+from edgewright_agent.succession import Line, Means, OpenLine
 
 # A clock may be set, and a device may sleep: nobody waits for weeks in one piece.
 LOOK_S: Final = 600.0
@@ -43,10 +44,14 @@ class Renewing:
         on_renewed: Callable[[Identity], None],
         clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
-        self._state, self._identity, self._line = state, identity, line
-        self._open_line, self._on_renewed, self._clock = open_line, on_renewed, clock
+        self._means = Means(state, open_line, Cancellation())
+        self._identity, self._line, self._on_renewed, self._clock = identity, line, on_renewed, clock
         self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._complaint = ""
+
+    def stop(self) -> None:
+        """Cut short what waits for the network, once `run` is cancelled."""
+        self._means.cancellation.cancel()
 
     async def run(self) -> None:
         """Look for ever, until cancelled."""
@@ -71,9 +76,15 @@ class Renewing:
         except (LinkDown, BadAnswer, Refused, IdentityError, OSError) as error:
             self._complain(what, str(error))
             return self._backoff.pause()
-        self._backoff.reset()
-        self._complaint = ""
-        _log.info("a new certificate, good until %s", f"{identity.life.not_after:%Y-%m-%d %H:%M} UTC")
+        until = f"{identity.life.not_after:%Y-%m-%d %H:%M} UTC"
+        if now < identity.life.not_after:
+            self._backoff.reset()
+            self._complaint = ""
+            _log.info("a new certificate, good until %s", until)
+        else:
+            self._complain(
+                what, f"the controller's newest ends at {until}, and this device's clock is past that; set it"
+            )
         self._identity = identity
         self._on_renewed(identity)
         await asyncio.to_thread(self._tidy)
@@ -81,13 +92,13 @@ class Renewing:
 
     def _act(self, what: What, now: datetime) -> Identity:
         if what is What.RENEW:
-            return succession.renew(self._state, self._identity, self._line, self._open_line, now)
-        return succession.come_back(self._state, self._identity, self._open_line, now)
+            return succession.renew(self._means, self._identity, self._line, now)
+        return succession.come_back(self._means, self._identity, now)
 
     def _tidy(self) -> None:
         """The old key is of no more use to anybody but a thief."""
         try:
-            Pairs(self._state / FOLDER, self._identity.keys).forget_former()
+            Pairs(self._means.state / FOLDER, self._identity.keys).forget_former()
         except (IdentityError, OSError) as error:
             _log.warning("an old key stays on the disk: %s", error)
 

@@ -44,9 +44,16 @@ def run(config: AgentConfig) -> None:
 async def _until_stopped(config: AgentConfig, identity: Identity, recent: RecentLog) -> None:
     loop, agent_runs = asyncio.get_running_loop(), asyncio.current_task()
     assert agent_runs is not None
+    asked: list[bool] = []
+
+    def stop() -> None:
+        """Once: a second signal must not cut off the farewell."""
+        if not asked:
+            asked.append(agent_runs.cancel())
+
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):  # Windows: asyncio.run ends on Ctrl-C by itself
-            loop.add_signal_handler(number, agent_runs.cancel)
+            loop.add_signal_handler(number, stop)
     agent = Agent(config, identity, recent)
     try:
         await agent.start()

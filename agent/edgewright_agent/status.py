@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from edgewright_agent import state_lock
-from edgewright_agent.engines.confinement import UNCONFINED
 from edgewright_agent.lifecycle_state import MAX_REASON, Fault, Lifecycle, Outcome, Step
 from edgewright_agent.state_store import KnownRelease, StateStore
 from edgewright_contract.v1 import agent_pb2
 
 # Where the running agent answers, for whoever looks into its folder: the port may be one that the system chose.
 ENDPOINT_FILE: Final = "endpoint"
+# What the last engine, or the trial before there was one, was not kept from: a JSON list of names.
+UNCONFINED_FILE: Final = "unconfined.json"
 _MAX_TEXT: Final = 200
 _PAUSED: Final = "downloads are paused on request; what needs none goes on"
 
@@ -35,6 +37,7 @@ class Running:
     accelerator: str = ""
     endpoint: str = ""
     started_unix_ms: int = 0
+    unconfined: tuple[str, ...] = ()
 
 
 def compose(state: Lifecycle, known: Known, running: Running) -> agent_pb2.DeviceStatus:
@@ -61,7 +64,7 @@ def compose(state: Lifecycle, known: Known, running: Running) -> agent_pb2.Devic
         accelerator=_shortened(running.accelerator, _MAX_TEXT) if state.active else "",
         endpoint=running.endpoint,
         started_unix_ms=running.started_unix_ms,
-        unconfined=UNCONFINED,
+        unconfined=running.unconfined,
     )
 
 
@@ -97,8 +100,17 @@ def read(folder: Path) -> dict[str, Any]:
         "downloads_paused": state.paused,
         "previous_release": state.previous,
         "held_releases": list(state.held),
-        "unconfined": list(UNCONFINED),
+        "unconfined": unconfined(folder),
     }
+
+
+def unconfined(folder: Path) -> list[str] | None:
+    """What engines here are not kept from; None: no agent has run on this state yet, or it left nothing legible."""
+    try:
+        names = json.loads((folder / UNCONFINED_FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    return [str(name) for name in names] if isinstance(names, list) else None
 
 
 def _told(state: Lifecycle) -> Lifecycle:

@@ -7,6 +7,7 @@ same key again, so the answer to a lost request, and the trial of a new pair, ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -14,6 +15,7 @@ from typing import Final, Protocol
 from cryptography import x509
 
 from edgewright_agent import enrolment
+from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.device_key import DeviceKey, IdentityError
 from edgewright_agent.identity import FOLDER, Identity, check_chain, keep_enrolment_address, life_of
 from edgewright_agent.key_pairs import Pair, Pairs
@@ -37,12 +39,21 @@ class Line(Protocol):
 OpenLine = Callable[[Credentials], Line]
 
 
-def renew(state: Path, identity: Identity, line: Line, open_line: OpenLine, now: datetime) -> Identity:
+@dataclass(frozen=True)
+class Means:
+    """What a device renews with: its state folder, how it connects, and how its waiting is cut short."""
+
+    state: Path
+    open_line: OpenLine
+    cancellation: Cancellation
+
+
+def renew(means: Means, identity: Identity, line: Line, now: datetime) -> Identity:
     """The identity with a new key and certificate, in use from now on. `line` is the one that stands.
 
     Raises LinkDown, Refused, BadAnswer, IdentityError, OSError; the old pair is in use then.
     """
-    pairs = Pairs(state / FOLDER, identity.keys)
+    pairs = Pairs(means.state / FOLDER, identity.keys)
     pair = pairs.next()
     if pair.certificate.exists() and not _whole(identity, pair, now):
         pairs.forget(pair)
@@ -55,10 +66,10 @@ def renew(state: Path, identity: Identity, line: Line, open_line: OpenLine, now:
             pairs.forget(pair)
             raise
         _keep(identity, pair, key, answer.certificate_chain_pem)
-    return _succeed(state, identity, pairs, pair, open_line)
+    return _succeed(means, identity, pairs, pair)
 
 
-def come_back(state: Path, identity: Identity, open_line: OpenLine, now: datetime) -> Identity:
+def come_back(means: Means, identity: Identity, now: datetime) -> Identity:
     """The identity with a new certificate, by proof of the key of the one that has ended.
 
     Raises LinkDown, Refused, BadAnswer, IdentityError, OSError.
@@ -69,27 +80,28 @@ def come_back(state: Path, identity: Identity, open_line: OpenLine, now: datetim
             " a version that did not keep where to come back; enrol it again, with the token that"
             " `edgewright enroll create` prints"
         )
-    pairs = Pairs(state / FOLDER, identity.keys)
+    pairs = Pairs(means.state / FOLDER, identity.keys)
     pair = pairs.next()
     if identity.keys.has(pair.folder):
         # A renewal that was cut off. If the controller had issued it, its key is the one that may come back.
         if _whole(identity, pair, now):
-            return _succeed(state, identity, pairs, pair, open_line)
+            return _succeed(means, identity, pairs, pair)
         try:
             key = identity.keys.load(pair.folder)
-            _keep(identity, pair, key, _asked(identity, key))
+            _keep(identity, pair, key, _asked(means, identity, key))
         except (Refused, IdentityError):
             pairs.forget(pair)
         else:
-            return _succeed(state, identity, pairs, pair, open_line)
+            return _succeed(means, identity, pairs, pair)
     # The same key, so replacing one file is the whole change.
     current = pairs.current()
-    _keep(identity, current, identity.key, _asked(identity, identity.key))
-    return Identity.load(state, identity.keys)
+    _keep(identity, current, identity.key, _asked(means, identity, identity.key))
+    return Identity.load(means.state, identity.keys)
 
 
-def _asked(identity: Identity, key: DeviceKey) -> bytes:
-    answer = enrolment.ask(identity.enrolment_address, identity.ca_path.read_bytes(), "", key.csr())
+def _asked(means: Means, identity: Identity, key: DeviceKey) -> bytes:
+    ca = identity.ca_path.read_bytes()
+    answer = enrolment.ask(identity.enrolment_address, ca, "", key.csr(), means.cancellation)
     chain: bytes = answer.certificate_chain_pem
     return chain
 
@@ -114,12 +126,13 @@ def _checked(identity: Identity, key: DeviceKey, chain: bytes, source: str) -> x
     return check_chain(chain, ca, public, device=identity.device, fleet=identity.fleet, source=source)
 
 
-def _succeed(state: Path, identity: Identity, pairs: Pairs, pair: Pair, open_line: OpenLine) -> Identity:
+def _succeed(means: Means, identity: Identity, pairs: Pairs, pair: Pair) -> Identity:
     """Try the pair, and use it if the controller takes it."""
     key = identity.keys.load(pair.folder)
-    line = open_line(Credentials(key, pair.certificate, identity.ca_path))
+    line = means.open_line(Credentials(key, pair.certificate, identity.ca_path))
     try:
-        answer = line.renew(key.csr())
+        with means.cancellation.calling(line.close):
+            answer = line.renew(key.csr())
     except Refused:
         pairs.forget(pair)
         raise
@@ -128,6 +141,6 @@ def _succeed(state: Path, identity: Identity, pairs: Pairs, pair: Pair, open_lin
     if answer.certificate_chain_pem != pair.certificate.read_bytes():
         pairs.forget(pair)
         raise BadAnswer(f"{_SOURCE} does not know the certificate that it gave to {identity.device}")
-    keep_enrolment_address(state / FOLDER, answer.enrolment_address)
+    keep_enrolment_address(means.state / FOLDER, answer.enrolment_address)
     pairs.use(pair)
-    return Identity.load(state, identity.keys)
+    return Identity.load(means.state, identity.keys)

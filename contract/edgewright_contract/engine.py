@@ -8,6 +8,14 @@ Life. The child listens on 127.0.0.1 only, prints one line `{"port": N, "openai_
 output, and only then loads the model. What it prints later is log, and goes to standard error. It ends when its
 standard input closes, so it never outlives its parent. SIGTERM ends it too.
 
+Confined. Where the parent confines the child, it appends `--sockets FD` or `--sockets FD,FD`: inherited sockets on
+127.0.0.1, to serve on instead of opening any. The first listens already and is for `/engine`, and for `/v1` too when it
+is the only one. A second one, given to a runtime with a server of its own, is bound with SO_REUSEPORT and does not
+listen: it holds the port of that server. With `--apart` the child has a network of its own, in which nobody else is and
+none of its own sockets can be reached from outside: it then listens on the second one and passes on what comes.
+A confined child has its home and its temporary files in one folder that is removed after it; it reads its artifact, its
+interpreter and the system's libraries; it starts no process and connects to nobody.
+
 Every request bears `Authorization: Bearer SECRET`; SECRET is in the environment variable SECRET_VARIABLE. It keeps
 other users of the machine out. Anything else is answered 401.
 
@@ -49,13 +57,15 @@ class EngineReplyError(ValueError):
 @dataclass(frozen=True)
 class EngineSpec:
     """What to serve. `artifact` is a folder; `model` the name that requests use; `accelerator` what the release
-    was made for. `options` are the runtime's, by the names in OPTIONS; an engine takes what it knows."""
+    was made for. `options` are the runtime's, by the names in OPTIONS; an engine takes what it knows.
+    `memory_bytes` is what serving it was predicted to need; 0: nobody knows."""
 
     runtime: str
     artifact: str
     model: str
     accelerator: str = "cpu"
     options: Mapping[str, str | int | bool] = field(default_factory=dict)
+    memory_bytes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The document for `--spec`."""

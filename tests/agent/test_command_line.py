@@ -43,3 +43,15 @@ def test_a_state_folder_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.C
     (tmp_path / "state").write_text("")
     assert cli.main(["run", "--config", str(tmp_path / "agent.toml")]) == 1
     assert f"{tmp_path / 'state'}: Not a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [
+        (None, ""),  # nobody knows yet, so nothing is claimed
+        ([], "in all that this version knows"),
+        (["own user", "files"], "all but: own user, files"),
+    ],
+)
+def test_what_confines_engines_is_said_when_it_is_known(lacking: list[str] | None, said: str) -> None:
+    assert cli._confined(lacking) == said

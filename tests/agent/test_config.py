@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgewright_agent import config
+from edgewright_agent.engines.confinement import ConfinementSettings
 from edgewright_agent.quantities import parse_duration, parse_size
 
 FILE = Path("/etc/edgewright/agent.toml")
@@ -19,6 +20,9 @@ enabled = false
 address = "controller.example:8883"
 [gateway]
 listen = "0.0.0.0:9000"
+[engines]
+confinement = "require"
+user = "engines"
 [engines.gguf]
 python = "/opt/gguf/bin/python"
 engine = "xllamacpp"
@@ -44,6 +48,7 @@ def test_a_whole_configuration_is_read() -> None:
     gguf = read.engines["gguf"]
     assert (gguf.python, gguf.engine, gguf.threads) == ("/opt/gguf/bin/python", "xllamacpp", 4)
     assert gguf.accelerators == ("cuda", "cpu")
+    assert read.confinement == ConfinementSettings("require", "engines")
     assert not read.engines["mlx"].enabled
     assert read.engines["onnx"] == config.EngineConfig()
     assert (read.disk_reserve, read.check_in_s, read.telemetry_s) == (2 << 30, 15.0, 60.0)
@@ -58,6 +63,7 @@ def test_only_the_state_folder_must_be_named() -> None:
     read = config.parse('state = "/var/lib/edgewright"', FILE)
     assert read.state == Path("/var/lib/edgewright")
     assert (read.device, read.controller_address, read.mqtt_enabled) == (None, None, True)
+    assert read.confinement == ConfinementSettings("best", "")
 
 
 @pytest.mark.parametrize(
@@ -68,6 +74,10 @@ def test_only_the_state_folder_must_be_named() -> None:
         (
             '[engines.gguf]\nengine = "xlamacpp"',
             "engines.gguf.engine: 'xlamacpp' is no engine for gguf; did you mean \"xllamacpp\"?",
+        ),
+        (
+            "[engines]\nconfinement = 'requires'",
+            "engines.confinement: 'requires' is no way to confine; did you mean \"require\"?",
         ),
         ("[engines.gguf]\nthread = 1", 'engines.gguf.thread: unknown key; did you mean "threads"?'),
         ("[engines.gguf]\nthreads = true", "engines.gguf.threads: True is not a whole number"),

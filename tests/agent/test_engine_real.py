@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import pytest_asyncio
 
 from edgewright_agent import probe
-from edgewright_agent.engines import accelerator, catalogue
+from edgewright_agent.engines import accelerator, catalogue, confinement
 from edgewright_agent.engines.catalogue import EngineSettings
+from edgewright_agent.engines.confine.plan import NETWORK, OWN_PORT, OWN_USER
+from edgewright_agent.engines.confinement import Confinement, ConfinementSettings
 from edgewright_agent.engines.process import EngineFailed, EngineProcess
 from edgewright_contract.engine import LOGITS, EngineSpec
 from edgewright_contract.release import Probe
+from tests.agent.test_engine_confined import interpreter_for_anybody
+from tests.agent.test_engine_layers import on_old_kernel
 
 pytestmark = [pytest.mark.toolchain, pytest.mark.timeout(1200)]  # the first test may have to build the artifacts
 
 ENGINES = [(engine.name, engine.runtime) for engine in catalogue.ENGINES]
+NEED = 600_000_000  # what the release of the largest of them would say
 # The model is weak; this is a question whose first words every sound build agrees on.
 QUESTION = "What is your name?"
 # What the template of the model makes of it.
@@ -70,9 +80,11 @@ async def serving(
     request: pytest.FixtureRequest, demo_artifacts: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Serving]:
     name, runtime = request.param
-    spec = EngineSpec(runtime, str(demo_artifacts[runtime]), "smollm2", "cpu", {"context": 512})
+    spec = EngineSpec(runtime, str(demo_artifacts[runtime]), "smollm2", "cpu", {"context": 512}, NEED)
     log = tmp_path_factory.mktemp("engines") / f"{name}.log"
-    process = await EngineProcess.start(spec, EngineSettings(engine=name), log, deadline_s=300)
+    process = await EngineProcess.start(
+        spec, EngineSettings(engine=name), log, confinement=Confinement(), deadline_s=300
+    )
     await process.wait_ready(300)
     yield Serving(process, runtime)
     await process.stop()
@@ -194,6 +206,74 @@ async def test_logits_of_nonsense_are_refused(serving: Serving, body: dict[str, 
         assert "error" in await answer.json()
 
 
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can give it another user")
+@pytest.mark.parametrize(("name", "runtime"), ENGINES, ids=[name for name, _ in ENGINES])
+async def test_it_works_as_a_user_of_its_own_and_confined_in_all(
+    demo_artifacts: Mapping[str, Path], open_folder: Path, name: str, runtime: str
+) -> None:
+    python = _interpreter_for_anybody(open_folder)
+    state = open_folder / "state"
+    artifact = state / "artifacts" / runtime
+    shutil.copytree(demo_artifacts[runtime], artifact, copy_function=shutil.copy)
+    spec = EngineSpec(runtime, str(artifact), "smollm2", "cpu", {"context": 512}, NEED)
+    process = await EngineProcess.start(
+        spec,
+        EngineSettings(python=str(python), engine=name),
+        open_folder / "e.log",
+        confinement=Confinement(ConfinementSettings(), state),
+        deadline_s=300,
+    )
+    try:
+        await process.wait_ready(300)
+        assert psutil.Process(process.pid).uids().real not in (0, os.geteuid())
+        # What this kernel lacks, it lacks for the trial without an engine too.
+        assert set(process.unconfined) <= set(Confinement().unconfined()) - {OWN_USER} | {OWN_PORT, NETWORK}
+        assert await Serving(process, runtime).ask(max_tokens=2)
+    finally:
+        await process.stop(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a network of its own is Linux's")
+async def test_llama_cpps_server_works_where_there_is_no_network_of_its_own(
+    demo_artifacts: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_usual = confinement._launcher
+    monkeypatch.setattr(confinement, "_launcher", lambda wanted: [*on_old_kernel("unshare"), *as_usual(wanted)])
+    spec = EngineSpec("gguf", str(demo_artifacts["gguf"]), "smollm2", "cpu", {"context": 512}, NEED)
+    process = await EngineProcess.start(
+        spec, EngineSettings(engine="xllamacpp"), tmp_path / "e.log", confinement=Confinement(), deadline_s=300
+    )
+    try:
+        await process.wait_ready(300)
+        assert {OWN_PORT, NETWORK} & set(process.unconfined)
+        assert await Serving(process, "gguf").ask(max_tokens=2)
+        await process.answers(60)
+    finally:
+        await process.stop(0)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Where every user may pass: pytest's own folders are closed to all but theirs."""
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="edgewright-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def _interpreter_for_anybody(folder: Path) -> Path:
+    """With the packages of this one."""
+    base = interpreter_for_anybody()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    told = subprocess.run([base or "false", "-c", "import sys; print(sys.version)"], capture_output=True, check=False)
+    if not told.stdout.decode().startswith(f"{version}."):
+        pytest.skip(f"no Python {version} here that every user may start")
+    subprocess.run([base, "-m", "venv", "--without-pip", str(folder / "env")], check=True)
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    (folder / "env" / "lib" / f"python{version}" / "site-packages" / "all.pth").write_text("\n".join(packages))
+    return folder / "env" / "bin" / "python"
+
+
 def _distance(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     """The mean absolute difference of two rows of logits."""
     return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one)
@@ -221,7 +301,9 @@ async def test_a_spoilt_artifact_never_becomes_ready(
     largest.chmod(0o600)
     spoil(largest)
     spec = EngineSpec(runtime, str(artifact), "smollm2", "cpu", {"context": 256})
-    process = await EngineProcess.start(spec, EngineSettings(engine=name), tmp_path / "e.log")
+    process = await EngineProcess.start(
+        spec, EngineSettings(engine=name), tmp_path / "e.log", confinement=Confinement()
+    )
     try:
         with pytest.raises(EngineFailed) as caught:
             await process.wait_ready(60)

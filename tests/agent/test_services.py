@@ -15,6 +15,7 @@ from edgewright_agent import cli
 
 SERVICES = Path(__file__).resolve().parents[2] / "agent" / "services"
 UNIT = SERVICES / "edgewright-agent.service"
+USERS = SERVICES / "edgewright-engine-user.conf"
 PROGRAM = "/opt/edgewright/bin/edgewright-agent"
 ANALYZE = shutil.which("systemd-analyze")
 
@@ -53,8 +54,12 @@ def test_a_setting_stands_once_and_the_agent_is_tried_again_for_ever_as_a_user_o
         "StateDirectoryMode": "0700",
         "UMask": "0077",
         "KillMode": "mixed",
+        "NoNewPrivileges": "true",
+        "Delegate": "memory pids",
     }
     assert expected.items() <= dict(settings).items()
+    # What would take from the agent what it confines engines with, or from engines their accelerator.
+    assert not {"ProtectControlGroups", "RestrictNamespaces", "ProtectClock", "PrivateDevices"} & dict(settings).keys()
 
 
 def complaints(unit: Path) -> str:
@@ -62,7 +67,7 @@ def complaints(unit: Path) -> str:
     done = subprocess.run(
         [ANALYZE, "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60, check=False
     )
-    return "\n".join(line for line in done.stderr.splitlines() if unit.name in line)
+    return "\n".join(line for line in done.stderr.splitlines() if unit.name in line or USERS.name in line)
 
 
 @pytest.mark.skipif(ANALYZE is None, reason="no systemd here, so nobody who could judge its unit")
@@ -76,3 +81,23 @@ def test_systemd_has_nothing_against_the_unit(tmp_path: Path) -> None:
     told = complaints(unit)
     assert "KillMode" in told or "kill mode" in told
     assert "RestartSecs" in told
+
+
+def test_with_users_for_engines_the_agent_is_root_with_what_that_takes() -> None:
+    lines = USERS.read_text().splitlines()
+    assert "User=root" in lines
+    assert lines[-2] == "CapabilityBoundingSet="  # a second line would add to what the unit says
+    capabilities = set(lines[-1].partition("=")[2].split())
+    needed = {"CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_CHOWN", "CAP_FOWNER", "CAP_KILL"}
+    assert needed | {"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_DAC_OVERRIDE"} == capabilities
+
+
+@pytest.mark.skipif(ANALYZE is None, reason="no systemd here, so nobody who could judge its unit")
+def test_systemd_has_nothing_against_users_for_engines(tmp_path: Path) -> None:
+    unit, dropped_in = tmp_path / UNIT.name, tmp_path / f"{UNIT.name}.d" / USERS.name
+    unit.write_text(UNIT.read_text().replace(PROGRAM, sys.executable))
+    dropped_in.parent.mkdir()
+    dropped_in.write_text(USERS.read_text())
+    assert complaints(unit) == ""
+    dropped_in.write_text(USERS.read_text().replace("User=", "Usr="))
+    assert "Usr" in complaints(unit)

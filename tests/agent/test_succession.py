@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,13 @@ from typing import Any
 import pytest
 
 from edgewright_agent import key_pairs, succession
+from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.device_key import FileKeys
 from edgewright_agent.identity import FOLDER, Identity, IdentityError
 from edgewright_agent.key_pairs import Pairs
 from edgewright_agent.link import BadAnswer, Credentials, Link, LinkDown, Refused
 from edgewright_agent.renewing import LOOK_S, Renewing
+from edgewright_agent.succession import Means
 from edgewright_contract import durable
 from edgewright_contract.v1 import agent_pb2
 from tests.agent.renewal_server import DEVICE, RenewalServer, key_name
@@ -50,11 +55,15 @@ def open_line(server: RenewalServer) -> Callable[[Credentials], Link]:
     return lambda shown: Link(server.address, shown)
 
 
+def means(server: RenewalServer, state: Path) -> Means:
+    return Means(state, open_line(server), Cancellation())
+
+
 def renew(server: RenewalServer, state: Path) -> Identity:
     identity = Identity.load(state)
     line = Link(server.address, credentials(identity))
     try:
-        renewed = succession.renew(state, identity, line, open_line(server), NOW)
+        renewed = succession.renew(means(server, state), identity, line, NOW)
     finally:
         line.close()
     Pairs(state / FOLDER, FileKeys()).forget_former()
@@ -62,7 +71,7 @@ def renew(server: RenewalServer, state: Path) -> Identity:
 
 
 def come_back(server: RenewalServer, state: Path) -> Identity:
-    return succession.come_back(state, Identity.load(state), open_line(server), NOW)
+    return succession.come_back(means(server, state), Identity.load(state), NOW)
 
 
 def works(server: RenewalServer, identity: Identity) -> bool:
@@ -157,7 +166,7 @@ def test_a_lost_answer_costs_no_second_certificate(server: RenewalServer, state:
 
     line = LosesTheAnswer(server.address, credentials(identity))
     with pytest.raises(LinkDown):
-        succession.renew(state, identity, line, open_line(server), NOW)
+        succession.renew(means(server, state), identity, line, NOW)
     line.close()
     assert server.renewals == 1
     renew(server, state)
@@ -174,7 +183,7 @@ def test_a_pair_that_the_controller_refuses_is_never_used(server: RenewalServer,
         return Link(server.address, shown)
 
     with pytest.raises(Refused, match="not this one"):
-        succession.renew(state, before, line, refusing, NOW)
+        succession.renew(Means(state, refusing, Cancellation()), before, line, NOW)
     line.close()
     assert Identity.load(state) == before
     assert files(state) == {"key.pem", "certificate.pem", "ca.pem", "enrolment.json"}
@@ -186,8 +195,9 @@ def test_a_new_pair_that_cannot_be_tried_waits(server: RenewalServer, state: Pat
     server.enrolled(state)
     before = Identity.load(state)
     line = Link(server.address, credentials(before))
+    nobody = Means(state, lambda shown: Link("127.0.0.1:1", shown), Cancellation())
     with pytest.raises(LinkDown):
-        succession.renew(state, before, line, lambda shown: Link("127.0.0.1:1", shown), NOW)
+        succession.renew(nobody, before, line, NOW)
     line.close()
     assert Identity.load(state) == before
     assert renew(server, state).key.public_key() != before.key.public_key()
@@ -364,6 +374,38 @@ def test_what_is_not_the_same_certificate_again_is_not_used(server: RenewalServe
         return Link(server.address, shown)
 
     with pytest.raises(BadAnswer, match="does not know the certificate"):
-        succession.renew(state, before, line, forgetful, NOW)
+        succession.renew(Means(state, forgetful, Cancellation()), before, line, NOW)
     line.close()
     assert Identity.load(state) == before
+
+
+@pytest.mark.parametrize("hangs", ["the enrolment", "the trial"])
+def test_an_agent_that_ends_does_not_wait_for_a_network_that_hangs(
+    server: RenewalServer, state: Path, hangs: str
+) -> None:
+    server.enrolled(state, ENDED if hangs == "the enrolment" else timedelta(days=1))
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        identity = replace(Identity.load(state), enrolment_address=address)
+        stuck = Means(state, lambda shown: Link(address, shown), Cancellation())
+        line = Link(server.address, credentials(identity))
+        with ThreadPoolExecutor(1) as thread:
+            if hangs == "the enrolment":
+                waiting = thread.submit(succession.come_back, stuck, identity, NOW)
+            else:
+                waiting = thread.submit(succession.renew, stuck, identity, line, NOW)
+            silent.accept()
+            stuck.cancellation.cancel()
+            assert isinstance(waiting.exception(10), LinkDown)
+        line.close()
+    assert Identity.load(state).key == identity.key
+
+
+async def test_a_clock_that_is_ahead_is_said_and_not_taken_for_a_renewal(
+    server: RenewalServer, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.enrolled(state)
+    loop, line = _renewing(server, state, [], NOW + timedelta(days=40))
+    assert await loop.once() == LOOK_S
+    assert "this device's clock is past that; set it" in caplog.text
+    line.close()

@@ -12,10 +12,12 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edgewright_agent import succession
+from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.device_key import FileKeys, IdentityError
 from edgewright_agent.enrolment import enrol
 from edgewright_agent.identity import FOLDER, Identity
 from edgewright_agent.link import Credentials, Link, LinkDown, Refused
+from edgewright_agent.succession import Means
 from edgewright_contract.v1 import agent_pb2, operator_pb2
 from edgewright_controller import pki
 from tests.controller.service_rig import Controller, controller, words
@@ -57,12 +59,16 @@ async def check_in(identity: Identity) -> agent_pb2.CheckInResponse:
         line.close()
 
 
+def means(state: Path, identity: Identity) -> Means:
+    return Means(state, opened(identity), Cancellation())
+
+
 async def renew(state: Path) -> Identity:
     identity = Identity.load(state)
     line = opened(identity)(shown(identity))
     now = datetime.now(timezone.utc)
     try:
-        return await asyncio.to_thread(succession.renew, state, identity, line, opened(identity), now)
+        return await asyncio.to_thread(succession.renew, means(state, identity), identity, line, now)
     finally:
         line.close()
 
@@ -70,7 +76,7 @@ async def renew(state: Path) -> Identity:
 async def come_back(state: Path) -> Identity:
     identity = Identity.load(state)
     now = datetime.now(timezone.utc)
-    return await asyncio.to_thread(succession.come_back, state, identity, opened(identity), now)
+    return await asyncio.to_thread(succession.come_back, means(state, identity), identity, now)
 
 
 async def test_a_device_renews_and_its_old_certificate_stays_good(fleet: Controller, state: Path) -> None:
@@ -116,6 +122,8 @@ async def test_a_predecessor_is_told_that_it_was_replaced(
         await enrolled(fleet, state)
     await come_back(state)
     successor = await enrolled(fleet, tmp_path / "successor")
+    with pytest.raises(Refused, match=r"the certificate of device jetson-01 was revoked \(replaced\)"):
+        await check_in(Identity.load(state))
     with pytest.raises(Refused, match="revoked"):
         await renew(state)
     with pytest.raises(Refused, match="was replaced by another one; enrol with a token"):

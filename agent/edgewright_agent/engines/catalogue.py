@@ -18,7 +18,7 @@ from typing import Final
 
 from edgewright_contract import engine as contract
 
-_CHILDREN: Final = Path(__file__).parent / "children"
+CHILDREN: Final = Path(__file__).parent / "children"
 _ASK_S: Final = 30.0
 
 
@@ -28,7 +28,11 @@ class EngineMissing(Exception):
 
 @dataclass(frozen=True)
 class Engine:
-    """One way to serve a runtime: a child's file, and the module that it needs."""
+    """One way to serve a runtime: a child's file, and the module that it needs.
+
+    `own_server`: the runtime serves /v1 itself.
+    `watcher`: a program that a launcher starts beside the child, which then cannot start it itself.
+    """
 
     name: str
     runtime: str
@@ -36,6 +40,8 @@ class Engine:
     module: str
     extra: str
     capabilities: tuple[str, ...] = ()
+    own_server: bool = False
+    watcher: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -54,13 +60,30 @@ class EngineSettings:
 
 
 ENGINES: Final = (
-    Engine("xllamacpp", "gguf", _CHILDREN / "xllamacpp_engine.py", "xllamacpp", "gguf", (contract.COMPLETIONS,)),
-    Engine("llama-cpp-python", "gguf", _CHILDREN / "llamacpp_engine.py", "llama_cpp", "gguf", (contract.LOGITS,)),
-    Engine("mlx-lm", "mlx", _CHILDREN / "mlx_engine.py", "mlx_lm", "mlx", (contract.LOGITS,)),
+    Engine(
+        "xllamacpp",
+        "gguf",
+        CHILDREN / "xllamacpp_engine.py",
+        "xllamacpp",
+        "gguf",
+        (contract.COMPLETIONS,),
+        own_server=True,
+        watcher=CHILDREN / "llama_log.py",
+    ),
+    Engine(
+        "llama-cpp-python",
+        "gguf",
+        CHILDREN / "llamacpp_engine.py",
+        "llama_cpp",
+        "gguf",
+        (contract.LOGITS,),
+        watcher=CHILDREN / "llama_log.py",
+    ),
+    Engine("mlx-lm", "mlx", CHILDREN / "mlx_engine.py", "mlx_lm", "mlx", (contract.LOGITS,)),
     Engine(
         "onnxruntime-genai",
         "onnx",
-        _CHILDREN / "onnx_engine.py",
+        CHILDREN / "onnx_engine.py",
         "onnxruntime_genai",
         "onnx",
         (contract.LOGITS,),

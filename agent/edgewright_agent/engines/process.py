@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,6 +23,7 @@ import aiohttp
 
 from edgewright_agent.engines import catalogue, reply
 from edgewright_agent.engines.child_log import ChildLog
+from edgewright_agent.engines.confinement import UNCONFINED, Confinement, Launch
 from edgewright_agent.engines.environment import engine_environment
 from edgewright_contract import engine as contract
 
@@ -70,6 +72,7 @@ class EngineProcess:
         *,
         log: ChildLog,
         secret: str,
+        launch: Launch,
     ) -> None:
         self.name = name
         self.spec = spec
@@ -78,6 +81,7 @@ class EngineProcess:
         self._transport, self._exited = transport, protocol.exited
         self._process = asyncio.subprocess.Process(transport, protocol, asyncio.get_running_loop())
         self._stopping = False
+        self._launch = launch
         self._url = ""
         self._openai_url = ""
         self._session = aiohttp.ClientSession(
@@ -97,6 +101,7 @@ class EngineProcess:
         settings: catalogue.EngineSettings,
         log: Path,
         *,
+        confinement: Confinement = UNCONFINED,
         deadline_s: float = _LISTEN_S,
         capability: str = "",
     ) -> EngineProcess:
@@ -107,21 +112,33 @@ class EngineProcess:
         threads = options["threads"]
         if not isinstance(threads, int) or threads < 1:
             raise EngineFailed(f"the release's option threads: {threads!r} is not a number of threads")
-        command = catalogue.command(engine, settings, _with_options(spec, options))
+        told = replace(spec, options=options)
+        environment = engine_environment(os.environ, secret, threads)
+        try:
+            launch = await asyncio.to_thread(confinement.prepare, engine, settings, told, environment)
+        except OSError as error:
+            raise EngineFailed(f"engine {engine.name} cannot be confined: {error}") from error
         loop = asyncio.get_running_loop()
         try:
+            # From the thread that lives as long as the agent: the kernel ends the child with the thread it is of.
             transport, protocol = await loop.subprocess_exec(
                 lambda: _Exits(loop),
-                *command,
+                *launch.command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env=engine_environment(os.environ, secret, threads),
+                env=launch.environment,
+                pass_fds=launch.handles,
                 start_new_session=True,
             )
         except OSError as error:
+            launch.close()
             raise EngineFailed(f"engine {engine.name} did not start: {error}") from error
-        self = cls(engine.name, spec, transport, protocol, log=ChildLog(log, secret), secret=secret)
+        except BaseException:
+            launch.close()
+            raise
+        launch.started()
+        self = cls(engine.name, spec, transport, protocol, log=ChildLog(log, secret), secret=secret, launch=launch)
         try:
             await self._listen(deadline_s)
         except BaseException:
@@ -138,6 +155,11 @@ class EngineProcess:
     def running(self) -> bool:
         """Whether the child has not ended."""
         return self._process.returncode is None
+
+    @property
+    def unconfined(self) -> tuple[str, ...]:
+        """What this child is not kept from, by name."""
+        return self._launch.unconfined
 
     @property
     def openai_url(self) -> str:
@@ -207,6 +229,7 @@ class EngineProcess:
         for task in unfinished:
             task.cancel()
         self._transport.close()
+        await asyncio.to_thread(self._launch.close)
 
     def kill(self) -> None:
         """End the child and its group at once. Who waits for it is woken; `stop` is still due."""
@@ -217,23 +240,42 @@ class EngineProcess:
         code = self._process.returncode
         if code is None:
             return f"engine {self.name} is running"
+        beyond = self._launch.out_of_memory(self.log.last_lines())
+        if beyond:
+            return f"engine {self.name} ended: {beyond}"
         if code < 0:
             with suppress(ValueError):
                 return f"engine {self.name} died of {signal.Signals(-code).name}"
         return f"engine {self.name} ended with exit code {code}"
 
     async def _listen(self, deadline_s: float) -> None:
+        if self._launch.speaks_first:
+            line = await self._first_line(deadline_s)
+            try:
+                report = self._launch.heard(line)
+            except ValueError as error:
+                raise self._failed(f"engine {self.name} was not confined: {error}") from error
+            for reason in report.why:
+                self.log.write(f"edgewright: not confined: {reason}\n".encode())
+        line = await self._first_line(deadline_s)
+        try:
+            ports = contract.listening(json.loads(line))
+        except ValueError as error:
+            raise self._failed(f"engine {self.name} began with {line[:80]!r}: {error}") from error
+        given = self._launch.ports
+        if given and (ports.port, ports.openai_port) != (given[0], given[-1]):
+            raise self._failed(f"engine {self.name} does not serve on the sockets that it was given (--sockets)")
+        self._url = f"http://127.0.0.1:{ports.port}"
+        self._openai_url = f"http://127.0.0.1:{ports.openai_port}/v1"
+
+    async def _first_line(self, deadline_s: float) -> bytes:
+        """The next line of standard output. Raises EngineFailed."""
         assert self._process.stdout is not None
         line = await self._before_exit(self._process.stdout.readline(), deadline_s, "did not listen")
         if not line:
             await asyncio.wait_for(self.wait(), deadline_s)
             raise self._failed(self.exit_reason())
-        try:
-            ports = contract.listening(json.loads(line))
-        except ValueError as error:
-            raise self._failed(f"engine {self.name} began with {line[:80]!r}: {error}") from error
-        self._url = f"http://127.0.0.1:{ports.port}"
-        self._openai_url = f"http://127.0.0.1:{ports.openai_port}/v1"
+        return line
 
     async def _poll_ready(self) -> None:
         while True:
@@ -304,10 +346,6 @@ class EngineProcess:
                 self._process.kill()
             else:
                 os.killpg(self._process.pid, signal.SIGKILL)
-
-
-def _with_options(spec: contract.EngineSpec, options: dict[str, Any]) -> contract.EngineSpec:
-    return contract.EngineSpec(spec.runtime, spec.artifact, spec.model, spec.accelerator, options)
 
 
 def _error_of(document: Any) -> str:

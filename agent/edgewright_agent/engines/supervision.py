@@ -18,6 +18,7 @@ from typing import Final
 from edgewright_agent import probe
 from edgewright_agent.engines import accelerator as accelerators
 from edgewright_agent.engines.catalogue import EngineMissing, EngineSettings
+from edgewright_agent.engines.confinement import UNCONFINED, Confinement
 from edgewright_agent.engines.process import EngineFailed, EngineProcess
 from edgewright_agent.gateway.routes import Routes, Upstream
 from edgewright_contract.engine import EngineInfo, EngineSpec
@@ -86,6 +87,7 @@ class Serving:
         routes: Routes,
         on_event: Callable[[EngineEvent], None],
         *,
+        confinement: Confinement = UNCONFINED,
         backoff: Backoff = Backoff(),
         load_s: float = LOAD_S,
     ) -> None:
@@ -93,6 +95,7 @@ class Serving:
         self._settings = settings
         self._logs = logs
         self._on_event = on_event
+        self._confinement = confinement
         self._backoff = backoff
         self._load_s = load_s
         self._active: EngineProcess | None = None
@@ -114,7 +117,9 @@ class Serving:
         began = time.monotonic()
         deadline_s = self._load_s if deadline_s is None else deadline_s
         settings = self._settings.get(spec.runtime, EngineSettings())
-        engine = await EngineProcess.start(spec, settings, self._log_of(spec), deadline_s=deadline_s)
+        engine = await EngineProcess.start(
+            spec, settings, self._log_of(spec), confinement=self._confinement, deadline_s=deadline_s
+        )
         try:
             await engine.wait_ready(max(deadline_s - (time.monotonic() - began), 0.1))
         except BaseException:

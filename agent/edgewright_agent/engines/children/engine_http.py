@@ -20,6 +20,7 @@ import json
 import os
 import select
 import socket
+import socketserver
 import threading
 import time
 import traceback
@@ -27,6 +28,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import lifeline
 import process_memory
+import sockets
 from generation import Busy, StopText, Worker
 from openai_chat import Answer, BadRequest, Chat, error, event
 
@@ -37,16 +39,21 @@ _IO_S = 60.0
 
 
 def main(make_runtime):
-    """Run a child: `make_runtime(spec)` must be quick; loading is the runtime's `load`."""
+    """Run a child: `make_runtime(spec, secret)` must be quick; loading is the runtime's `load`.
+
+    A runtime with a server of its own is given a third argument, the port held for it, when there is one."""
     line = lifeline.take_streams()
     lifeline.tie_to_parent()
     parser = argparse.ArgumentParser()
     parser.add_argument("--spec", required=True)
-    spec = json.loads(parser.parse_args().spec)
+    sockets.add_arguments(parser)
+    given = parser.parse_args()
+    spec = json.loads(given.spec)
     secret = os.environ.pop("EDGEWRIGHT_ENGINE_SECRET")
-    runtime = make_runtime(spec, secret)
+    own, held = sockets.inherited(given)
+    runtime = make_runtime(spec, secret) if held is None else make_runtime(spec, secret, held)
     state = State(spec, runtime, secret)
-    server = Server(("127.0.0.1", 0), handler_of(state))
+    server = Server(own, handler_of(state))
     port = server.server_address[1]
     lifeline.say(line, port, runtime.openai_port or port)
     threading.Thread(target=state.load, name="load", daemon=True).start()
@@ -110,6 +117,15 @@ class State:
 class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+
+    def __init__(self, listening, handler):
+        """On `listening`, an inherited socket; on any port of the loopback when it is None."""
+        if listening is None:
+            super().__init__(("127.0.0.1", 0), handler)
+            return
+        # No socket is made here, not even to be closed: a confined child may make none.
+        socketserver.BaseServer.__init__(self, listening.getsockname(), handler)
+        self.socket = listening
 
 
 class _Alive(Exception):

@@ -8,6 +8,7 @@ import urllib.request
 import engine_http
 import gguf_files
 import llama_log
+import sockets
 
 _TOKEN_S = 600
 _CACHE_MIB = 64  # llama.cpp's own default of 8 GiB for remembered prompts is no size for a device
@@ -19,11 +20,11 @@ class Xllamacpp:
     name = "xllamacpp"
     capabilities = ("completions",)
 
-    def __init__(self, spec, secret):
+    def __init__(self, spec, secret, held=None):
         self._spec = spec
         self._secret = secret
-        self._held = _hold_port()
-        self.openai_port = self._held.getsockname()[1]
+        self._held = held or sockets.Held(_hold_port(), apart=False)
+        self.openai_port = self._held.port
 
     def version(self):
         from importlib.metadata import version
@@ -41,9 +42,9 @@ class Xllamacpp:
             if hasattr(socket, "SO_REUSEPORT"):
                 params.reuse_port = True
             else:
-                self._held.close()
+                self._held.socket.close()
             self._server = xllamacpp.Server(params)
-        self._held.close()
+        self._held.serve(self.openai_port)
         self._context = params.n_ctx // params.n_parallel
 
     def info(self):
