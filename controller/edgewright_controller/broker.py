@@ -169,6 +169,7 @@ class Broker:
         self._said = b""
         self._running = asyncio.Event()
         self._restarting = False
+        self._spawning = asyncio.Lock()
 
     @property
     def address(self) -> str:
@@ -218,7 +219,8 @@ class Broker:
 
         Reading a new list of revoked certificates closes no connection that stands. Nothing while it does not run.
         """
-        process = self._process
+        async with self._spawning:  # one that begins just now may have read the list before it changed
+            process = self._process
         if process is None or process.returncode is not None:
             return
         self._restarting = True
@@ -253,6 +255,11 @@ class Broker:
         (self._folder / "pid").unlink(missing_ok=True)
 
     async def _spawn(self) -> None:
+        """Begin its process. Raises BrokerFailed."""
+        async with self._spawning:
+            await self._begin()
+
+    async def _begin(self) -> None:
         command = [str(self._mosquitto.program), "-c", str(self._folder / "mosquitto.conf")]
         if sys.platform == "linux" and (setpriv := shutil.which("setpriv")):
             command = [setpriv, "--pdeathsig", "TERM", *command]

@@ -37,7 +37,8 @@ class EnrolmentRefused(Exception):
 
 @dataclass(frozen=True)
 class EnrolmentRow:
-    """One token. Times are Unix milliseconds; the last three are None until it is used."""
+    """One token. Times are Unix milliseconds; `used_ms` and what follows are None until it is used. `by`: the operator
+    who gave it out, empty when that was not kept."""
 
     secret_sha256: str
     device: str
@@ -45,6 +46,7 @@ class EnrolmentRow:
     used_ms: int | None = None
     key_sha256: str | None = None
     chain_pem: bytes | None = None
+    by: str = ""
 
 
 class EnrolmentStore(Protocol):
@@ -65,8 +67,8 @@ class Enrolments:
     store: EnrolmentStore
     address: str
 
-    def create(self, device: str, valid_s: int, now: datetime) -> str:
-        """The text of a new token for `device`, good for `valid_s` seconds (0: 24 hours).
+    def create(self, device: str, valid_s: int, now: datetime, by: str = "") -> str:
+        """The text of a new token for `device` from operator `by`, good for `valid_s` seconds (0: 24 hours).
 
         Raises EnrolmentRefused for a bad device id or a longer time.
         """
@@ -76,7 +78,7 @@ class Enrolments:
             raise EnrolmentRefused(f"a token is good for at most {MAX_VALID_S} seconds, not {valid_s}")
         secret = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
         expires = now + timedelta(seconds=valid_s or MAX_VALID_S)
-        self.store.put(EnrolmentRow(_hash(secret), device, _ms(expires)))
+        self.store.put(EnrolmentRow(_hash(secret), device, _ms(expires), by=by))
         ca = x509.load_pem_x509_certificate(self.authority.ca_pem)
         der = ca.public_bytes(serialization.Encoding.DER)
         return EnrolmentToken(self.address, device, der, secret).encode()

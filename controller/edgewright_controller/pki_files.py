@@ -68,11 +68,19 @@ def certificate(path: Path, own: ec.EllipticCurvePrivateKey, issue: Callable[[],
     return held
 
 
-def crl_ages(path: Path, now: datetime) -> bool:
-    """Whether the list of revoked certificates at `path` is a day old, or cannot be read: then it is written anew."""
+def crl_left(path: Path, now: datetime) -> timedelta:
+    """How long the list of revoked certificates at `path` still lets anybody in; nothing when it cannot be read, has
+    ended, or begins in the future, as after the clock was set back."""
     try:
         held = x509.load_pem_x509_crl(path.read_bytes())
     except (OSError, ValueError):
-        return True
+        return timedelta()
     ends = held.next_update_utc
-    return ends is None or ends - now < CRL_LIFE - timedelta(days=1)
+    if ends is None or now < held.last_update_utc:
+        return timedelta()
+    return max(timedelta(), ends - now)
+
+
+def crl_ages(path: Path, now: datetime) -> bool:
+    """Whether the list at `path` is a day old, or lets nobody in: then it is written anew."""
+    return crl_left(path, now) < CRL_LIFE - timedelta(days=1)

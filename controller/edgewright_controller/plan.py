@@ -218,6 +218,7 @@ class _Planner:
         )
         if not fact.enrolled:
             note = f"`edgewright enroll create --device {assignment.device}` makes its token"
+            note = f"revoked; {note}" if fact.revoked else note
             return replace(change, kind=Kind.UNENROLLED, note=note)
         if release is None:
             return replace(change, note="its build comes first")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -135,12 +136,12 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     write_list(authority, revocations.current, now)  # before the broker starts, which lets nobody in by an old one
     presence = Presence()
     relay = HintRelay()
-    runner = RolloutsRunner(ledger, relay.hint, clock=_clock)
+    runner = RolloutsRunner(ledger, relay.hint, shut=revocations.shut_devices, clock=_clock)
     check_ins = CheckIns(ledger, image, director, presence, runner, clock=_clock)
     files = BrokerFiles(authority.ca_path, pair.chain, pair.key, authority.crl_path)
     managed, broker = await _broker(settings, stack, files)
-    _shut_out(ShuttingOut(authority, revocations, managed, _clock), stack)
-    ingest = _ingest(broker, authority, LedgerReports(ledger, check_ins, revocations.shut_devices), presence, now)
+    _shut_out(ShuttingOut(authority, revocations, managed, _clock), revocations, runner, stack)
+    ingest = _ingest(broker, authority, LedgerReports(ledger, check_ins), presence, revocations.shut_devices)
     if ingest is not None:
         ingest.start()
         stack.push_async_callback(ingest.stop)
@@ -155,6 +156,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         image=image,
         runner=runner,
         hashes=state / "builds" / "hashes.json",
+        shut=revocations.shut_devices,
         clock=_clock,
     )
     stack.push_async_callback(jobs.close)
@@ -197,7 +199,6 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
             certificate=certificate,
             hosts=hosts,
             broker=managed,
-            revocations=revocations,
             state=state,
         ),
         keep_reports=timedelta(seconds=settings.reports_kept_s),
@@ -212,7 +213,10 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     return Running(fleet, grpc, enrolment, broker, client_toml)
 
 
-def _shut_out(shutting_out: ShuttingOut, stack: AsyncExitStack) -> None:
+def _shut_out(
+    shutting_out: ShuttingOut, revocations: Revocations, runner: RolloutsRunner, stack: AsyncExitStack
+) -> None:
+    revocations.listen(runner.look_for_shut)
     shutting_out.start()
     stack.push_async_callback(shutting_out.close)
 
@@ -280,12 +284,16 @@ async def _broker(settings: Settings, stack: AsyncExitStack, files: BrokerFiles)
 
 
 def _ingest(
-    broker: str, authority: Authority, reports: LedgerReports, presence: Presence, now: datetime
+    broker: str,
+    authority: Authority,
+    reports: LedgerReports,
+    presence: Presence,
+    shut: Callable[[], frozenset[str]],
 ) -> Ingest | None:
     if not broker:
         return None
-    client = authority.service_client_certificate(now=now)
-    return Ingest(broker, BrokerFiles(authority.ca_path, client.chain, client.key), reports, presence)
+    client = authority.service_client_certificate(now=_clock())
+    return Ingest(broker, BrokerFiles(authority.ca_path, client.chain, client.key), reports, presence, shut=shut)
 
 
 def _add(server: Server, service: object, register: Any) -> None:

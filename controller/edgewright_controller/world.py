@@ -55,9 +55,11 @@ class InventoryFact:
 class DeviceFact:
     """A device as the ledger knows it. Releases are digests, empty for none. `active_release` is what it said that
     it serves, `previous_release` what it still holds besides, `outcome` and `reason` how it fared with
-    `desired_release`. `given_release` is what it is to have, whether or not it has concluded that."""
+    `desired_release`. `given_release` is what it is to have, whether or not it has concluded that. One that was
+    revoked is not enrolled any more."""
 
     enrolled: bool = True
+    revoked: bool = False
     generation: int = 0
     desired_release: str = ""
     given_release: str = ""

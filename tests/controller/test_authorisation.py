@@ -113,10 +113,10 @@ class AllKinds(grpc.GenericRpcHandler):
 class Rig:
     """A server behind the gate, and channels of different callers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, gate: Gate | None = None, handlers: grpc.GenericRpcHandler | None = None) -> None:
         self.authority = Authority.open(folder / "pki", "plant-7", NOW)
-        self.server = grpc.aio.server(interceptors=(Gate("plant-7", NobodyDenied()),))
-        self.server.add_generic_rpc_handlers((AllKinds(),))
+        self.server = grpc.aio.server(interceptors=(gate or Gate("plant-7", NobodyDenied()),))
+        self.server.add_generic_rpc_handlers((handlers or AllKinds(),))
         pair = self.authority.server_certificate(["127.0.0.1"])
         credentials = grpc.ssl_server_credentials(
             [(pair.key.read_bytes(), pair.chain.read_bytes())], self.authority.ca_pem, require_client_auth=True
@@ -130,11 +130,13 @@ class Rig:
     def device(self) -> grpc.aio.Channel:
         key = new_key()
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return self.channel(pem, self.authority.issue_device("jetson-01", request(key), NOW))
+        self.chain = self.authority.issue_device("jetson-01", request(key), NOW)
+        return self.channel(pem, self.chain)
 
     def operator(self) -> grpc.aio.Channel:
         files = self.authority.operator_certificate()
-        return self.channel(files.key.read_bytes(), files.chain.read_bytes())
+        self.chain = files.chain.read_bytes()
+        return self.channel(files.key.read_bytes(), self.chain)
 
     def service(self) -> grpc.aio.Channel:
         pair = self.authority.service_client_certificate()

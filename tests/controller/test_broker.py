@@ -15,9 +15,11 @@ import psutil
 import pytest
 
 from edgewright_contract import envelope, names
+from edgewright_contract.envelope import EnvelopeRefused
 from edgewright_contract.mqtt_link import Outgoing
 from edgewright_controller import broker as broker_module
 from edgewright_controller.broker import BrokerFailed, BrokerFiles, BrokerMissing, access_list, configuration
+from tests.agent.throwaway_ca import Leaf
 from tests.controller.broker_room import ALL_UP, BrokerRoom, said, topic_of, until
 
 
@@ -85,6 +87,34 @@ async def test_a_will_reaches_the_controller_and_one_on_anothers_topic_does_not(
         client.cut()
     await until(lambda: controller.heard.qsize() == 1, "the honest will")
     assert controller.heard.get().payload == b"own"
+
+
+@pytest.mark.attack("operator's certificate on the broker")
+async def test_an_operator_can_neither_speak_as_a_device_nor_listen_to_one(room: BrokerRoom) -> None:
+    controller = room.client(room.service(), names.CONTROLLER_CN, ALL_UP)
+    files = room.authority.operator_certificate("eve", folder=room.folder / "eve")
+    curious = ("#", f"{names.TOPIC_ROOT}/+/up/#", names.hint_topic("mac-01"))
+    operator = room.client(Leaf(files.key, files.chain, files.ca), "operator.eve", curious)
+    honest = room.client(room.device("mac-01"), "mac-01", (names.hint_topic("mac-01"),))
+    for client in (controller, operator, honest):
+        await room.connected(client)
+    own = names.up_topic("operator.eve", "event")
+    operator.say(names.up_topic("mac-01", "event"), envelope.encode(said("mac-01", 7)))
+    operator.say(names.hint_topic("mac-01"), b"99")
+    operator.say(own, envelope.encode(said("mac-01", 8)))
+    await until(lambda: operator.confirmed.qsize() == 3, "the broker's answers")
+    honest.say(names.up_topic("mac-01", "event"), b"honest")
+    controller.say(names.hint_topic("mac-01"), b"7")
+    await until(lambda: honest.heard.qsize() == 1, "the hint of the controller")
+    assert honest.heard.get().payload == b"7"
+    await until(lambda: b"honest" in {message.payload for message in list(controller.heard.queue)}, "the device's word")
+    for message in list(controller.heard.queue):
+        if message.topic == own:  # its own corner, in which nobody but devices is believed
+            with pytest.raises(EnvelopeRefused):
+                envelope.parse(message.topic, message.payload)
+        else:
+            assert message.payload == b"honest"
+    assert operator.heard.empty()
 
 
 def refused(context: ssl.SSLContext, host: str, port: int) -> bool:
@@ -188,6 +218,7 @@ async def test_a_broker_that_ends_at_once_is_reported_with_its_last_words(tmp_pa
 _CONTROLLER = """
 import asyncio, sys
 from pathlib import Path
+from tests.agent.throwaway_ca import Leaf
 from tests.controller.broker_room import BrokerRoom
 async def main():
     room = BrokerRoom(Path(sys.argv[1]))

@@ -175,6 +175,40 @@ async def test_what_may_not_be_stored_is_counted_by_its_fault_and_the_rest_goes_
     assert store.numbers() == [1]
 
 
+@pytest.mark.attack("reports of a revoked device over a connection that the broker still holds")
+async def test_what_a_shut_device_says_is_neither_stored_nor_shown_but_its_death_is_heard(
+    room: BrokerRoom, store: LedgerStore, watcher: Watcher
+) -> None:
+    pair, shut = room.service(), set[str]()
+    files = BrokerFiles(pair.ca, pair.certificate, pair.key)
+    ingest = Ingest(room.broker.address, files, store, watcher, shut=lambda: frozenset(shut))
+    ingest.start()
+    await until(lambda: ingest.connected, "the ingest to connect")
+    thief, honest, shown = await client(room), await client(room, "mac-01"), list[str]()
+
+    async def follow() -> None:
+        async for device, _, _ in ingest.tail():
+            shown.append(device)
+
+    following = asyncio.create_task(follow())
+    say(thief, said("jetson-01", 1, "birth", session=1))
+    await until(lambda: ingest.is_up("jetson-01"), "the birth")
+    shut.add("jetson-01")
+    say(thief, said("jetson-01", 2))
+    say(thief, said("jetson-01", 3, "birth", session=2))
+    say(thief, said("jetson-01", 0, "death", session=1))
+    say(honest, said("mac-01", 1))
+    await until(lambda: ingest.counts.stored == 2 and not ingest.is_up("jetson-01"), "the rest")
+    await until(lambda: shown == ["jetson-01", "mac-01"], "the tail")
+    assert (ingest.counts.shut, watcher.heard, watcher.went) == (2, ["jetson-01", "mac-01"], ["jetson-01"])
+    shut.clear()
+    say(thief, said("jetson-01", 2))
+    await until(lambda: ingest.counts.stored == 3, "what it says again, once it was enrolled again")
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await ingest.stop()
+
+
 async def test_a_report_that_comes_twice_is_counted_once(room: BrokerRoom, ingest: Ingest, store: LedgerStore) -> None:
     device = await client(room)
     for seq in (1, 2, 2, 1, 3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -13,11 +14,15 @@ import grpc
 import grpc.aio
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from sqlalchemy import func, select
 
-from edgewright_contract import envelope, names
-from edgewright_contract.v1 import agent_pb2, operator_pb2
+from edgewright_agent.outbox import Outbox
+from edgewright_contract import envelope, names, targets
+from edgewright_contract.targets import ImageTarget
+from edgewright_contract.v1 import agent_pb2, operator_pb2, operator_pb2_grpc, telemetry_pb2
 from edgewright_controller.config import BrokerMode
-from edgewright_controller.ledger import Ledger, audit, certificates
+from edgewright_controller.ledger import Ledger, audit, certificates, tables
 from edgewright_controller.ledger.certificates import DEVICE, CertificateRow
 from edgewright_controller.peers import Peer
 from edgewright_controller.pki import Authority
@@ -28,7 +33,10 @@ from tests.agent.real_mosquitto import Listening
 from tests.agent.throwaway_ca import Leaf
 from tests.controller.broker_room import BrokerRoom, said, topic_of, until
 from tests.controller.ledger_rows import opened
-from tests.controller.service_rig import Controller, Device, controller, words
+from tests.controller.pki_requests import new_key
+from tests.controller.service_rig import Controller, Device, controller, manifest, result, words
+from tests.controller.test_reports import QUICK
+from tests.controller.test_reports import Identity as OutboxIdentity
 
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
 JETSON = CertificateRow("a1", DEVICE, "jetson-01", "k" * 64, 0, int((NOW + timedelta(days=30)).timestamp() * 1000))
@@ -95,33 +103,19 @@ async def test_a_revoked_device_is_refused_at_its_next_call_and_told_what_to_do(
 
 @pytest.mark.attack("stolen operator certificate after its revocation, on a stream that stands")
 async def test_a_stream_ends_when_its_callers_certificate_is_revoked(fleet: Controller, tmp_path: Path) -> None:
-    authority = Authority.open(tmp_path / "state" / "pki", "plant-7", datetime.now(timezone.utc))
-    files = authority.operator_certificate("eve", folder=tmp_path / "eve")
-    chain = files.chain.read_bytes()
-    held = x509.load_pem_x509_certificate(chain)
-    ends_ms = int(held.not_valid_after_utc.timestamp() * 1000)
-    row = CertificateRow(f"{held.serial_number:x}", certificates.OPERATOR, "eve", "", 0, ends_ms)
-    other = Ledger.open(tmp_path / "state" / "ledger.sqlite")
-    await other.write(lambda c: certificates.put(c, row))
-    other.close()
-    credentials = grpc.ssl_channel_credentials(files.ca.read_bytes(), files.key.read_bytes(), chain)
+    eve = await administrator(fleet, tmp_path, "eve")
     device = await fleet.enrol("jetson-01")
-    async with grpc.aio.secure_channel(fleet.access.address, credentials) as channel:
-        tail = channel.unary_stream(
-            "/edgewright_contract.v1.Operator/Tail",
-            request_serializer=operator_pb2.TailRequest.SerializeToString,
-            response_deserializer=operator_pb2.TailEvent.FromString,
-        )(operator_pb2.TailRequest())
-        speaking = Listening(fleet.running.mqtt, leaf(device, tmp_path), "jetson-01", (), None)
-        try:
-            await until(lambda: bool(speaking.connections), "the device to connect")
-            told = said("jetson-01", 1)
-            speaking.say(topic_of(told), envelope.encode(told))
-            assert (await asyncio.wait_for(anext(aiter(tail)), 30)).envelope == told
-            await revoke(fleet, "eve", operator_pb2.RevokeRequest.KIND_OPERATOR)
-            assert "operator eve was revoked" in await denied(asyncio.wait_for(anext(aiter(tail)), 30))
-        finally:
-            await asyncio.to_thread(speaking.link.stop)
+    tail = eve.Tail(operator_pb2.TailRequest())
+    speaking = Listening(fleet.running.mqtt, leaf(device, tmp_path), "jetson-01", (), None)
+    try:
+        await until(lambda: bool(speaking.connections), "the device to connect")
+        told = said("jetson-01", 1)
+        speaking.say(topic_of(told), envelope.encode(told))
+        assert (await asyncio.wait_for(anext(aiter(tail)), 30)).envelope == told
+        await revoke(fleet, "eve", operator_pb2.RevokeRequest.KIND_OPERATOR)
+        assert "operator eve was revoked" in await denied(asyncio.wait_for(anext(aiter(tail)), 30))
+    finally:
+        await asyncio.to_thread(speaking.link.stop)
 
 
 @pytest.mark.attack("stolen device certificate after its revocation, on an open MQTT session and a new one")
@@ -149,6 +143,167 @@ async def test_a_revoked_device_is_cut_off_from_the_broker_and_stays_out(fleet: 
     finally:
         for client in clients.values():
             await asyncio.to_thread(client.link.stop)
+
+
+async def test_a_restart_for_a_revocation_loses_nothing_that_honest_devices_say(
+    fleet: Controller, tmp_path: Path
+) -> None:
+    """A real outbox, which speaks on while the broker is started again."""
+    stolen, honest = await fleet.enrol("jetson-01"), await fleet.enrol("mac-01")
+    files = leaf(honest, tmp_path)
+    identity = OutboxIdentity("mac-01", files.key, files.certificate, files.ca, fleet.running.mqtt)
+    outbox = Outbox(tmp_path, identity, lambda _: None, settings=QUICK)
+    outbox.start()
+    thief = Listening(fleet.running.mqtt, leaf(stolen, tmp_path), "jetson-01", ())
+    try:
+        await until(lambda: outbox.connected and bool(thief.connections), "both to connect")
+        spoken = 0
+        while spoken < 200 or not thief.losses:
+            outbox.event(telemetry_pb2.Event.KIND_LINK_LOST, str(spoken))
+            spoken += 1
+            if spoken == 100:
+                await revoke(fleet, "jetson-01")
+            assert spoken < 12_000, "the stolen session goes on for a minute"
+            await asyncio.sleep(0.005)  # the pace of what it says
+
+        async def depth() -> int:
+            answer = await honest.check_in(spool_epoch=outbox.epoch)
+            outbox.stored(answer.stored_sequence, outbox.epoch)
+            return outbox.depth()
+
+        deadline = asyncio.get_running_loop().time() + 60
+        while await depth():
+            assert asyncio.get_running_loop().time() < deadline, "the spool is not taken"
+            await asyncio.sleep(0.05)
+        ledger = Ledger.open(tmp_path / "state" / "ledger.sqlite")
+        events = select(func.count()).where(tables.telemetry.c.device == "mac-01", tables.telemetry.c.kind == "event")
+        assert await ledger.read(lambda c: c.scalar(events)) == spoken
+        ledger.close()
+    finally:
+        await asyncio.to_thread(thief.link.stop)
+        await asyncio.to_thread(outbox.stop)
+
+
+async def test_a_controller_whose_list_ended_while_it_was_off_lets_its_fleet_in(tmp_path: Path) -> None:
+    async with controller(tmp_path / "state", BrokerMode.MANAGED) as first:
+        device = await first.enrol("mac-01")
+    authority = Authority.open(tmp_path / "state" / "pki", "plant-7", datetime.now(timezone.utc))
+    authority.write_crl({}, datetime.now(timezone.utc) - timedelta(days=8))
+    async with controller(tmp_path / "state", BrokerMode.MANAGED) as second:
+        client = Listening(second.running.mqtt, leaf(device, tmp_path), "mac-01", ())
+        try:
+            await until(lambda: bool(client.connections), "the device to connect")
+        finally:
+            await asyncio.to_thread(client.link.stop)
+
+
+@pytest.mark.attack("stolen device certificate after its revocation, on a download that runs")
+async def test_a_download_that_runs_ends_when_its_device_is_revoked(fleet: Controller, tmp_path: Path) -> None:
+    weights = bytes(48 << 20)
+    device = await fleet.enrol("jetson-01")
+    async with device.living():
+        assert result(await fleet.apply(manifest(tmp_path, ["jetson-01"], weights=weights), tmp_path)).succeeded
+    device = await fleet.enrol("jetson-01")
+    target = await image_target(device)
+    asked = agent_pb2.FetchBlocksRequest(
+        bundle=target.bundle,
+        block_index=target.block_index,
+        ranges=[agent_pb2.BlockRange(first=0, count=48)],
+        accepted=[agent_pb2.ENCODING_RAW],
+    )
+    assert sum([len(part.data) async for part in device.stub.FetchBlocks(asked, timeout=60)]) >= len(weights) - (
+        1 << 20
+    )
+    download = device.stub.FetchBlocks(asked, timeout=60)
+    got = [len((await anext(aiter(download))).data)]
+
+    async def go_on() -> None:
+        async for part in download:
+            got.append(len(part.data))
+
+    await revoke(fleet, "jetson-01")
+    assert "was revoked" in await denied(asyncio.wait_for(go_on(), 60))
+    assert sum(got) < len(weights) // 2, "what was on its way arrived, and no more"
+
+
+async def offered(fleet: Controller, device: str) -> None:
+    """Until a rollout offers something to this device."""
+    deadline = asyncio.get_running_loop().time() + 60
+    while (await fleet.status())[device].rollout_state != "offered":
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.05)  # between two looks
+
+
+async def image_target(device: Device) -> ImageTarget:
+    """What the image repository says of the one artifact, unchecked."""
+    for file in (await device.check_in()).metadata:
+        if file.repository == agent_pb2.REPOSITORY_IMAGE and b'"block_index"' in file.content:
+            ((path, said),) = json.loads(file.content)["signed"]["targets"].items()
+            return targets.parse(path, said["length"], said["hashes"], said["custom"])
+    raise AssertionError("no image target in the answer")
+
+
+async def test_nobody_waits_for_a_revoked_device_and_a_plan_leaves_it_out(fleet: Controller, tmp_path: Path) -> None:
+    _, honest = await fleet.enrol("jetson-01"), await fleet.enrol("mac-01")
+    text = manifest(tmp_path, ["jetson-01", "mac-01"], deadline="900s").replace(
+        "[rollout]", "[rollout]\nmax_failures = 1"
+    )
+    async with honest.living():
+        applying = asyncio.create_task(fleet.apply(text, tmp_path))
+        await offered(fleet, "jetson-01")
+        await revoke(fleet, "jetson-01")
+        events = await asyncio.wait_for(applying, 60)
+        ended = result(events)
+        assert (ended.succeeded, ended.devices_succeeded, ended.devices_failed) == (False, 1, 1)
+        told = [event.device for event in events if event.device.device == "jetson-01"][-1]
+        assert (told.state, told.status.reason) == ("timed_out", "its certificates were revoked")
+        planned = await fleet.operator.Plan(operator_pb2.PlanRequest(manifest=text, file="f", folder=str(tmp_path)))
+        (left_out,) = [change for change in planned.changes if change.device == "jetson-01"]
+        assert left_out.kind == operator_pb2.PlannedChange.KIND_UNENROLLED
+        assert left_out.note == "revoked; `edgewright enroll create --device jetson-01` makes its token"
+        assert result(await fleet.apply(text, tmp_path)).succeeded
+        back = await fleet.enrol("jetson-01")
+        async with back.living():
+            assert result(await fleet.apply(text, tmp_path)).succeeded
+            assert back.status.active_release == honest.status.active_release
+
+
+@pytest.mark.attack("unused token of a revoked administrator")
+async def test_what_a_revoked_administrator_gave_out_is_worth_nothing(fleet: Controller, tmp_path: Path) -> None:
+    eve = await administrator(fleet, tmp_path, "eve")
+    honest, kept, used = [
+        await one.CreateEnrolment(operator_pb2.CreateEnrolmentRequest(device=device), timeout=10)
+        for one, device in ((eve, "npu-01"), (eve, "jetson-01"), (fleet.operator, "mac-01"))
+    ]
+    await Device.enrol(honest.token)
+    key = new_key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    await eve.AuthoriseKey(operator_pb2.AuthoriseKeyRequest(device="jetson-02", public_key_pem=key), timeout=10)
+    await revoke(fleet, "eve", operator_pb2.RevokeRequest.KIND_OPERATOR)
+    assert "operator eve was revoked" in await denied(
+        eve.CreateEnrolment(operator_pb2.CreateEnrolmentRequest(device="x"), timeout=10)
+    )
+    with pytest.raises(grpc.aio.AioRpcError, match="not known here"):
+        await Device.enrol(kept.token)
+    await Device.enrol(used.token)
+    ledger = Ledger.open(tmp_path / "state" / "ledger.sqlite")
+    entries = await ledger.read(lambda c: [one for one in audit.entries(c) if one.action == "enrolment.withdraw"])
+    ledger.close()
+    assert [(one.subject, one.detail) for one in entries] == [("eve", "unused: 1 tokens, 1 authorised keys")]
+
+
+async def administrator(fleet: Controller, folder: Path, name: str) -> Any:
+    """Another administrator's connection."""
+    authority = Authority.open(folder / "state" / "pki", "plant-7", datetime.now(timezone.utc))
+    files = authority.operator_certificate(name, folder=folder / name)
+    chain = files.chain.read_bytes()
+    held = x509.load_pem_x509_certificate(chain)
+    ends_ms = int(held.not_valid_after_utc.timestamp() * 1000)
+    row = CertificateRow(f"{held.serial_number:x}", certificates.OPERATOR, name, "", 0, ends_ms)
+    other = Ledger.open(folder / "state" / "ledger.sqlite")
+    await other.write(lambda c: certificates.put(c, row))
+    other.close()
+    credentials = grpc.ssl_channel_credentials(files.ca.read_bytes(), files.key.read_bytes(), chain)
+    return operator_pb2_grpc.OperatorStub(grpc.aio.secure_channel(fleet.access.address, credentials))
 
 
 async def test_a_broker_with_a_revocation_list_lets_everybody_in_who_is_not_on_it(tmp_path: Path) -> None:
@@ -197,13 +352,13 @@ async def test_whom_a_revocation_means(tmp_path: Path) -> None:
         assert "was revoked; enrol it again" in revocations.reason(peer("a1", NOW - hour))
         assert "was revoked" in revocations.reason(peer("unknown", NOW - hour))
         assert revocations.reason(peer("b1", NOW - hour, "mac-01")) == ""
-        assert revocations.shut_devices(["jetson-01", "mac-01"]) == {"jetson-01"}
+        assert revocations.shut_devices() == {"jetson-01"}
         with pytest.raises(NothingToRevoke, match="device jetson-01 has no certificate that could be revoked"):
             await revocations.revoke(DEVICE, "jetson-01", by="operator admin", why="")
         await ledger.write(lambda c: certificates.put(c, replace(JETSON, serial="a2")))
         await revocations.refresh()
         assert revocations.reason(peer("a2", NOW + hour)) == ""
-        assert revocations.shut_devices(["jetson-01"]) == set()
+        assert revocations.shut_devices() == set()
         (entry,) = await ledger.read(lambda c: list(audit.entries(c)))
         assert (entry.actor, entry.action, entry.subject) == ("operator admin", "device.revoke", "jetson-01")
         now[0] = NOW + timedelta(days=31)

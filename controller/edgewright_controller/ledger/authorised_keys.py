@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from edgewright_controller.ledger import tables
@@ -38,3 +38,9 @@ def use(connection: Connection, key_sha256: str, now_ms: int) -> None:
     """The key enrolled; it does not do so again."""
     table = tables.authorised_keys
     connection.execute(update(table).where(table.c.key_sha256 == key_sha256).values(used_ms=now_ms))
+
+
+def withdraw(connection: Connection, by: str) -> int:
+    """Forget the keys that this operator authorised and that have not enrolled; how many."""
+    table = tables.authorised_keys
+    return connection.execute(delete(table).where(table.c.by == by, table.c.used_ms.is_(None))).rowcount

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, exists, insert, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from edgewright_controller.ledger import tables
@@ -96,3 +96,19 @@ def revoked(connection: Connection, now_ms: int) -> dict[str, CertificateRow]:
     table = tables.certificates
     statement = select(table).where(table.c.revoked_ms.is_not(None), table.c.not_after_ms > now_ms)
     return {row.serial: CertificateRow(**row._mapping) for row in connection.execute(statement)}
+
+
+def of_revoked(connection: Connection, now_ms: int) -> list[CertificateRow]:
+    """Every certificate of those holders who have one that is revoked and has not ended by itself."""
+    table = tables.certificates
+    holders = select(table.c.kind, table.c.holder).where(table.c.revoked_ms.is_not(None), table.c.not_after_ms > now_ms)
+    statement = select(table).where(tuple_(table.c.kind, table.c.holder).in_(holders))
+    return [CertificateRow(**row._mapping) for row in connection.execute(statement)]
+
+
+def shut(connection: Connection, kind: str) -> frozenset[str]:
+    """Holders to whom certificates were issued, all of which are revoked."""
+    table, other = tables.certificates, tables.certificates.alias()
+    left = exists().where(other.c.kind == table.c.kind, other.c.holder == table.c.holder, other.c.revoked_ms.is_(None))
+    statement = select(table.c.holder).distinct().where(table.c.kind == kind, table.c.revoked_ms.is_not(None), ~left)
+    return frozenset(connection.scalars(statement))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from edgewright_controller.enrolment import EnrolmentRow
@@ -28,3 +28,9 @@ class LedgerEnrolments:
         values = asdict(row)
         statement = insert(tables.enrolments).values(values)
         self.connection.execute(statement.on_conflict_do_update(index_elements=["secret_sha256"], set_=values))
+
+
+def withdraw(connection: Connection, by: str) -> int:
+    """Forget the tokens of this operator that nobody has used; how many."""
+    table = tables.enrolments
+    return connection.execute(delete(table).where(table.c.by == by, table.c.used_ms.is_(None))).rowcount

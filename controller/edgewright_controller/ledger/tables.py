@@ -232,6 +232,7 @@ enrolments = Table(
     Column("used_ms", BigInteger),
     Column("key_sha256", String(64)),
     Column("chain_pem", LargeBinary),
+    Column("by", String(128), nullable=False, server_default=""),
 )
 
 # Every client certificate that was issued and may still be shown, with what became of it.

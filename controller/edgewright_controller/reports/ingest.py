@@ -2,7 +2,8 @@
 
 The broker's session of this client outlives the controller, so what arrives meanwhile waits there, and what
 was not acknowledged comes again. The ledger drops doubles by (device, spool epoch, number). An envelope that
-may not be stored is counted by its fault and acknowledged, for it would come again for ever.
+may not be stored is counted by its fault and acknowledged, for it would come again for ever. So is what a device says
+that is shut out: the broker may hold its connection a moment longer, and one that is not ours for ever.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -55,11 +56,12 @@ class ReportWatcher(Protocol):
 
 @dataclass
 class Counts:
-    """Since the start. `stored` are those that were new; `refused` by fault."""
+    """Since the start. `stored` are those that were new; `refused` by fault; `shut` those of devices shut out."""
 
     received: int = 0
     stored: int = 0
     deaths: int = 0
+    shut: int = 0
     refused: Counter[Refusal] = field(default_factory=Counter)
 
 
@@ -73,8 +75,12 @@ class Ingest:
         store: ReportStore,
         watcher: ReportWatcher | None = None,
         client_id: str = names.CONTROLLER_CN,
+        *,
+        shut: Callable[[], frozenset[str]] = frozenset,
     ):
-        self._store, self._watcher = store, watcher
+        """`shut`: the devices that may say nothing any more."""
+        self._store, self._watcher, self._shut = store, watcher, shut
+        self._told_shut: set[str] = set()
         self.counts = Counts()
         self._connections: dict[str, Connection] = {}
         self._tails: dict[asyncio.Queue[Report], frozenset[str]] = {}
@@ -157,15 +163,8 @@ class Ingest:
         """Check, store, acknowledge, tell: in this order."""
         reports: list[Report] = []
         presence: list[Report | str] = []  # in the order in which it was told: a report, or a device that is gone
-        for heard in batch:
+        for heard, envelope in self._admitted(self._parsed(batch)):
             message = heard.message
-            self.counts.received += 1
-            try:
-                envelope = parse(message.topic, message.payload)
-            except EnvelopeRefused as error:
-                self.counts.refused[error.refusal] += 1
-                _log.info("report dropped", topic=message.topic[:100], why=str(error))
-                continue
             gone = self._note(envelope, message.retained)
             # The broker repeats what it retains at each subscription, however old. What of it is not stored yet
             # is still in its device's spool.
@@ -184,6 +183,38 @@ class Ingest:
             if self._watcher:
                 self._watcher.seen(told[0])
             self._show(told)
+
+    def _parsed(self, batch: list[Heard]) -> list[tuple[Heard, telemetry_pb2.Envelope]]:
+        """What may be stored; the rest is counted."""
+        parsed = []
+        for heard in batch:
+            message = heard.message
+            self.counts.received += 1
+            try:
+                parsed.append((heard, parse(message.topic, message.payload)))
+            except EnvelopeRefused as error:
+                self.counts.refused[error.refusal] += 1
+                _log.info("report dropped", topic=message.topic[:100], why=str(error))
+        return parsed
+
+    def _admitted(
+        self, parsed: list[tuple[Heard, telemetry_pb2.Envelope]]
+    ) -> list[tuple[Heard, telemetry_pb2.Envelope]]:
+        """Without what devices say that are shut out, but for a will: that one's connection has ended, is true."""
+        devices = {envelope.device_id for _, envelope in parsed}
+        shut = devices & self._shut()
+        if new := shut - self._told_shut:  # once for each, not once for each of its words
+            _log.warning("what revoked devices say over MQTT is dropped", devices=sorted(new))
+        self._told_shut = (self._told_shut - devices) | shut
+        if not shut:
+            return parsed
+        left = [
+            (heard, envelope)
+            for heard, envelope in parsed
+            if envelope.device_id not in shut or (envelope.HasField("death") and not envelope.seq)
+        ]
+        self.counts.shut += len(parsed) - len(left)
+        return left
 
     def _acknowledge(self, messages: list[Incoming]) -> None:
         if self._link:

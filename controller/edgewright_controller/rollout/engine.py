@@ -33,6 +33,7 @@ from edgewright_controller.rollout.model import (
     RolloutError,
     RolloutPhase,
     SetDesired,
+    Silenced,
     Started,
     Superseded,
     Tick,
@@ -46,8 +47,8 @@ MAX_GAP_S: Final = 60.0
 def step(state: RolloutState, event: Event, now: float) -> tuple[Changes, Actions]:
     """What `event` at `now` (Unix seconds) changes, and what is to be done about it.
 
-    Raises RolloutError for a command that is not possible here (Started, Paused, Resumed, Aborted); reports, ticks and
-    Superseded are never refused, but may change nothing.
+    Raises RolloutError for a command that is not possible here (Started, Paused, Resumed, Aborted); reports, ticks,
+    Silenced and Superseded are never refused, but may change nothing.
     """
     draft = _Draft(state, now)
     _HANDLERS[type(event)](draft, event)
@@ -137,6 +138,14 @@ def _reported(draft: _Draft, event: DeviceReported) -> None:
             draft.move_device(event.device, DeviceMove.BEGIN, said)
 
 
+def _silenced(draft: _Draft, event: Silenced) -> None:
+    if draft.rollout.phase.final or event.device not in draft.state.devices:
+        return
+    device = draft.device(event.device)
+    if not device.detached and device.phase in (*IN_FLIGHT, DevicePhase.REVERTING):
+        draft.move_device(event.device, DeviceMove.FALL_SILENT, event.reason)
+
+
 def _ticked(draft: _Draft, _event: Tick) -> None:
     if draft.rollout.phase.final:
         return
@@ -188,6 +197,7 @@ def _superseded(draft: _Draft, event: Superseded) -> None:
 _HANDLERS: Final[dict[type, Callable[[_Draft, Any], None]]] = {
     Started: _started,
     DeviceReported: _reported,
+    Silenced: _silenced,
     Tick: _ticked,
     Paused: _paused,
     Resumed: _resumed,

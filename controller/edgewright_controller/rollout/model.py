@@ -171,6 +171,14 @@ class DeviceReported:
 
 
 @dataclass(frozen=True)
+class Silenced:
+    """The device cannot answer any more, and nobody need wait for its deadline."""
+
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time has passed. Due at least every MAX_GAP_S while a rollout lives, or its clock runs slow."""
 
@@ -205,7 +213,7 @@ class Superseded:
     devices: frozenset[str] | None = None
 
 
-Event = Started | DeviceReported | Tick | Paused | Resumed | Aborted | Superseded
+Event = Started | DeviceReported | Silenced | Tick | Paused | Resumed | Aborted | Superseded
 
 
 # ── What it answers ──

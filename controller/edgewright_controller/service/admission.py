@@ -23,6 +23,7 @@ from edgewright_controller.ledger.enrolments import LedgerEnrolments
 from edgewright_controller.peers import Peer, key_digest, peer
 from edgewright_controller.pki import Authority, CsrRefused, requested_key
 from edgewright_controller.service.tokens import check_own
+from edgewright_controller.service.unbroken import Unbroken
 
 REPLACED = "replaced"
 _SAID = {"device.enrol": "device enrolled", "device.return": "device came back"}
@@ -63,10 +64,19 @@ class Admission:
         self._ledger, self._authority, self._clock = ledger, authority, clock
         self._return_within, self._issued = return_within, issued
         self.address = address
+        self._unbroken = Unbroken()
 
     async def enrol(self, secret: str, csr_der: bytes) -> tuple[str, bytes]:
         """(device, chain) for the holder of a token, or, without one, of a known key. The device is in the ledger when
         this returns. Raises EnrolmentRefused."""
+        # A device that leaves in the middle may have replaced another one, which must be denied all the same.
+        return await self._unbroken.finish(self._enrol(secret, csr_der))
+
+    async def renew(self, caller: Peer, csr_der: bytes) -> bytes:
+        """A chain for the calling device. Raises RenewalRefused, CsrRefused, certificate_policy.TooOften."""
+        return await self._unbroken.finish(self._renew(caller, csr_der))
+
+    async def _enrol(self, secret: str, csr_der: bytes) -> tuple[str, bytes]:
         now = self._clock()
         given = await self._ledger.write(
             lambda c: self._by_token(c, secret, csr_der, now) if secret else self._by_key(c, csr_der, now)
@@ -77,8 +87,7 @@ class Admission:
             _log.warning("device was replaced", device=given.device, revoked=list(given.replaced))
         return given.device, given.chain
 
-    async def renew(self, caller: Peer, csr_der: bytes) -> bytes:
-        """A chain for the calling device. Raises RenewalRefused, CsrRefused, certificate_policy.TooOften."""
+    async def _renew(self, caller: Peer, csr_der: bytes) -> bytes:
         now = self._clock()
         given = await self._ledger.write(lambda c: self._renewed(c, caller, csr_der, now))
         if not given.again:

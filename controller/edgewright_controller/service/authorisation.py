@@ -183,13 +183,29 @@ async def _while_admitted(
             await messages.aclose()
 
 
+async def _unless_denied(answer: Awaitable[Any], denied: Coroutine[Any, Any, str], context: Context) -> Any:
+    """The answer to a stream of requests, unless `denied` comes first and says why there is none."""
+    shutting, working = asyncio.ensure_future(denied), asyncio.ensure_future(answer)
+    try:
+        await asyncio.wait({working, shutting}, return_when=asyncio.FIRST_COMPLETED)
+        if shutting.done():
+            await refuse(context, grpc.StatusCode.PERMISSION_DENIED, shutting.result())
+        return working.result()
+    finally:
+        shutting.cancel()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
 def _wrapped(handler: Handler, admit: Callable[[Context], Awaitable[Peer | None]], denying: Denying) -> Handler:
     inner: Any = (handler.stream_stream or handler.stream_unary) if handler.request_streaming else None
     inner = inner or handler.unary_stream or handler.unary_unary
 
     async def answer_once(request: Any, context: Context) -> Any:
-        await admit(context)
-        return await inner(request, context)
+        caller = await admit(context)
+        if caller is None or not handler.request_streaming:
+            return await inner(request, context)
+        return await _unless_denied(inner(request, context), denying.until_denied(caller), context)
 
     async def answer_many(request: Any, context: Context) -> AsyncIterator[Any]:
         caller = await admit(context)

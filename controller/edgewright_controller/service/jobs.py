@@ -60,11 +60,12 @@ class Jobs:
         image: ImageRepository,
         runner: RolloutsRunner,
         hashes: Path,
+        shut: Callable[[], frozenset[str]],
         clock: Callable[[], datetime],
     ) -> None:
-        """`hashes`: where digests of source files are kept."""
+        """`hashes`: where digests of source files are kept. `shut`: the devices of which everything is revoked."""
         self._fleet, self._ledger, self._image, self._runner, self._clock = fleet, ledger, image, runner, clock
-        self._surveyor = Surveyor(ledger, store, builder, hashes)
+        self._surveyor = Surveyor(ledger, store, builder, hashes, shut)
         self._compiling = Compiling(ledger, builder)
         self._tasks: set[asyncio.Task[None]] = set()
 

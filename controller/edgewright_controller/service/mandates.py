@@ -54,7 +54,7 @@ class Mandates:
         LedgerError; then nothing is entered.
         """
         _check(device, profile, valid_s)
-        if device and self._revocations.shut_devices([device]):
+        if device in self._revocations.shut_devices():
             raise ChangeRefused(
                 f"{device} is revoked; enrol it again first: edgewright enroll create --device {device}"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -35,8 +35,8 @@ class Rollouts(Protocol):
 class Shut(Protocol):
     """Which devices are shut out."""
 
-    def shut_devices(self, devices: Iterable[str]) -> set[str]:
-        """Those of `devices` none of whose certificates is good any more."""
+    def shut_devices(self) -> frozenset[str]:
+        """Those of which everything is revoked."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Overview:
             inventory=row.inventory,
             telemetry=latest.telemetry if latest else None,
             rollout_state=self._rollouts.device_state(row.id),
-            revoked=bool(self._revocations.shut_devices([row.id])),
+            revoked=row.id in self._revocations.shut_devices(),
         )
 
     def _seen_s_ago(self, row: DeviceRow) -> float:

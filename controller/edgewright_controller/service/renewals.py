@@ -10,12 +10,9 @@ from typing import Protocol
 from edgewright_controller import log
 from edgewright_controller.director import Director
 from edgewright_controller.pki import Authority
-from edgewright_controller.pki_files import crl_ages
 from edgewright_controller.publish import key_status
 from edgewright_controller.publish.image import ImageRepository
-from edgewright_controller.service.revocations import Revocations
 from edgewright_controller.service.servers import ServerCertificate
-from edgewright_controller.service.shutting_out import write_list
 
 _log = log.of(__name__)
 
@@ -37,7 +34,6 @@ def renewals(
     certificate: ServerCertificate,
     hosts: tuple[str, ...],
     broker: Reloads | None,
-    revocations: Revocations,
     state: Path,
 ) -> Mapping[str, Renewal]:
     """Each does nothing while what it renews is fresh. They raise PublishError, AuthorityError, OSError.
@@ -55,12 +51,6 @@ def renewals(
                 broker.reload()
             served[0] = chain
 
-    def revocation_list(now: datetime) -> None:
-        if crl_ages(authority.crl_path, now):
-            write_list(authority, revocations.current, now)
-            if broker is not None:
-                broker.reload()
-
     def offline_keys(now: datetime) -> None:
         for row in key_status.rows(key_status.Look.read(state, now), now):
             if row.warning:
@@ -71,7 +61,6 @@ def renewals(
         "image repository": image.refresh,
         "director": director.refresh,
         "server certificate": server,
-        "list of revoked certificates": revocation_list,
         # Read from its file at each connection to the broker.
         "certificate of the broker's client": lambda now: authority.service_client_certificate(now=now),
         "operator's certificate": lambda now: authority.operator_certificate(folder=state / "operator", now=now),

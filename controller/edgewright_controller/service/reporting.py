@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 
 from edgewright_contract.v1 import agent_pb2, telemetry_pb2
 from edgewright_controller import log
@@ -16,24 +16,11 @@ _log = log.of(__name__)
 class LedgerReports:
     """The store behind the ingest."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        check_ins: CheckIns,
-        shut: Callable[[Collection[str]], Collection[str]] = lambda _devices: (),
-    ) -> None:
-        """`shut` says which of these devices may say nothing any more."""
-        self._ledger, self._check_ins, self._shut = ledger, check_ins, shut
+    def __init__(self, ledger: Ledger, check_ins: CheckIns) -> None:
+        self._ledger, self._check_ins = ledger, check_ins
 
     async def store(self, batch: Sequence[Report]) -> int:
-        """Store a batch; how many were new. Raises LedgerError, then nothing of it is stored.
-
-        What a device says whose certificates are revoked is dropped, though its connection may stand for a moment.
-        """
-        shut = self._shut({device for device, _, _ in batch})
-        if shut:
-            _log.warning("reports of revoked devices dropped", devices=sorted(shut))
-            batch = [report for report in batch if report[0] not in shut]
+        """Store a batch; how many were new. Raises LedgerError, then nothing of it is stored."""
         fresh = await self._ledger.write(lambda c: telemetry.store(c, batch))
         newest: dict[str, agent_pb2.DeviceStatus] = {}
         for device, envelope, _ in batch:

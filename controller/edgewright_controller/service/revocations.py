@@ -11,7 +11,7 @@ holder is refused too, known or not: whoever revokes a device means all that it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Final
@@ -19,14 +19,14 @@ from typing import Final
 from sqlalchemy import Connection
 
 from edgewright_controller import log
-from edgewright_controller.ledger import Ledger, audit, certificates
-from edgewright_controller.ledger.certificates import DEVICE, CertificateRow
+from edgewright_controller.ledger import Ledger, audit, authorised_keys, certificates, enrolments
+from edgewright_controller.ledger.certificates import DEVICE, OPERATOR, CertificateRow
 from edgewright_controller.peers import Peer
 from edgewright_controller.pki_forms import SKEW
+from edgewright_controller.service.unbroken import Unbroken
 
 # How often a stream that stands is looked at again, although nothing was revoked: its caller's certificate may end.
 LOOK_EVERY_S: Final = 60.0
-MAX_REASON_CHARACTERS: Final = 500
 
 _log = log.of(__name__)
 
@@ -38,10 +38,11 @@ class NothingToRevoke(Exception):
 @dataclass(frozen=True)
 class Denials:
     """What is revoked, at one moment. `newest`: (kind, holder) → when its newest revocation was, and the serials that
-    it may show all the same."""
+    it may show all the same. `shut_devices`: those of which everything is revoked, also what has ended since."""
 
     revoked: Mapping[str, CertificateRow]
     newest: Mapping[tuple[str, str], tuple[datetime, frozenset[str]]]
+    shut_devices: frozenset[str]
 
     def reason(self, peer: Peer) -> str:
         """Why `peer` is refused, for its eyes; empty when it is not."""
@@ -54,21 +55,18 @@ class Denials:
         why = f" ({row.revoked_why})" if row is not None and row.revoked_why else ""
         return f"the certificate of {peer.kind} {peer.id} was revoked{why}; {_cure(peer.kind)}"
 
-    def shut(self, kind: str, holder: str) -> bool:
-        """Whether this holder had a certificate revoked and has none that is good."""
-        return (kind, holder) in self.newest and not self.newest[kind, holder][1]
-
 
 def denials(connection: Connection, now_ms: int) -> Denials:
     """What the ledger says is revoked and would be good otherwise."""
-    revoked = certificates.revoked(connection, now_ms)
+    by_holder: dict[tuple[str, str], list[CertificateRow]] = {}
+    for row in certificates.of_revoked(connection, now_ms):
+        by_holder.setdefault((row.kind, row.holder), []).append(row)
     newest: dict[tuple[str, str], tuple[datetime, frozenset[str]]] = {}
-    for kind, holder in {(row.kind, row.holder) for row in revoked.values()}:
-        rows = certificates.of(connection, kind, holder)
+    for holder, rows in by_holder.items():
         since = max(row.revoked_ms for row in rows if row.revoked_ms is not None)
         good = frozenset(row.serial for row in rows if row.revoked_ms is None and row.not_after_ms > now_ms)
-        newest[kind, holder] = (datetime.fromtimestamp(since / 1000, timezone.utc), good)
-    return Denials(revoked, newest)
+        newest[holder] = (datetime.fromtimestamp(since / 1000, timezone.utc), good)
+    return Denials(certificates.revoked(connection, now_ms), newest, certificates.shut(connection, DEVICE))
 
 
 class Revocations:
@@ -79,6 +77,8 @@ class Revocations:
         self.current = current
         self._changed = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
+        self._reading = asyncio.Lock()
+        self._unbroken = Unbroken()
 
     @classmethod
     async def open(cls, ledger: Ledger, clock: Callable[[], datetime]) -> Revocations:
@@ -92,9 +92,13 @@ class Revocations:
     async def revoke(self, kind: str, holder: str, *, by: str, why: str) -> int:
         """Revoke all certificates that `holder` has; how many. `by`: as the audit log names actors.
 
-        Raises NothingToRevoke, LedgerError.
+        What an operator gave out and nobody has used yet, tokens and authorised keys, is withdrawn with it. Raises
+        NothingToRevoke, LedgerError.
         """
+        # Whoever asked may leave; what is revoked must be denied all the same.
+        return await self._unbroken.finish(self._revoke(kind, holder, by=by, why=why))
 
+    async def _revoke(self, kind: str, holder: str, *, by: str, why: str) -> int:
         def act(connection: Connection) -> list[str]:
             now_ms = _ms(self._clock())
             rows = certificates.of(connection, kind, holder)
@@ -104,8 +108,12 @@ class Revocations:
             ]
             done = certificates.revoke(connection, serials, by=by, why=why, now_ms=now_ms)
             if done:
-                action, detail = f"{kind}.revoke", f"{', '.join(done)}: {why}" if why else ", ".join(done)
-                audit.append(connection, actor=by, action=action, subject=holder, detail=detail, now_ms=now_ms)
+                detail = f"{', '.join(done)}: {why}" if why else ", ".join(done)
+                audit.append(
+                    connection, actor=by, action=f"{kind}.revoke", subject=holder, detail=detail, now_ms=now_ms
+                )
+                if kind == OPERATOR:
+                    _withdraw(connection, holder, by, now_ms)
             return done
 
         done = await self._ledger.write(act)
@@ -120,7 +128,8 @@ class Revocations:
 
         Call it after every transaction that revokes. Raises LedgerError.
         """
-        before, self.current = self.current, await self._ledger.read(lambda c: denials(c, _ms(self._clock())))
+        async with self._reading:  # or what was read before a revocation could take the place of what was read after
+            before, self.current = self.current, await self._ledger.read(lambda c: denials(c, _ms(self._clock())))
         if self.current.revoked.keys() - before.revoked.keys():
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
@@ -144,9 +153,9 @@ class Revocations:
                 change.cancel()
         return reason
 
-    def shut_devices(self, devices: Iterable[str]) -> set[str]:
-        """Those of `devices` that may say nothing any more, by whatever way."""
-        return {device for device in devices if self.current.shut(DEVICE, device)}
+    def shut_devices(self) -> frozenset[str]:
+        """Devices that may say nothing any more, by whatever way: all that they had is revoked."""
+        return self.current.shut_devices
 
 
 def revoked_serials(current: Denials) -> Mapping[int, datetime]:
@@ -155,6 +164,16 @@ def revoked_serials(current: Denials) -> Mapping[int, datetime]:
         int(serial, 16): datetime.fromtimestamp((row.revoked_ms or 0) / 1000, timezone.utc)
         for serial, row in current.revoked.items()
     }
+
+
+def _withdraw(connection: Connection, operator: str, by: str, now_ms: int) -> None:
+    """With an unused token somebody who was just shut out could let a machine of their own in."""
+    tokens = enrolments.withdraw(connection, operator)
+    keys = authorised_keys.withdraw(connection, operator)
+    if tokens or keys:
+        said = {"actor": by, "action": "enrolment.withdraw", "subject": operator}
+        detail = f"unused: {tokens} tokens, {keys} authorised keys"
+        audit.append(connection, **said, detail=detail, now_ms=now_ms)
 
 
 def _cure(kind: str) -> str:

@@ -33,6 +33,7 @@ from edgewright_controller.rollout import (
     RolloutPhase,
     RolloutSpec,
     RolloutState,
+    Silenced,
     Started,
     Superseded,
     Tick,
@@ -54,6 +55,8 @@ _OUTCOMES: Final[Mapping[int, Outcome]] = {
     agent_pb2.OUTCOME_FAILED: Outcome.FAILED,
     agent_pb2.OUTCOME_HELD: Outcome.FAILED,
 }
+
+_AWAITED: Final = frozenset({DevicePhase.OFFERED, DevicePhase.UPDATING, DevicePhase.REVERTING})
 
 T = TypeVar("T")
 
@@ -93,8 +96,16 @@ class _Live:
 class RolloutsRunner:
     """All rollouts of the fleet. Belongs to one event loop."""
 
-    def __init__(self, ledger: Storage, hint: Callable[[str, int], None], *, clock: Callable[[], datetime]) -> None:
-        self._ledger, self._hint, self._clock = ledger, hint, clock
+    def __init__(
+        self,
+        ledger: Storage,
+        hint: Callable[[str, int], None],
+        *,
+        shut: Callable[[], frozenset[str]] = frozenset,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """`shut`: the devices that may say nothing any more; nobody waits for those."""
+        self._ledger, self._hint, self._shut, self._clock = ledger, hint, shut, clock
         self._live: dict[str, _Live] = {}
         self._last: _Live | None = None
         self._turn = asyncio.Lock()  # one event at a time
@@ -132,6 +143,10 @@ class RolloutsRunner:
     def reported(self, device: str, status: agent_pb2.DeviceStatus) -> None:
         """A device's status changed. Never blocks."""
         self._waiting[device] = status
+        self._reported.set()
+
+    def look_for_shut(self) -> None:
+        """Devices were shut out just now. Never blocks."""
         self._reported.set()
 
     @property
@@ -257,6 +272,20 @@ class RolloutsRunner:
                 except Exception:
                     # A fault of ours in one rollout must not make us deaf for the others.
                     _log.exception("status lost by a fault", device=device)
+            async with self._turn:
+                await self._silence_shut()
+
+    async def _silence_shut(self) -> None:
+        """End the wait for devices that may not answer; a tick finds those that are offered something later."""
+        shut = self._shut()
+        for rollout, live in list(self._live.items()):
+            for device in shut & live.state.devices.keys():
+                if live.state.devices[device].phase in _AWAITED:
+                    try:
+                        await self._event(rollout, Silenced(device, "its certificates were revoked"))
+                    except LedgerError as error:
+                        _log.error("rollout waits", rollout=rollout, why=str(error))  # the next tick tries again
+                        return
 
     def _again(self, device: str, status: agent_pb2.DeviceStatus) -> None:
         if device not in self._waiting:
@@ -307,6 +336,7 @@ class RolloutsRunner:
                 _log.error("rollout waits", rollout=rollout, why=str(error))
             except Exception:
                 _log.exception("a tick ended by a fault", rollout=rollout)
+        await self._silence_shut()
 
     async def _event(
         self, rollout: str, event: Event, statuses: Mapping[str, agent_pb2.DeviceStatus] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +41,11 @@ class Survey:
 class Surveyor:
     """Looks things up. Files are hashed once, and again only when they changed."""
 
-    def __init__(self, ledger: Ledger, store: ArtifactStore, builder: Builder, hashes: Path) -> None:
-        self._ledger, self._store, self._builder = ledger, store, builder
+    def __init__(
+        self, ledger: Ledger, store: ArtifactStore, builder: Builder, hashes: Path, shut: Callable[[], frozenset[str]]
+    ) -> None:
+        """`shut`: the devices of which everything is revoked."""
+        self._ledger, self._store, self._builder, self._shut = ledger, store, builder, shut
         self._hashes = Hashes(hashes)
         self._looking = asyncio.Lock()
         self._unbroken = Unbroken()
@@ -55,9 +58,10 @@ class Surveyor:
         sources, prebuilt = await self._unbroken.finish(self._looked_at(manifest, file))
         toolchains = await asyncio.to_thread(self._toolchains, manifest)
         known = await self._ledger.read(_known)
+        revoked = dict.fromkeys(self._shut(), DeviceFact(enrolled=False, revoked=True))
         world = World(
             builds=await asyncio.to_thread(self._at_hand, known),
-            devices=known.devices,
+            devices={**known.devices, **revoked},
             rolled_back=known.rolled_back,
             sources={name: _fact(source) for name, source in sources.items()},
             shapes=await asyncio.to_thread(_shapes, manifest, sources),

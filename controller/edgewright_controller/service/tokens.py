@@ -37,7 +37,7 @@ class Tokens:
         now = self._clock()
 
         def act(connection: Connection) -> Invitation:
-            token = self._enrolments(connection).create(device, valid_s, now)
+            token = self._enrolments(connection).create(device, valid_s, now, by)
             ends_ms = _ms(now) + 1000 * (valid_s or MAX_VALID_S)
             actor = f"operator {by}"
             audit.append(connection, actor=actor, action="enrolment.create", subject=device, now_ms=_ms(now))

@@ -43,6 +43,7 @@ def upgrade() -> None:
         sa.Column("used_ms", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("key_sha256", name=op.f("pk_authorised_keys")),
     )
+    op.add_column("enrolments", sa.Column("by", sa.String(length=128), server_default="", nullable=False))
     op.create_table(
         "operators",
         sa.Column("name", sa.String(length=63), nullable=False),
