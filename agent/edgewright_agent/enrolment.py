@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 
 from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.certificate_life import SKEW
-from edgewright_agent.device_key import FileKeys, IdentityError, KeyStore
+from edgewright_agent.device_key import DeviceKey, FileKeys, IdentityError, KeyStore
 from edgewright_agent.identity import (
     CA_FILE,
     ENROLMENT_FILE,
@@ -22,7 +22,7 @@ from edgewright_agent.identity import (
     check_chain,
     enrolment,
 )
-from edgewright_agent.key_pairs import Pairs
+from edgewright_agent.key_pairs import Pair, Pairs
 from edgewright_agent.link import LinkDown, Refused
 from edgewright_contract import canonical, durable, enrolment_token, names
 from edgewright_contract.enrolment_token import EnrolmentToken
@@ -30,6 +30,10 @@ from edgewright_contract.v1 import enrolment_pb2, enrolment_pb2_grpc
 
 DEADLINE_S: Final = 30.0
 _FILES: Final = FileKeys()
+
+
+class KeyRevoked(Refused):
+    """The controller takes this key no more, since a certificate of it was revoked."""
 
 
 def enrol(token: str, state: Path, keys: KeyStore = _FILES, now: datetime | None = None) -> Identity:
@@ -66,13 +70,15 @@ def enrol(token: str, state: Path, keys: KeyStore = _FILES, now: datetime | None
             " a state folder of its own, or remove the old one"
         )
     _check_clock(ca, now)
-    pair = Pairs(folder, keys).current()
-    key = keys.make(pair.folder)
-    answer = _redeem(parsed, ca, key.csr(), now)
+    pairs = Pairs(folder, keys)
+    pair, key, answer = _redeemed(parsed, ca, pairs, keys, now)
     leaf = _check_answer(answer, parsed, ca, key.public_key())
     _trust(state, answer, leaf.not_valid_before_utc)
     durable.write(pair.certificate, answer.certificate_chain_pem)
     durable.write(folder / CA_FILE, ca.public_bytes(serialization.Encoding.PEM))
+    if pair != pairs.current():
+        # Before the document: who is cut off between the two asks again with the same token, and with this key first.
+        pairs.use(pair)
     document = {
         "device": answer.device,
         "fleet": answer.fleet,
@@ -88,7 +94,7 @@ def enrol(token: str, state: Path, keys: KeyStore = _FILES, now: datetime | None
 def ask(address: str, ca_pem: bytes, secret: str, csr: bytes, cancellation: Cancellation) -> Any:
     """What the enrolment service at `address` answers; without a secret, the key of the request is the proof.
 
-    Raises LinkDown, Refused.
+    Raises LinkDown, Refused, KeyRevoked among them.
     """
     with grpc.secure_channel(address, grpc.ssl_channel_credentials(ca_pem)) as channel:
         stub: Any = enrolment_pb2_grpc.EnrolmentStub(channel)  # generated code has no types
@@ -102,6 +108,8 @@ def ask(address: str, ca_pem: bytes, secret: str, csr: bytes, cancellation: Canc
             details = (call.details() or "")[:500]
             if call.code() is grpc.StatusCode.PERMISSION_DENIED:
                 raise Refused(details) from error
+            if call.code() is grpc.StatusCode.FAILED_PRECONDITION:
+                raise KeyRevoked(details) from error
             raise LinkDown(f"{call.code().name.lower().replace('_', ' ')}: {details}") from error
 
 
@@ -115,9 +123,29 @@ def _check_clock(ca: x509.Certificate, now: datetime) -> None:
         )
 
 
+def _redeemed(
+    token: EnrolmentToken, ca: x509.Certificate, pairs: Pairs, keys: KeyStore, now: datetime
+) -> tuple[Pair, DeviceKey, Any]:
+    """The pair whose key the controller took, and its answer. A key that was revoked gives way to another one, which
+    is durable before it is asked with. Raises IdentityError, OSError."""
+    current = pair = pairs.current()
+    while True:
+        key = keys.make(pair.folder)
+        try:
+            return pair, key, _redeem(token, ca, key.csr(), now)
+        except KeyRevoked as error:
+            if not token.secret:
+                raise IdentityError(f"the controller refused this device's key: {error}") from error
+            if pair != current:
+                pairs.forget(pair)  # of a renewal that was cut off before the revocation
+            pair = pairs.next()
+
+
 def _redeem(token: EnrolmentToken, ca: x509.Certificate, csr: bytes, now: datetime) -> Any:
     try:
         return ask(token.address, ca.public_bytes(serialization.Encoding.PEM), token.secret, csr, Cancellation())
+    except KeyRevoked:
+        raise
     except Refused as error:
         what = "the token" if token.secret else "this device's key"
         raise IdentityError(f"the controller refused {what}: {error}") from error

@@ -35,6 +35,11 @@ class EnrolmentRefused(Exception):
     """The token or the request is not accepted; the text tells its sender why."""
 
 
+class KeyRevoked(EnrolmentRefused):
+    """A certificate of this key was revoked, so somebody else may have the key. With another one, the same token is
+    good."""
+
+
 @dataclass(frozen=True)
 class EnrolmentRow:
     """One token. Times are Unix milliseconds; `used_ms` and what follows are None until it is used. `by`: the operator

@@ -24,7 +24,7 @@ from edgewright_contract.targets import ImageTarget
 from edgewright_contract.v1 import agent_pb2, enrolment_pb2, enrolment_pb2_grpc
 from edgewright_controller.director import Desired, Director
 from edgewright_controller.enrolment import EnrolmentRow, Enrolments
-from edgewright_controller.peers import key_digest
+from edgewright_controller.peers import key_digest, peer
 from edgewright_controller.pki import Authority, requested_key
 from edgewright_controller.publish import ImageRepository, mandates
 from edgewright_controller.publish.mandates import Terms
@@ -63,11 +63,17 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
         enrolment_pb2_grpc.add_EnrolmentServicer_to_server(self, self._enrolment)
         port = self._enrolment.add_secure_port("127.0.0.1:0", plain)
         self._newest: tuple[str, bytes] = ("", b"")  # the key of the device's newest certificate, and its chain
+        self._revoked: set[str] = set()  # keys
+        self.refusals = 0
         self.renewals = 0
         self.last_issued = now
         self.returns = 0
         self._enrolments = Enrolments(self.authority, _Tokens(), f"127.0.0.1:{port}")
         self._enrolment.start()
+
+    def revoke(self) -> None:
+        """From now on, the device's newest certificate, and its key, are refused."""
+        self._revoked.add(self._newest[0])
 
     def token(self) -> str:
         return self._enrolments.create(DEVICE, 3600, datetime.now(timezone.utc))
@@ -160,6 +166,11 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
     def CheckIn(self, request: agent_pb2.CheckInRequest, context: Any) -> agent_pb2.CheckInResponse:
         if self.away:
             context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        if peer(context.auth_context()["x509_pem_cert"][0], FLEET).key_sha256 in self._revoked:
+            self.refusals += 1
+            context.abort(
+                grpc.StatusCode.PERMISSION_DENIED, f"the certificate of device {DEVICE} was revoked; enrol it"
+            )
         with self._changed:
             self.check_ins.append(request)
             self.results += request.results
@@ -188,6 +199,8 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
 
     def Enrol(self, request: enrolment_pb2.EnrolRequest, context: Any) -> enrolment_pb2.EnrolResponse:
         key = key_digest(requested_key(request.csr_der))
+        if key in self._revoked:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this key was revoked")
         if request.token:
             device, chain = self._enrolments.redeem(request.token, request.csr_der, datetime.now(timezone.utc))
         else:  # what the real controller asks besides, its own tests show

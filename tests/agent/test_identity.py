@@ -21,7 +21,8 @@ from edgewright_agent.trust_store import TrustStore
 from edgewright_contract import enrolment_token
 from edgewright_contract.v1 import enrolment_pb2, enrolment_pb2_grpc
 from edgewright_controller.enrolment import EnrolmentRefused, EnrolmentRow, Enrolments
-from edgewright_controller.pki import Authority
+from edgewright_controller.peers import key_digest
+from edgewright_controller.pki import Authority, requested_key
 from tests.agent.trust_fleet import Fleet
 
 
@@ -47,6 +48,7 @@ class Controller(enrolment_pb2_grpc.EnrolmentServicer):
         self.authority = Authority.open(folder / "pki", "demo", self.now)
         self.fleet = Fleet(folder, now=self.now)
         self.spoil: dict[str, object] = {}
+        self.revoked: set[str] = set()
         self.calls = 0
         pair = self.authority.server_certificate(["127.0.0.1"])
         credentials = grpc.ssl_server_credentials([(pair.key.read_bytes(), pair.chain.read_bytes())])
@@ -56,11 +58,16 @@ class Controller(enrolment_pb2_grpc.EnrolmentServicer):
         self.enrolments = Enrolments(self.authority, TokensInMemory(), f"127.0.0.1:{self.port}")
         self.server.start()
 
+    def revoke(self, identity: Identity) -> None:
+        self.revoked.add(key_digest(identity.key.public_key()))
+
     def token(self, device: str = "jetson-01") -> str:
         return self.enrolments.create(device, 3600, self.now)
 
     def Enrol(self, request: enrolment_pb2.EnrolRequest, context: grpc.ServicerContext) -> enrolment_pb2.EnrolResponse:
         self.calls += 1
+        if key_digest(requested_key(request.csr_der)) in self.revoked:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this key was revoked")
         try:
             device, chain = self.enrolments.redeem(request.token, request.csr_der, self.now)
         except EnrolmentRefused as error:
@@ -159,6 +166,43 @@ def test_a_new_token_renews_the_certificate_under_the_same_key(controller: Contr
     assert second.key == first.key
     assert second.certificate_path.read_bytes() != certificate
     assert Identity.load(state) == second
+
+
+@pytest.mark.parametrize("written", range(6))
+def test_a_device_whose_key_was_revoked_enrols_with_another_through_any_power_cut(
+    controller: Controller, state: Path, tmp_path: Path, written: int
+) -> None:
+    """What was written, in this order, when the power went: the same token repairs it, with the same certificate."""
+    controller.revoke(enrol(controller.token(), state))
+    before = tmp_path / "before"
+    shutil.copytree(state, before)
+    token = controller.token()
+    renewed = enrol(token, state)
+    assert renewed.certificate_path == state / "identity" / "1" / "certificate.pem"
+    order = ["identity/1/key.pem", "identity/1/certificate.pem", "identity/ca.pem", "identity/current"]
+    order += ["identity/enrolment.json"]
+    for name in order[:written]:
+        (before / name).parent.mkdir(exist_ok=True)
+        shutil.copy(state / name, before / name)
+    if written == 0:
+        with pytest.raises(IdentityError, match="used already"):  # by the key that was lost before it was durable
+            enrol(token, before)
+        return
+    again = enrol(token, before)
+    assert again.certificate_path.read_bytes() == renewed.certificate_path.read_bytes()
+    assert Identity.load(before) == again
+
+
+def test_a_key_that_a_renewal_left_over_before_the_revocation_is_not_taken_either(
+    controller: Controller, state: Path
+) -> None:
+    first = enrol(controller.token(), state)
+    left = FileKeys().make(state / "identity" / "1")
+    controller.revoke(first)
+    controller.revoked.add(key_digest(left.public_key()))
+    identity = enrol(controller.token(), state)
+    assert identity.key.public_key() not in (first.key.public_key(), left.public_key())
+    assert Identity.load(state) == identity
 
 
 def test_a_state_folder_belongs_to_one_device(controller: Controller, state: Path) -> None:

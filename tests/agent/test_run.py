@@ -413,6 +413,37 @@ def test_a_certificate_of_a_year_is_renewed_at_the_next_start_and_an_ended_one_a
     assert "Traceback" not in made.log.read_text()
 
 
+@pytest.mark.attack("key of a revoked device, after it was enrolled again")
+def test_a_revoked_device_serves_on_and_comes_back_with_another_key(
+    agent: AgentProcess, controller: SmallController
+) -> None:
+    controller.want(1, controller.release("one", prefix="v1 "))
+    controller.ended(1)
+    identity = agent.state / "identity"
+    stolen = (identity / "key.pem").read_bytes()
+    controller.revoke()
+    agent.end()
+    agent.start()
+    until(lambda: controller.refusals == 1, "the refusal")
+    until(lambda: "was revoked; enrol it; serving on, trying again" in agent.log.read_text(), "the log")
+    until(lambda: "v1" in agent.ask(), "what it served before")
+    assert controller.refusals == 1, "it does not ask again at once"
+    in_use = agent.command("enroll", "--token", controller.token())
+    assert in_use.returncode == 1
+    assert "stop it" in in_use.stderr
+    agent.end()
+    enrolled = agent.command("enroll", "--token", controller.token())
+    assert enrolled.returncode == 0, enrolled.stderr
+    assert (identity / "1" / "key.pem").read_bytes() != stolen
+    since = controller.heard
+    agent.start()
+    controller.want(2, controller.release("two", prefix="v2 "))
+    controller.until(lambda status: status.generation == 2, since=since)
+    controller.ended(2)
+    assert agent.ask() == "v2 hello there"
+    until(lambda: not (identity / "key.pem").exists(), "the stolen key to be forgotten")
+
+
 def test_the_public_key_is_printed_and_made_once(tmp_path: Path) -> None:
     device = AgentProcess(tmp_path / "device")
     first, second = device.command("key"), device.command("key")

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from edgewright_contract import enrolment_token
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.certificate_policy import MOST, TooOften
-from edgewright_controller.enrolment import EnrolmentRefused
+from edgewright_controller.enrolment import EnrolmentRefused, KeyRevoked
 from edgewright_controller.ledger import Ledger, audit, certificates, devices
 from edgewright_controller.ledger.certificates import DEVICE, CertificateRow
 from edgewright_controller.peers import Peer, peer
@@ -271,6 +271,39 @@ async def test_a_device_that_was_revoked_after_its_certificate_ended_does_not_co
     revocations = await Revocations.open(desk.ledger, lambda: desk.now)
     assert await revocations.revoke(DEVICE, "jetson-01", by="operator admin", why="stolen") == 2
     with pytest.raises(EnrolmentRefused, match=r"was revoked \(stolen\)"):
+        await desk.back(key)
+
+
+@pytest.mark.attack("re-enrolment under a stolen key")
+async def test_a_key_whose_certificate_was_revoked_gets_no_other_and_the_token_is_good_for_another_key(
+    desk: Desk,
+) -> None:
+    """A thief with a copy of the key would ask once more, within ten minutes or after its end, and get the same."""
+    stolen, fresh = new_key(), new_key()
+    _revoke(desk, (await desk.enrol(stolen)).serial)
+    secret = await desk.secret()
+    for _ in range(2):  # before and after the token was used
+        with pytest.raises(KeyRevoked, match=r"was revoked with a certificate of jetson-01, and is good for none"):
+            await desk.admission.enrol(secret, request(stolen))
+        _, chain = await desk.admission.enrol(secret, request(fresh))
+        assert peer(chain, FLEET).id == "jetson-01"
+    with pytest.raises(KeyRevoked):
+        await desk.tokens.authorise("jetson-01", pem(stolen), "admin")
+    desk.later(days=31)
+    with pytest.raises(EnrolmentRefused):
+        await desk.back(stolen)
+    await desk.back(fresh)
+
+
+@pytest.mark.attack("authorised key that was revoked before it was used")
+async def test_a_key_that_was_authorised_and_then_revoked_does_not_enrol(desk: Desk) -> None:
+    key, honest = new_key(), new_key()
+    first = await desk.enrol(key)
+    await desk.tokens.authorise("jetson-01", pem(key), "admin")
+    await desk.tokens.authorise("mac-01", pem(honest), "admin")
+    _revoke(desk, first.serial)
+    assert (await desk.back(honest)).id == "mac-01"
+    with pytest.raises(KeyRevoked):
         await desk.back(key)
 
 

@@ -46,7 +46,8 @@ class EnrolmentServicer:
 
     def Enrol(self, request, context):
         """The same token with the same public key gets the same certificate for ten minutes,
-        so that a power cut after issuing costs nothing. PERMISSION_DENIED otherwise.
+        so that a power cut after issuing costs nothing. PERMISSION_DENIED otherwise; FAILED_PRECONDITION when a
+        certificate of this key was revoked, and the same token is good for another key.
 
         Without a token the key is the proof: one that an administrator authorised, once; or that of a device's newest
         certificate, when that ended not too long ago and was not revoked.

@@ -7,6 +7,7 @@ So whoever replays a request gets a certificate that is of no use without the ke
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,7 +23,7 @@ from edgewright_controller.ledger.certificates import DEVICE, CertificateRow, Ch
 from edgewright_controller.ledger.enrolments import LedgerEnrolments
 from edgewright_controller.peers import Peer, key_digest, peer
 from edgewright_controller.pki import Authority, CsrRefused, requested_key
-from edgewright_controller.service.tokens import check_own
+from edgewright_controller.service.tokens import check_not_revoked, check_own
 from edgewright_controller.service.unbroken import Unbroken
 
 REPLACED = "replaced"
@@ -96,6 +97,9 @@ class Admission:
         return given.chain
 
     def _by_token(self, connection: Connection, secret: str, csr_der: bytes, now: datetime) -> _Given:
+        with contextlib.suppress(CsrRefused):  # what is wrong with it, the token's holder is told below
+            # Before the token is used, for it is good with another key; also one that was used with another key since.
+            check_not_revoked(connection, key_digest(requested_key(csr_der)))
         enrolments = Enrolments(self._authority, LedgerEnrolments(connection), self.address)
         device, chain = enrolments.redeem(secret, csr_der, now)
         return self._entered(connection, device, chain, now)
@@ -105,6 +109,7 @@ class Admission:
             key = key_digest(requested_key(csr_der))
             authorised = authorised_keys.get(connection, key)
             if authorised is not None and authorised.used_ms is None:
+                check_not_revoked(connection, key)
                 authorised_keys.use(connection, key, _ms(now))
                 chain = self._authority.issue_device(authorised.device, csr_der, now)
                 return self._entered(connection, authorised.device, chain, now)

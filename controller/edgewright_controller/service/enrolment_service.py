@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from grpc import StatusCode
 
 from edgewright_contract.v1 import enrolment_pb2, enrolment_pb2_grpc
-from edgewright_controller.enrolment import EnrolmentRefused
+from edgewright_controller.enrolment import EnrolmentRefused, KeyRevoked
 from edgewright_controller.service.authorisation import Context, refuse
 
 
@@ -34,6 +34,8 @@ class EnrolmentService(enrolment_pb2_grpc.EnrolmentServicer):
         """A certificate for the key in the request."""
         try:
             device, chain = await self._enrol(request.token, request.csr_der)
+        except KeyRevoked as error:
+            return await refuse(context, StatusCode.FAILED_PRECONDITION, str(error))
         except EnrolmentRefused as error:
             return await refuse(context, StatusCode.PERMISSION_DENIED, str(error))
         welcome = self._welcome

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from edgewright_contract import names
-from edgewright_controller.enrolment import MAX_VALID_S, EnrolmentRefused, Enrolments, key_in
+from edgewright_controller.enrolment import MAX_VALID_S, EnrolmentRefused, Enrolments, KeyRevoked, key_in
 from edgewright_controller.ledger import Ledger, audit, authorised_keys, certificates, devices
 from edgewright_controller.ledger.authorised_keys import AuthorisedKey
 from edgewright_controller.ledger.enrolments import LedgerEnrolments
@@ -58,6 +58,7 @@ class Tokens:
                 raise EnrolmentRefused(
                     f"the key {key[:12]} is authorised for {before.device} already, not for {device}"
                 )
+            check_not_revoked(connection, key)
             check_own(connection, device, key, now)
             if before is None or before.used_ms is not None:
                 authorised_keys.put(connection, AuthorisedKey(key, device, by, _ms(now)))
@@ -70,6 +71,16 @@ class Tokens:
 
     def _enrolments(self, connection: Connection) -> Enrolments:
         return Enrolments(self._authority, LedgerEnrolments(connection), self._address)
+
+
+def check_not_revoked(connection: Connection, key_sha256: str) -> None:
+    """Raise KeyRevoked when a certificate of this key was revoked: whoever has the old one has the key, perhaps."""
+    for row in certificates.of_key(connection, key_sha256):
+        if row.revoked_ms is not None:
+            raise KeyRevoked(
+                f"the key {key_sha256[:12]} was revoked with a certificate of {row.holder}, and is good for none any"
+                " more; with a token the device makes another key by itself"
+            )
 
 
 def check_own(connection: Connection, device: str, key_sha256: str, now: datetime) -> None:
