@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from edgewright_contract import __version__
 from edgewright_controller.cli import (
     apply,
+    backup,
     demo,
     devices,
     enroll,
@@ -67,6 +68,8 @@ app.command("devices")(devices.devices)
 app.command("rollback")(rollback.rollback)
 app.command("tail")(tail.tail)
 app.command("schema")(schema.schema)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("demo")(demo.demo)
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(enroll.app, name="enroll")

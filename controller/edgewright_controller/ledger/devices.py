@@ -26,7 +26,8 @@ SETTLED = (agent_pb2.OUTCOME_SUCCEEDED, agent_pb2.OUTCOME_FAILED, agent_pb2.OUTC
 
 @dataclass(frozen=True)
 class DeviceRow:
-    """One enrolled device. `inventory` and `status` are as last sent; None: never. `seen_ms` None: never."""
+    """One enrolled device. `inventory` and `status` are as last sent; None: never. `seen_ms` None: never.
+    `generation_floor`: a generation that was signed for it, but not entered here; what it gets is above it."""
 
     id: str
     enrolled_ms: int
@@ -36,6 +37,7 @@ class DeviceRow:
     seen_ms: int | None
     status: agent_pb2.DeviceStatus | None = field(compare=False)
     status_sequence: int
+    generation_floor: int = 0
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ devices = Table(
     Column("seen_ms", BigInteger),
     Column("status", LargeBinary),
     Column("status_sequence", BigInteger, nullable=False),
+    Column("generation_floor", BigInteger, nullable=False, server_default="0"),
 )
 
 desired = Table(
@@ -309,6 +310,14 @@ mandates = Table(
     Column("by", String(128), nullable=False),
     Index(None, "device"),
     Index(None, "profile"),
+)
+
+# Each time that this ledger came from a backup: what happened between the backup and the restore is not in it.
+restorations = Table(
+    "restorations",
+    metadata,
+    Column("restored_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("backup_ms", BigInteger, nullable=False),
 )
 
 # Only ever appended to. `hash` is over all other columns and the hash of the entry before.

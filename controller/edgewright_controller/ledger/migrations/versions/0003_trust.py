@@ -81,6 +81,13 @@ def upgrade() -> None:
     op.create_index(op.f("ix_mandates_device"), "mandates", ["device"])
     op.create_index(op.f("ix_mandates_profile"), "mandates", ["profile"])
     op.create_table(
+        "restorations",
+        sa.Column("restored_ms", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("backup_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("restored_ms", name=op.f("pk_restorations")),
+    )
+    op.add_column("devices", sa.Column("generation_floor", sa.BigInteger(), server_default="0", nullable=False))
+    op.create_table(
         "audit",
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
