@@ -14,7 +14,6 @@ from typing import Final, TypeVar
 
 import psutil
 
-from edgewright_agent.artifact_rules import ArtifactUnsafe
 from edgewright_agent.backoff import Backoff
 from edgewright_agent.cancellation import Cancellation, Cancelled
 from edgewright_agent.database import StateDamaged
@@ -31,6 +30,7 @@ from edgewright_agent.slots import ArtifactDamaged, Slots
 from edgewright_agent.state_store import KnownRelease, StateStore
 from edgewright_agent.update import ActFailed
 from edgewright_contract.engine import EngineInfo, EngineSpec
+from edgewright_contract.model_files import ArtifactUnsafe, chat_template, rules
 from edgewright_contract.targets import ImageTarget
 
 DRAIN_S: Final = 120.0
@@ -211,7 +211,21 @@ class DeviceActs:
         )
 
     async def _verify(self, state: Lifecycle) -> None:
-        await self._verified(self._known(state.release))
+        known = self._known(state.release)
+        await self._verified(known)
+        await asyncio.to_thread(self._check_files, known)
+
+    def _check_files(self, known: KnownRelease) -> None:
+        """By the rules of this version: what is here already may have come to an older one, with fewer of them.
+
+        Not when the agent starts: what served yesterday goes on serving. Raises ArtifactUnsafe, OSError.
+        """
+        files = self._slots.files(known.release.artifact)
+        rules.check_names(files, known.release.runtime)
+        rules.check_contents(files)
+        pinned = known.release.chat_template
+        if pinned and chat_template.of(files) != pinned:
+            raise ArtifactUnsafe(f"its chat template is not the one that release {known.release.digest[:12]} names")
 
     async def _start(self, state: Lifecycle) -> None:
         self._candidate = await self._serving.start_beside(self._spec(self._known(state.release)))

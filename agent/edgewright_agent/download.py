@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import shutil
 import time
 from collections import Counter
@@ -17,7 +16,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
-from edgewright_agent import artifact_rules
 from edgewright_agent.backoff import Backoff
 from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.fetch_plan import ArtifactCorrupt, DiskFull, FetchPlan
@@ -25,8 +23,9 @@ from edgewright_agent.journal import DownloadJournal
 from edgewright_agent.link import BLOCKS_S, BadAnswer, BlockSource, LinkDown
 from edgewright_agent.partial_files import PartialFiles
 from edgewright_agent.slots import Slots
-from edgewright_contract import digest, durable
+from edgewright_contract import plain_file
 from edgewright_contract.block_index import Block
+from edgewright_contract.model_files import rules
 from edgewright_contract.v1 import agent_pb2
 
 REFETCHES: Final = 2
@@ -58,19 +57,20 @@ def pull(
         return slots.artifact(name)
     folder = slots.partial(name) / "files"
     with _disk_explained(folder):
-        durable.make_folder(folder)
-        _take_over(plan, folder)
+        plain_file.make_folders_below(slots.make_partial(name), folder.name)
         files = PartialFiles(folder, plan.bundle)
+        for path, old in plan.reused.items():
+            files.take_over(path, old)
         try:
             _complete(_Fetch(plan, source, files, journal, progress=progress, cancellation=cancellation))
         finally:
             files.close()
-        artifact_rules.check_contents(plan.bundle, folder)
-        _seal(folder)
-        path = slots.adopt(name, plan.document, folder)
+        rules.check_contents({file.path: folder / file.path for file in plan.bundle.files})
+        files.seal()
+        whole = slots.adopt(name, plan.document, folder)
     journal.clear(name)
     shutil.rmtree(slots.partial(name))
-    return path
+    return whole
 
 
 def _complete(fetch: _Fetch) -> None:
@@ -136,8 +136,7 @@ class _Fetch:
         """Paths whose bytes on the disk are not what the bundle says."""
         damaged = []
         for file in self._plan.bundle.files:
-            self._cancellation.check()
-            if digest.of_file(self._files.path(file.path)) != file.sha256:
+            if self._files.sha256(file.path, self._cancellation.check) != file.sha256:
                 damaged.append(file.path)
         return damaged
 
@@ -246,28 +245,6 @@ def _whole_blocks(
         if len(data) == size:
             yield current, bytes(data)
             data = bytearray()
-
-
-def _take_over(plan: FetchPlan, folder: Path) -> None:
-    """Link files that another artifact on this disk has; copy where the file system has no links."""
-    for path, old in plan.reused.items():
-        new = folder / path
-        durable.make_folder(new.parent)
-        durable.unlink(new)
-        try:
-            os.link(old, new)
-        except OSError:
-            shutil.copyfile(old, new)
-            with open(new, "rb+") as file:
-                os.fsync(file.fileno())
-
-
-def _seal(folder: Path) -> None:
-    """Files read-only, folders durable, innermost first."""
-    for place, _names, leaves in os.walk(folder, topdown=False):
-        for leaf in leaves:
-            Path(place, leaf).chmod(0o444)
-        durable.sync_folder(Path(place))
 
 
 @contextmanager

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgewright_agent import artifact_rules
 from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.link import BlockSource
 from edgewright_agent.slots import ArtifactDamaged, Slots
 from edgewright_contract import block_index, digest, durable
 from edgewright_contract.block_index import BlockIndex, BlockIndexError
 from edgewright_contract.bundle import Bundle, BundleError, parse
+from edgewright_contract.model_files import rules
 from edgewright_contract.targets import ImageTarget
 
 # Directory entries, the journal, the documents: what is written besides the model.
@@ -65,8 +65,7 @@ def prepare(
     `reuse` names artifacts (bundles) on this disk; `reserve` is what stays free, in bytes. Raises LinkDown, Refused,
     BadAnswer, Cancelled, ArtifactCorrupt, ArtifactUnsafe, DiskFull, OSError.
     """
-    folder = slots.partial(target.bundle)
-    durable.make_folder(folder)
+    folder = slots.make_partial(target.bundle)
     document = _document(folder / "bundle", target.bundle, target.bundle_length, source, cancellation)
     indexed = _document(folder / "block_index", target.block_index, target.block_index_length, source, cancellation)
     try:
@@ -74,7 +73,7 @@ def prepare(
         index = block_index.parse(indexed, bundle)
     except (BundleError, BlockIndexError) as error:
         raise ArtifactCorrupt(f"artifact {target.bundle[:12]}: {error}") from error
-    artifact_rules.check_names(bundle, target.runtime)
+    rules.check_names([file.path for file in bundle.files], target.runtime)
     plan = FetchPlan(target, document, bundle, index, _reusable(bundle, slots, reuse))
     check_disk(plan, folder, reserve)
     return plan
@@ -116,7 +115,7 @@ def _reusable(bundle: Bundle, slots: Slots, reuse: Sequence[str]) -> dict[str, P
         for file in old.files:
             here.setdefault((file.sha256, file.size), slots.artifact(name) / file.path)
     found = {file.path: here.get((file.sha256, file.size)) for file in bundle.files}
-    return {path: old for path, old in found.items() if old is not None and old.is_file()}
+    return {path: old for path, old in found.items() if old is not None and slots.is_ours(old)}
 
 
 def _allocated(path: Path) -> int:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
+from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
-from edgewright_contract import digest, durable
+from edgewright_contract import digest, durable, plain_file
 from edgewright_contract.bundle import MAX_BUNDLE_BYTES, Bundle, BundleError, from_folder, parse
 
 _TRASH: Final = ".removed-"
@@ -45,6 +47,10 @@ class Slots:
         """Where the artifact is being fetched to."""
         return self._partial / bundle
 
+    def make_partial(self, bundle: str) -> Path:
+        """The same, and it is there: a folder, not a link to one. Raises OSError."""
+        return plain_file.make_folders_below(self._partial, bundle)
+
     def document(self, bundle: str) -> Path:
         """Where the artifact's bundle document stands."""
         return self._artifacts / f"{bundle}.bundle"
@@ -66,6 +72,10 @@ class Slots:
         except (OSError, BundleError) as error:
             raise ArtifactDamaged(f"{document}: {error}") from error
 
+    def files(self, name: str) -> dict[str, Path]:
+        """Path in the artifact → where it stands, by its list. Raises ArtifactDamaged."""
+        return {file.path: self.artifact(name) / file.path for file in self.bundle(name).files}
+
     def verify(self, name: str, checkpoint: Callable[[], None] | None = None) -> None:
         """Hash every file again. Raises ArtifactDamaged, which names the first file that is not as it should be.
 
@@ -83,11 +93,37 @@ class Slots:
             if found[path] != wanted.get(path):
                 what = "changed since it was verified" if path in wanted else "does not belong to the artifact"
                 raise ArtifactDamaged(f"{folder / path}: {what}")
+            if not self.is_ours(folder / path):
+                raise ArtifactDamaged(f"{folder / path}: has another name outside of the artifacts, to be changed by")
+
+    def is_ours(self, path: Path) -> bool:
+        """Whether it is a plain file whose every name (hard link) is among the artifacts or downloads here.
+
+        Artifacts share equal files. A name elsewhere would let its owner write into an artifact later, past the
+        folder's protection and after every check.
+        """
+        try:
+            found = path.lstat()
+            if not stat.S_ISREG(found.st_mode):
+                return False
+            return found.st_nlink == 1 or self._names()[found.st_dev, found.st_ino] >= found.st_nlink
+        except FileNotFoundError:
+            return False
+
+    def _names(self) -> Counter[tuple[int, int]]:
+        """How many names each file here has, by device and inode."""
+        names: Counter[tuple[int, int]] = Counter()
+        for root in (self._artifacts, self._partial):
+            for place, _folders, leaves in os.walk(root):
+                for leaf in leaves:
+                    found = os.lstat(os.path.join(place, leaf))
+                    names[found.st_dev, found.st_ino] += 1
+        return names
 
     def adopt(self, name: str, document: bytes, files: Path) -> Path:
         """Give the finished folder `files` its final name. It must be synced already. Raises OSError."""
         durable.write(self.document(name), document)
-        if self.artifact(name).exists():
+        if os.path.lexists(self.artifact(name)):
             _discard(self.artifact(name))
         os.replace(files, self.artifact(name))
         durable.sync_folder(self._artifacts)
@@ -95,7 +131,7 @@ class Slots:
 
     def remove(self, name: str) -> None:
         """Remove an artifact, for example a damaged one. Raises OSError."""
-        if self.artifact(name).exists():
+        if os.path.lexists(self.artifact(name)):
             _discard(self.artifact(name))
         self.document(name).unlink(missing_ok=True)
         durable.sync_folder(self._artifacts)
@@ -123,7 +159,7 @@ class Slots:
 
 def _discard(path: Path) -> None:
     trash = path.with_name(f"{_TRASH}{path.name}")
-    if trash.exists():
+    if os.path.lexists(trash):
         _remove_tree(trash)
     os.replace(path, trash)
     durable.sync_folder(path.parent)

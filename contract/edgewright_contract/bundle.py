@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgewright_contract import canonical, digest
+from edgewright_contract import canonical, digest, plain_file
 
 FORMAT: Final = 1
 MAX_BUNDLE_BYTES: Final = 4 << 20
 MAX_FILES: Final = 10_000
 MAX_FILE_BYTES: Final = 1 << 42
+MAX_TOTAL_BYTES: Final = 1 << 42
 MAX_PATH_BYTES: Final = 240
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_+@=,()\[\]-][A-Za-z0-9._+@=,()\[\] -]*")
@@ -95,6 +96,9 @@ def make(files: list[BundleFile]) -> Bundle:
         if folded in seen:
             raise BundleError(f"{file.path!r} and {seen[folded]!r} differ only in case, or not at all")
         seen[folded] = file.path
+    total = sum(file.size for file in files)
+    if total > MAX_TOTAL_BYTES:
+        raise BundleError(f"{total:,} bytes in all; a bundle has at most {MAX_TOTAL_BYTES:,}")
     folders: dict[str, str] = {}
     for path in seen.values():
         parent = path.rpartition("/")[0]
@@ -145,11 +149,13 @@ def from_folder(folder: Path, checkpoint: Callable[[], None] | None = None) -> B
     for place, names, leaves in os.walk(folder):
         for name in names + leaves:
             path = Path(place, name)
-            mode = path.lstat().st_mode
-            if stat.S_ISDIR(mode):
+            if stat.S_ISDIR(path.lstat().st_mode):
                 continue
-            if not stat.S_ISREG(mode):
-                raise BundleError(f"{path}: neither a file nor a folder")
             relative = path.relative_to(folder).as_posix()
-            files.append(BundleFile(relative, path.stat().st_size, digest.of_file(path, checkpoint)))
+            try:
+                with plain_file.read_below(folder, relative) as file:
+                    size = os.fstat(file.fileno()).st_size
+                    files.append(BundleFile(relative, size, digest.of_open(file, checkpoint)))
+            except plain_file.NotPlain as error:
+                raise BundleError(str(error)) from error
     return make(files)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import BinaryIO, Final
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _READ_BYTES: Final = 1 << 20
@@ -24,10 +24,15 @@ def of_bytes(data: bytes | memoryview) -> str:
 
 def of_file(path: str | os.PathLike[str], checkpoint: Callable[[], None] | None = None) -> str:
     """The digest of a file, read a MiB at a time. `checkpoint` is called before each and may raise. Raises OSError."""
-    state = hashlib.sha256()
     with open(path, "rb") as file:
-        while piece := file.read(_READ_BYTES):
-            if checkpoint is not None:
-                checkpoint()
-            state.update(piece)
+        return of_open(file, checkpoint)
+
+
+def of_open(file: BinaryIO, checkpoint: Callable[[], None] | None = None) -> str:
+    """As `of_file`, of an open file from where it stands."""
+    state = hashlib.sha256()
+    while piece := file.read(_READ_BYTES):
+        if checkpoint is not None:
+            checkpoint()
+        state.update(piece)
     return state.hexdigest()

@@ -45,7 +45,7 @@ class Probe:
 class Release:
     """One model for one profile. `artifact` and `engine` are bundle digests; `engine` may be empty,
     which means the engine that the device has. `options` are the runtime's: context, parallel, threads…; one is
-    the gateway's: `served_name`.
+    the gateway's: `served_name`; and one, `chat_template`, is the sha256 of the template that the engine must use.
     `memory_bytes` is what the device must have free to load it, as predicted at build time."""
 
     model: str
@@ -67,6 +67,11 @@ class Release:
     def served_name(self) -> str:
         """The name that clients ask for: the option of this name, else the model's id."""
         return str(self.options.get("served_name", self.model))
+
+    @property
+    def chat_template(self) -> str:
+        """The sha256 of the artifact's chat template (model_files.chat_template), empty when it is not pinned."""
+        return str(self.options.get("chat_template", ""))
 
     def to_json(self) -> dict[str, Any]:
         """The document, ready for `canonical.encode`."""
@@ -134,6 +139,9 @@ def _check(release: Release) -> None:
     served_name = release.options.get("served_name", release.model)
     if not isinstance(served_name, str) or not names.is_served_name(served_name):
         raise ReleaseError(f"options.served_name: {served_name!r} is not a name that clients could ask for")
+    pinned = release.options.get("chat_template", "0" * 64)
+    if not isinstance(pinned, str) or not digest.is_sha256(pinned):
+        raise ReleaseError(f"options.chat_template: {pinned!r} is not a sha256")
     if len(release.probes) > MAX_PROBES:
         raise ReleaseError(f"{len(release.probes)} probes; at most {MAX_PROBES}")
     for probe in release.probes:

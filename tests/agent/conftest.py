@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 WITH_CONTROLLER = (
     "test_identity.py",
     "test_run.py",
+    "test_run_model_files.py",
     "test_run_mandate.py",
     "test_run_requests.py",
     "test_trust_attacks.py",

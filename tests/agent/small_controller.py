@@ -9,11 +9,12 @@ from __future__ import annotations
 import shutil
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -82,18 +83,24 @@ class SmallController(BlockServer, enrolment_pb2_grpc.EnrolmentServicer):
         self,
         name: str,
         probe: Probe = SOUND,
+        *,
         size: int = 1 << 20,
         served_name: str = "",
         made_for: str = "cpu",
+        files: Mapping[str, bytes] = MappingProxyType({}),
+        chat_template: str = "",
         **how: Any,
     ) -> tuple[Release, ImageTarget]:
-        """A published release whose engine behaves as `how` says (echo_engine.py)."""
+        """A published release whose engine behaves as `how` says (echo_engine.py). `files` are added, or replace."""
         artifact = echo.artifact(self._folder / "artifacts" / name, name=name, **how)
         weights = name.encode() * (size // len(name))
         (artifact / "model.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0) + weights)
+        for path, data in files.items():
+            (artifact / path).write_bytes(data)
         target = replace(self.add(artifact), hw_class=f"gguf-{made_for}")
         self._image.publish([target], datetime.now(timezone.utc))
-        options = {"served_name": served_name} if served_name else {}
+        named = {"served_name": served_name, "chat_template": chat_template}
+        options = {key: value for key, value in named.items() if value}
         release = Release("smollm2", "jetson", "gguf", target.bundle, made_for, 1 << 20, options, (probe,))
         return release, target
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ from edgewright_agent.database import StateDamaged
 from edgewright_agent.engines.supervision import Serving
 from edgewright_agent.gateway import Routes
 from edgewright_agent.journal import DownloadJournal
-from edgewright_agent.lifecycle_state import CIRCUMSTANCES, Act, Goal, Lifecycle, Step
+from edgewright_agent.lifecycle_state import CIRCUMSTANCES, Act, Fault, Goal, Lifecycle, Step
 from edgewright_agent.slots import Slots
 from edgewright_agent.state_store import KnownRelease, StateStore
 from edgewright_agent.update import ActFailed
+from edgewright_contract import bundle, digest
 from edgewright_contract.release import Release
 from edgewright_contract.targets import ImageTarget
+from tests import model_files
 from tests.agent import echo
 
 
@@ -118,3 +122,43 @@ async def test_that_an_artifact_took_traffic_is_noted_again_later_when_the_disk_
     await place.acts._note_activated(draining)  # as the next start does
     assert place.activated == [new.target]
     await place.serving.stop(0)
+
+
+def staged(place: Place, folder: Path, files: dict[str, bytes], chat_template: str = "") -> Lifecycle:
+    """An artifact that is here already, as an older agent took it in, and a release of it that is to be verified."""
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    listed = bundle.from_folder(folder)
+    place.slots.adopt(listed.digest, listed.encode(), folder)
+    made = known("a")
+    options = {"chat_template": chat_template} if chat_template else {}
+    release = replace(made.release, artifact=listed.digest, options=options)
+    state = Lifecycle(step=Step.VERIFYING, release=release.digest)
+    place.store.save(state, KnownRelease(release, replace(made.target, bundle=listed.digest)))
+    return state
+
+
+@pytest.mark.attack("unsafe artifact that an older agent took in")
+async def test_what_is_here_already_is_judged_by_todays_rules_before_it_starts(place: Place, tmp_path: Path) -> None:
+    honest = staged(place, tmp_path / "honest", model_files.artifact("gguf"))
+    await place.acts.perform(Act.VERIFY, honest)
+    for name, data, said in (
+        ("hook.py", b"import os", "hook.py: files of this kind"),
+        ("README.md", pickle.dumps({}, 4), "README.md: a pickle"),
+        ("config.json", b'{"auto_map": 1}', "config.json: auto_map"),
+    ):
+        state = staged(place, tmp_path / name, model_files.artifact("gguf") | {name: data})
+        with pytest.raises(ActFailed, match=said) as caught:
+            await place.acts.perform(Act.VERIFY, state)
+        assert caught.value.fault is Fault.ARTIFACT_UNSAFE
+
+
+async def test_a_pinned_template_is_looked_for_before_the_engine_starts(place: Place, tmp_path: Path) -> None:
+    pinned = digest.of_bytes(model_files.TEMPLATE.encode())
+    files = model_files.artifact("gguf")
+    await place.acts.perform(Act.VERIFY, staged(place, tmp_path / "one", files, pinned))
+    state = staged(place, tmp_path / "two", files | {"README.md": b"other"}, "0" * 64)
+    with pytest.raises(ActFailed, match="its chat template is not the one that release") as caught:
+        await place.acts.perform(Act.VERIFY, state)
+    assert caught.value.fault is Fault.ARTIFACT_UNSAFE

@@ -18,7 +18,6 @@ from pathlib import Path
 import grpc
 import pytest
 
-from edgewright_agent.artifact_rules import ArtifactUnsafe
 from edgewright_agent.cancellation import Cancellation, Cancelled
 from edgewright_agent.device_key import FileKey
 from edgewright_agent.download import pull, ranges
@@ -27,6 +26,7 @@ from edgewright_agent.journal import DownloadJournal
 from edgewright_agent.link import BadAnswer, Credentials, Link, LinkDown, Refused
 from edgewright_agent.slots import Slots
 from edgewright_contract import bundle
+from edgewright_contract.model_files import ArtifactUnsafe
 from tests.agent.block_server import BlockServer
 from tests.agent.throwaway_ca import Leaf, ThrowawayCa
 
@@ -308,7 +308,7 @@ def test_a_disk_that_fills_up_meanwhile_is_told_and_recovered_from(
     [
         ({"run__py": b"print()"}, r"run\.py: files of this kind"),
         ({"pytorch_model__bin": b"\x80\x02"}, r"pytorch_model\.bin: files of this kind"),
-        ({"weights__gguf": b"PK\x03\x04rest"}, r"weights\.gguf: a zip archive"),
+        ({"weights__gguf": b"PK\x03\x04\x14\x00\x00\x00\x08\x00rest"}, r"weights\.gguf: a zip archive"),
         ({"weights__gguf": b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 0)}, r"weights\.gguf: .* too many"),
         ({"weights__gguf": b"GGUF" + struct.pack("<IQQ", 3, 0, 5)}, r"weights\.gguf: .* behind the end"),
         ({"tokenizer_config__json": b'{"a": [{"auto_map": {}}]}'}, r"tokenizer_config\.json: auto_map"),
@@ -325,13 +325,13 @@ def test_a_file_that_could_run_code_never_gets_its_name(
     assert not device.slots.has(server.target.bundle)
 
 
-def test_safetensors_offsets_must_lie_within_the_file(device: Device, serve: Serve) -> None:
+def test_safetensors_offsets_must_fit_their_tensors(device: Device, serve: Serve) -> None:
     def safetensors(last: int) -> bytes:
         header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,%d]}}' % last
         return struct.pack("<Q", len(header)) + header + bytes(4)
 
     device.download(serve("honest", "mlx", model__safetensors=safetensors(4)))
-    with pytest.raises(ArtifactUnsafe, match="outside the file"):
+    with pytest.raises(ArtifactUnsafe, match="do not hold"):
         device.download(serve("one", "mlx", model__safetensors=safetensors(5)))
 
 

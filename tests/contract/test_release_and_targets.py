@@ -129,3 +129,16 @@ def test_contradicting_target_information_is_refused(path: str, hashes: dict[str
 def test_a_bundle_that_no_device_would_hold_in_memory_is_refused() -> None:
     with pytest.raises(TargetError, match="a bundle of 1,099,511,627,776 bytes"):
         targets.parse(TARGET.path, 1 << 40, {"sha256": "a" * 64}, TARGET.custom)
+
+
+def test_a_release_may_name_its_chat_template_and_keeps_its_digest_when_it_does_not() -> None:
+    assert RELEASE.chat_template == ""
+    # As it was before there was such an option: these digests are what devices hold.
+    assert RELEASE.digest == "aae4e80f8bf1ad8f64c901b82cd25089a6fdea69f73d4c1a8979bd3ac8f7ddbf"
+    pinned = replace(RELEASE, options={**RELEASE.options, "chat_template": "c" * 64})
+    again = release.from_json(pinned.to_json())
+    assert (again, again.chat_template) == (pinned, "c" * 64)
+    assert pinned.digest != RELEASE.digest
+    for wrong in ("", "C" * 64, "c" * 63, 7, True):
+        with pytest.raises(ReleaseError, match=r"options\.chat_template"):
+            release.from_json(replace(RELEASE, options={"chat_template": wrong}).to_json())

@@ -29,6 +29,7 @@ from edgewright_controller.client import Access, read_access
 from edgewright_controller.config import Address, BrokerMode, Settings
 from edgewright_controller.peers import Peer
 from tests.controller.pki_requests import new_key, request
+from tests.model_files import gguf_of
 
 FLEET = "plant-7"
 ANYWHERE = Address("127.0.0.1", 0)
@@ -60,7 +61,7 @@ def manifest(
 ) -> str:
     """A manifest that ships one prebuilt file to the devices; the file is written into `folder`."""
     name = f"model-{len(weights)}.gguf"
-    (folder / name).write_bytes(b"GGUF" + weights)
+    (folder / name).write_bytes(gguf_of([], [], weights))
     return MANIFEST.format(
         prebuilt=name,
         devices=", ".join(f'"{device}"' for device in devices),

@@ -16,6 +16,7 @@ from edgewright_controller.compile.recipe import make
 from edgewright_controller.compile.source import Source, inspect, inspect_prebuilt
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.compile.toolchain import ToolchainMissing
+from tests import model_files
 from tests.controller import checkpoints
 
 PREBUILT = make("gguf", "prebuilt")
@@ -34,7 +35,7 @@ def builder(tmp_path: Path, store: ArtifactStore) -> Builder:
 @pytest.fixture
 def artifact(tmp_path: Path) -> Source:
     file = tmp_path / "tuned.gguf"
-    file.write_bytes(b"GGUF" + bytes(2_000_000))
+    file.write_bytes(model_files.gguf(bytes(2_000_000)))
     return inspect_prebuilt(file, "gguf")
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgewright_contract.model_files import gguf_header, safetensors_header
 from edgewright_controller.compile.hashing import Hashes
 from edgewright_controller.compile.source import Source, SourceError, inspect, inspect_prebuilt
+from tests import model_files
 from tests.controller import checkpoints
+
+GRAPH = model_files.onnx_of(model_files.onnx_graph(model_files.onnx_node()))
 
 
 def test_a_checkpoint_is_described_and_named_by_what_a_build_reads(tmp_path: Path) -> None:
@@ -97,7 +102,8 @@ _WHOLE = checkpoints.safetensors({"a": [4]})
         (b"\xff" * 8 + b"{}", "cut off"),
         (_WHOLE[:-1], "cut off or grew"),
         (_WHOLE + b"x", "cut off or grew"),
-        ((4).to_bytes(8, "little") + b"nope", "not JSON"),
+        ((4).to_bytes(8, "little") + b"nope", "table"),
+        ((4).to_bytes(8, "little") + b"{no}", "not JSON"),
         (_raw([1]), "table"),
         (_raw({"a": {"dtype": "BF16", "shape": [4], "data_offsets": [0, 6]}}, 6), "do not hold"),
         (_raw({"a": {"dtype": "F13", "shape": [4], "data_offsets": [0, 8]}}, 8), "F13"),
@@ -144,14 +150,14 @@ def _prebuilt(place: Path, **files: bytes) -> Path:
 
 
 def test_a_prebuilt_gguf_may_be_one_file_and_gets_the_name_that_engines_look_for(tmp_path: Path) -> None:
-    folder = _prebuilt(tmp_path / "g", tuned__gguf=b"GGUF")
+    folder = _prebuilt(tmp_path / "g", tuned__gguf=model_files.gguf())
     source: Source = inspect_prebuilt(folder / "tuned.gguf", "gguf")
     assert [file.path for file in source.files] == ["model.gguf"]
     assert source.facts is None
 
 
 def test_a_prebuilt_folder_must_look_like_its_runtime(tmp_path: Path) -> None:
-    onnx = _prebuilt(tmp_path / "o", genai_config__json=b"{}", model__onnx=b"x")
+    onnx = _prebuilt(tmp_path / "o", genai_config__json=b"{}", model__onnx=GRAPH)
     assert len(inspect_prebuilt(onnx, "onnx").files) == 2
     for runtime, word in (("mlx", "config.json"), ("gguf", ".gguf")):
         with pytest.raises(SourceError, match=word):
@@ -160,7 +166,7 @@ def test_a_prebuilt_folder_must_look_like_its_runtime(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["weights__pt", "hook__py", "lib__so"])
 def test_a_prebuilt_folder_with_code_or_pickles_is_refused(tmp_path: Path, name: str) -> None:
-    folder = _prebuilt(tmp_path / "o", genai_config__json=b"{}", model__onnx=b"x", **{name: b"x"})
+    folder = _prebuilt(tmp_path / "o", genai_config__json=b"{}", model__onnx=GRAPH, **{name: b"x"})
     with pytest.raises(SourceError, match="never shipped"):
         inspect_prebuilt(folder, "onnx")
 
@@ -196,3 +202,78 @@ def test_a_damaged_cache_of_hashes_is_an_empty_one(tmp_path: Path) -> None:
     (tmp_path / "hashes.json").write_text("[broken")
     (tmp_path / "file").write_bytes(b"one")
     assert len(Hashes(tmp_path / "hashes.json").of(tmp_path / "file")) == 64
+
+
+@pytest.mark.attack("pickled checkpoint named as a source")
+def test_a_pickle_in_a_checkpoint_is_refused_under_any_name(tmp_path: Path) -> None:
+    bomb = pickle.dumps({"weights": [0.5]}, 4)
+    inspect(checkpoints.write(tmp_path / "honest"))
+    for name in ("model.safetensors", "tokenizer.json", "tokenizer.model", "generation_config.json"):
+        folder = checkpoints.write(tmp_path / name, None, **{name.replace(".", "__"): bomb})
+        _refused(folder, name)
+    only = checkpoints.write(tmp_path / "only", pytorch_model__bin=bomb)
+    (only / "model.safetensors").unlink()
+    _refused(only, "pytorch_model.bin", "convert the checkpoint to safetensors")
+
+
+@pytest.mark.attack("source that refers to code")
+def test_a_checkpoint_whose_settings_refer_to_code_is_refused_wherever_they_say_so(tmp_path: Path) -> None:
+    inspect(checkpoints.write(tmp_path / "honest", tokenizer_config__json=b"{}"))
+    for name, said in (
+        ("config.json", b'{"architectures": ["A"], "x": {"auto_map": {}}}'),
+        ("tokenizer_config.json", b'{"trust_remote_code": true}'),
+        ("tokenizer_config.json", b'{"vocab_file": "/etc/passwd"}'),
+        ("generation_config.json", b'{"auto_map": {}, "auto_map": null}'),
+        ("special_tokens_map.json", b'{"a": {"model_file": "evil.py"}}'),
+    ):
+        folder = checkpoints.write(tmp_path / f"{name}-{len(said)}", None, **{name.replace(".", "__"): said})
+        _refused(folder, name)
+
+
+@pytest.mark.parametrize("runtime", ["gguf", "mlx", "onnx"])
+@pytest.mark.attack("unsafe prebuilt artifact")
+def test_a_prebuilt_artifact_is_judged_by_the_devices_own_rules(tmp_path: Path, runtime: str) -> None:
+    def at(name: str, **changed: bytes) -> Path:
+        files = {path.replace(".", "__"): data for path, data in model_files.artifact(runtime).items()}
+        return _prebuilt(tmp_path / name, **files | changed)
+
+    assert inspect_prebuilt(at("honest"), runtime).files
+    bad_of = {
+        "gguf": (model_files.gguf_of([], [model_files.tensor("w", (32, 4), 0, 1 << 40)], b""), "a tensor lies at"),
+        "mlx": (model_files.safetensors(size=7), "cut off or grew"),
+        "onnx": (model_files.onnx("../outside.data"), "said to be in '../outside.data'"),
+    }
+    data, said = bad_of[runtime]
+    main = next(name for name in model_files.artifact(runtime) if name.endswith((".gguf", ".safetensors", ".onnx")))
+    with pytest.raises(SourceError, match=f"{main}: .*{said}"):
+        inspect_prebuilt(at("header", **{main.replace(".", "__"): data}), runtime)
+    with pytest.raises(SourceError, match=r"README\.md: a script"):
+        inspect_prebuilt(at("script", README__md=b"#!/bin/sh\nid\n"), runtime)
+    with pytest.raises(SourceError, match=r"config\.json: auto_map"):
+        inspect_prebuilt(at("settings", config__json=b'{"auto_map": 1}'), runtime)
+
+
+@pytest.mark.attack("link in a prebuilt artifact")
+def test_a_link_to_a_file_or_a_folder_in_a_prebuilt_artifact_is_refused(tmp_path: Path) -> None:
+    folder = _prebuilt(tmp_path / "p", model__gguf=model_files.gguf())
+    assert inspect_prebuilt(folder, "gguf").files
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "notes.txt").write_bytes(b"words")
+    (folder / "more").symlink_to(tmp_path / "secret")
+    with pytest.raises(SourceError, match="more: a link"):
+        inspect_prebuilt(folder, "gguf")
+    (folder / "more").unlink()
+    (folder / "notes.txt").symlink_to(tmp_path / "secret" / "notes.txt")
+    with pytest.raises(SourceError, match=r"notes\.txt: a link"):
+        inspect_prebuilt(folder, "gguf")
+
+
+def test_ggmls_types_are_known_as_its_own_library_has_them() -> None:
+    gguf = pytest.importorskip("gguf")
+    known = {int(kind): sizes for kind, sizes in gguf.GGML_QUANT_SIZES.items()}
+    assert dict(gguf_header.BLOCKS) == known
+
+
+def test_the_bounded_readers_take_what_the_real_libraries_write(tmp_path: Path, demo_model: Path) -> None:
+    assert sum(safetensors_header.read(demo_model / "model.safetensors").elements.values()) == 134_515_008
+    assert inspect(demo_model).facts is not None

@@ -18,6 +18,7 @@ from edgewright_contract.v1 import agent_pb2, enrolment_pb2, enrolment_pb2_grpc,
 from edgewright_controller.pki import Authority
 from tests.controller.pki_requests import new_key, request
 from tests.controller.service_rig import Controller, Device, controller, manifest, result, words
+from tests.model_files import gguf_of
 
 DIRECTOR, IMAGE = agent_pb2.REPOSITORY_DIRECTOR, agent_pb2.REPOSITORY_IMAGE
 
@@ -100,7 +101,7 @@ async def test_what_is_offered_can_be_fetched_and_is_what_was_signed(
         bundle=artifact, block_index=index_digest, ranges=[agent_pb2.BlockRange(first=0, count=len(index.blocks))]
     )
     content = b"".join([part.data async for part in device.stub.FetchBlocks(asked, timeout=30)])
-    assert content == b"GGUF" + weights
+    assert content == gguf_of([], [], weights)
     assert hashlib.sha256(content).hexdigest() == listed.files[0].sha256
 
     asked.ranges[0].count += 1

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Final, TypeVar, cast
 from edgewright_contract import durable
 from edgewright_contract.block_index import BlockIndexError
 from edgewright_contract.bundle import BundleError
+from edgewright_contract.model_files import ArtifactUnsafe, rules
 from edgewright_controller.compile import child, toolchain
 from edgewright_controller.compile.backends import gguf, mlx, onnx
 from edgewright_controller.compile.backends.job import Backend, Job, RunStage
@@ -145,6 +146,7 @@ class Builder:
                         run = self._stages(recipe.runtime, scratch, words, say)
                         await BACKENDS[recipe.runtime].build(self._job(source, recipe, versions, scratch, run))
                 _check_unchanged(source)
+                await _finish(asyncio.to_thread(_check_artifact, out, recipe.runtime))
                 say("store", 1.0, "storing")
                 async with self._storing:
                     # Shielded: a thread cannot be cancelled, and the scratch folder must outlive it.
@@ -235,6 +237,16 @@ def _check_unchanged(source: Source) -> None:
     changed: list[SourceFile] = [file for file in source.files if not file.unchanged]
     if changed:
         raise StageFailed("prepare", f"{changed[0].place}: changed while it was built from; apply again", None, ())
+
+
+def _check_artifact(folder: Path, runtime: str) -> None:
+    """What every device would refuse must not be signed first, wherever it comes from."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
+    try:
+        rules.check_names(files, runtime)
+        rules.check_contents(files)
+    except ArtifactUnsafe as error:
+        raise StageFailed("check", str(error), None, ()) from error
 
 
 def _described(request: Mapping[str, Any]) -> str:

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from edgewright_contract import bundle
 from edgewright_contract.bundle import BundleFile
-from edgewright_controller.compile import safetensors_header
+from edgewright_contract.model_files import ArtifactUnsafe, FileUnsafe, rules, safetensors_header
+from edgewright_contract.model_files.safetensors_header import Header
 from edgewright_controller.compile.hashing import Hashes
-from edgewright_controller.compile.safetensors_header import Header, HeaderError
 
 MAX_JSON_BYTES: Final = 64 << 20
 PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -98,7 +98,9 @@ def inspect(folder: Path, hashes: Hashes | None = None) -> Source:
         names = [name for name in (*_BESIDE_WEIGHTS, _INDEX) if (folder / name).is_file()]
         if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & set(names):
             raise SourceError(f"{folder}: no tokenizer (tokenizer.json or tokenizer.model) beside the weights")
-        return _source(folder, {name: folder / name for name in (*names, *weights)}, facts, hashes or Hashes())
+        places = {name: folder / name for name in (*names, *weights)}
+        _refuse_unsafe(folder, places)
+        return _source(folder, places, facts, hashes or Hashes())
     except OSError as error:
         raise SourceError(f"{error.filename or folder}: {error.strerror}") from error
 
@@ -115,19 +117,22 @@ def describe(folder: Path) -> ModelFacts:
 def inspect_prebuilt(path: Path, runtime: str, hashes: Hashes | None = None) -> Source:
     """Look at an artifact that was made elsewhere: a folder, or for gguf also one file. Raises SourceError.
 
-    Only its shape is checked. Whether it runs, each device finds out before it serves it.
+    What each device would refuse is refused here. Whether it runs, each device finds out before it serves it.
     """
     try:
         if runtime == "gguf" and path.is_file():
             places = {"model.gguf": path}
         else:
-            places = {file.relative_to(path).as_posix(): file for file in _folder(path).rglob("*") if file.is_file()}
+            found = [entry for entry in _folder(path).rglob("*") if entry.is_symlink() or not entry.is_dir()]
+            places = {entry.relative_to(path).as_posix(): entry for entry in found}
         for name, place in places.items():
             if name.lower().endswith((*PICKLES, ".py", ".so", ".dll", ".dylib")):
                 raise SourceError(f"{place}: pickles and code are never shipped; take it out of the artifact")
-            if place.is_symlink():
-                raise SourceError(f"{place}: a link; an artifact consists of plain files")
+            if place.is_symlink() or not place.is_file():
+                what = "a link" if place.is_symlink() else "no file"
+                raise SourceError(f"{place}: {what}; an artifact consists of plain files")
         _check_runtime(path, runtime, places)
+        _refuse_unsafe(path, places, runtime)
         return _source(path, places, None, hashes or Hashes())
     except OSError as error:
         raise SourceError(f"{error.filename or path}: {error.strerror}") from error
@@ -169,6 +174,16 @@ def _refuse_code(folder: Path, config: Mapping[str, Any]) -> None:
         raise SourceError(f"{folder}: quantised already; compile from the unquantised checkpoint")
 
 
+def _refuse_unsafe(path: Path, places: Mapping[str, Path], runtime: str = "") -> None:
+    """By the devices' own rules; those about names are for artifacts, which have a `runtime`."""
+    try:
+        if runtime:
+            rules.check_names(places, runtime)
+        rules.check_contents(places)
+    except ArtifactUnsafe as error:
+        raise SourceError(f"{path}: {error}") from error
+
+
 def _weights(folder: Path) -> dict[str, Header]:
     """The safetensors files that make up the model, with their checked headers."""
     found = sorted(path.name for path in folder.glob("*.safetensors"))
@@ -194,7 +209,7 @@ def _weights(folder: Path) -> dict[str, Header]:
     for name in found:
         try:
             headers[name] = safetensors_header.read(folder / name)
-        except HeaderError as error:
+        except FileUnsafe as error:
             raise SourceError(f"{folder / name}: {error}; fetch it again") from error
     for tensor, name in wanted.items():
         if tensor not in headers[name].names:

@@ -21,18 +21,20 @@ WEIGHTS: Final = (".gguf", ".safetensors", ".data")
 FLIP: Final = 0xFF
 HEADER_BYTES: Final = 16 << 20
 
-# A tensor that every engine of the format asks for, and a name of the same length that none does. The file stays well
-# formed, so that only the engine itself can find out.
+# What every engine of the format asks for, and a name of the same length that none knows: a tensor, or in ONNX, where
+# tensors go by what the graph calls them, an operator. The file stays well formed, so that only the engine itself can
+# find out.
 _RENAMED: Final = {
     ".gguf": (b"output_norm.weight", b"output_nxrm.weight"),
     ".safetensors": (b"model.norm", b"model.nxrm"),
+    ".onnx": (b'"\x13GroupQueryAttention', b'"\x13GroupQxeryAttention'),
 }
 
 
 def break_weights(good: Path, out: Path) -> None:
     """Make `out` a copy of the artifact `good` that no engine can load. Done again, it gives the same bytes.
 
-    A tensor that the engine needs gets another name; in ONNX, where weights have none, half of them are cut off.
+    Something that the engine needs gets another name.
     """
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -40,11 +42,11 @@ def break_weights(good: Path, out: Path) -> None:
     for path in partial.rglob("*"):
         if path.is_file():
             path.chmod(path.stat().st_mode | stat.S_IWUSR)
-    weights = largest_weights(partial)
-    if weights.suffix in _RENAMED:
-        _rename(weights, *_RENAMED[weights.suffix])
-    else:
-        os.truncate(weights, weights.stat().st_size // 2)
+    models = [path for path in sorted(partial.rglob("*")) if path.suffix in _RENAMED]
+    if not models:
+        raise DemoError(f"{good}: no model ({', '.join(_RENAMED)})")
+    for model in models:
+        _rename(model, *_RENAMED[model.suffix])
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
 
@@ -53,7 +55,7 @@ def _rename(file: Path, old: bytes, new: bytes) -> None:
     with file.open("r+b") as data:
         place = data.read(HEADER_BYTES).find(old)
         if place < 0:
-            raise DemoError(f"{file}: no tensor {old.decode()}")
+            raise DemoError(f"{file}: no {old!r} in it")
         data.seek(place)
         data.write(new)
 
