@@ -35,7 +35,8 @@ and on `openai_port`, which may be the same port:
     GET  /v1/models
 
 When the client of a stream goes away, generation stops. A model's name that the engine does not serve is never
-looked up anywhere. The chat template is the artifact's.
+looked up anywhere. The chat template is the artifact's, rendered in a sandbox and within bounds; with the option
+`chat_template`, its sha256, an engine that knows which one it took does not load with another.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from typing import Any, Final
 SECRET_VARIABLE: Final = "EDGEWRIGHT_ENGINE_SECRET"
 LOGITS: Final = "logits"
 COMPLETIONS: Final = "completions"
-OPTIONS: Final = ("context", "parallel", "threads", "gpu_layers")
+OPTIONS: Final = ("context", "parallel", "threads", "gpu_layers", "chat_template")
 
 
 class EngineReplyError(ValueError):

@@ -114,8 +114,8 @@ def plan(manifest: Manifest, world: World, *, again: bool = False) -> Plan:
 def release_of(manifest: Manifest, assignment: Assignment, build: BuildFact, world: World) -> Release:
     """The release that serves this build's artifact on the assignment's device.
 
-    A release in the world that differs in nothing but the memory predicted for it is taken instead: a better
-    prediction must not send a fleet the same bytes under a new name.
+    A release in the world that differs in nothing but the memory predicted for it, or in that it does not pin the
+    chat template yet, is taken instead: what a newer controller knows must not send a fleet the same bytes again.
     """
     profile = manifest.profiles[assignment.profile]
     served_name = manifest.models[assignment.model].served_name
@@ -126,15 +126,20 @@ def release_of(manifest: Manifest, assignment: Assignment, build: BuildFact, wor
         artifact=build.artifact,
         accelerator=profile.accelerator,
         memory_bytes=fit.memory_bytes(profile, build.size_bytes, world.shape(assignment.model)),
-        options=profile.runtime_options | ({"served_name": served_name} if served_name else {}),
+        options=profile.runtime_options
+        | ({"served_name": served_name} if served_name else {})
+        | ({"chat_template": build.chat_template} if build.chat_template else {}),
         probes=manifest.release_probes(assignment),
     )
-    alike = (known for _, known in sorted(world.releases.items()) if _same_but_memory(known, release))
+    alike = (known for _, known in sorted(world.releases.items()) if _same_bytes(known, release))
     return release if release.digest in world.releases else next(alike, release)
 
 
-def _same_but_memory(one: Release, other: Release) -> bool:
-    return replace(one, memory_bytes=other.memory_bytes) == other
+def _same_bytes(known: Release, release: Release) -> bool:
+    options = dict(known.options)
+    if release.chat_template:
+        options.setdefault("chat_template", release.chat_template)
+    return replace(known, memory_bytes=release.memory_bytes, options=options) == release
 
 
 @dataclass

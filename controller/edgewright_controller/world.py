@@ -35,10 +35,11 @@ class SourceFact:
 
 @dataclass(frozen=True)
 class BuildFact:
-    """A finished build: the artifact's bundle digest and the bytes of its files."""
+    """A finished build: the artifact's bundle digest, the bytes of its files, and the sha256 of its chat template."""
 
     artifact: str
     size_bytes: int
+    chat_template: str = ""
 
 
 @dataclass(frozen=True)

@@ -340,3 +340,18 @@ def test_a_fleet_of_thousands_is_planned_in_seconds() -> None:
     fleet = manifest(("[probes.speaks]", f"{extra}\n[probes.speaks]"))
     world = _with_builds(replace(FRESH, devices=dict.fromkeys((*DEVICES, *names), ENROLLED)), fleet)
     assert len(plan(fleet, world).to_do) == 3003
+
+
+def test_a_release_names_the_template_of_its_artifact_and_one_from_before_is_kept() -> None:
+    fleet = manifest()
+    assignment = fleet.assignments()["jetson-01"]
+    without = release_of(fleet, assignment, BuildFact("9" * 64, 5), FRESH)
+    assert "chat_template" not in without.options
+    build = BuildFact("9" * 64, 5, "c" * 64)
+    named = release_of(fleet, assignment, build, FRESH)
+    assert named.chat_template == "c" * 64
+    # What a fleet serves since before the controller knew of templates is not sent to it again under a new name.
+    world = replace(FRESH, releases={without.digest: without})
+    assert release_of(fleet, assignment, build, world) == without
+    other = replace(named, options={**named.options, "chat_template": "d" * 64})
+    assert release_of(fleet, assignment, build, replace(FRESH, releases={other.digest: other})) == named

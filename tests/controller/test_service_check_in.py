@@ -13,9 +13,10 @@ import grpc.aio
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from edgewright_contract import block_index, bundle, enrolment_token
+from edgewright_contract import block_index, bundle, digest, enrolment_token
 from edgewright_contract.v1 import agent_pb2, enrolment_pb2, enrolment_pb2_grpc, operator_pb2
 from edgewright_controller.pki import Authority
+from tests import model_files
 from tests.controller.pki_requests import new_key, request
 from tests.controller.service_rig import Controller, Device, controller, manifest, result, words
 from tests.model_files import gguf_of
@@ -194,3 +195,19 @@ async def test_what_was_released_again_is_asked_of_a_device_that_holds_it(
 
 async def _drained(fleet: Controller, text: str, folder: Path) -> None:
     await fleet.apply(text, folder)
+
+
+async def test_the_release_names_the_chat_template_of_its_artifact(
+    fleet: Controller, device: Device, tmp_path: Path
+) -> None:
+    text = manifest(tmp_path, ["jetson-01"])
+    next(tmp_path.glob("model-*.gguf")).write_bytes(model_files.gguf())
+    call = fleet.operator.Apply(operator_pb2.ApplyRequest(manifest=text, file="fleet.toml", folder=str(tmp_path)))
+    async for event in call:
+        if event.HasField("rollout"):
+            break
+    answer = await device.check_in()
+    named = next(file for file in answer.metadata if file.repository == DIRECTOR and file.name.endswith("targets.json"))
+    (target,) = json.loads(named.content)["signed"]["targets"].values()
+    options = target["custom"]["release"]["options"]
+    assert options["chat_template"] == digest.of_bytes(model_files.TEMPLATE.encode())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import Connection
 
+from edgewright_contract.model_files import FileUnsafe, chat_template
 from edgewright_contract.release import Release
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller import log
@@ -49,6 +50,7 @@ class Surveyor:
         self._hashes = Hashes(hashes)
         self._looking = asyncio.Lock()
         self._unbroken = Unbroken()
+        self._templates: dict[str, str] = {}
 
     async def survey(self, manifest: Manifest, file: str) -> Survey:
         """The world for a resolved manifest; `file` is its name in messages.
@@ -83,10 +85,23 @@ class Surveyor:
         for key, build in known.builds.items():
             suspect = build.artifact in known.suspects
             if self._store.is_intact(build.artifact) if suspect else self._store.has(build.artifact):
-                at_hand[key] = build
+                at_hand[key] = replace(build, chat_template=self._template(build.artifact))
             elif suspect:
                 _log.warning("artifact is damaged in the store; an apply builds it again", artifact=build.artifact)
         return at_hand
+
+    def _template(self, artifact: str) -> str:
+        """The sha256 of the artifact's chat template. An artifact never changes, so it is looked for once."""
+        if artifact not in self._templates:
+            folder = self._store.path(artifact)
+            files = {file.path: folder / file.path for file in self._store.bundle(artifact).files}
+            try:
+                self._templates[artifact] = chat_template.of(files)
+            except FileUnsafe as error:
+                # Built by an older version, with fewer rules; each device refuses it, by name and reason.
+                _log.warning("artifact has no one chat template", artifact=artifact, why=str(error))
+                self._templates[artifact] = ""
+        return self._templates[artifact]
 
     def _sources(self, manifest: Manifest, file: str) -> tuple[dict[str, Source], dict[str, Source]]:
         faults: list[str] = []
