@@ -103,7 +103,7 @@ class Fleet:
 
         `ping_every_ms`: how soon a dead line under a quiet stream is noticed; a controller allows one in 10 s.
         """
-        self._address = access.address
+        self._address, self._reached = access.address, False
         pems = []
         for file in (access.ca, access.key, access.certificate):
             try:
@@ -207,6 +207,46 @@ class Fleet:
         response: operator_pb2.AuthoriseKeyResponse = self._once(self._stub.AuthoriseKey, request)
         return response
 
+    def whoami(self) -> operator_pb2.WhoamiResponse:
+        """Who this certificate is to the controller."""
+        response: operator_pb2.WhoamiResponse = self._once(self._stub.Whoami, operator_pb2.WhoamiRequest())
+        return response
+
+    def add_operator(self, name: str, role: str, valid_s: int = 0) -> operator_pb2.AddOperatorResponse:
+        """A login token for an operator; `valid_s` 0 means 24 hours."""
+        request = operator_pb2.AddOperatorRequest(name=name, role=role, valid_s=valid_s)
+        response: operator_pb2.AddOperatorResponse = self._once(self._stub.AddOperator, request)
+        return response
+
+    def operators(self) -> operator_pb2.ListOperatorsResponse:
+        """Who has a role."""
+        request = operator_pb2.ListOperatorsRequest()
+        response: operator_pb2.ListOperatorsResponse = self._once(self._stub.ListOperators, request)
+        return response
+
+    def set_operator_role(self, name: str, role: str) -> None:
+        """Another role for an operator."""
+        self._once(self._stub.SetOperatorRole, operator_pb2.SetOperatorRoleRequest(name=name, role=role))
+
+    def remove_operator(self, name: str) -> operator_pb2.RemoveOperatorResponse:
+        """An end to an operator."""
+        request = operator_pb2.RemoveOperatorRequest(name=name)
+        response: operator_pb2.RemoveOperatorResponse = self._once(self._stub.RemoveOperator, request)
+        return response
+
+    def renew_operator(self, csr_der: bytes) -> bytes:
+        """A chain (PEM) for a new key of the caller."""
+        request = operator_pb2.RenewOperatorRequest(csr_der=csr_der)
+        response: operator_pb2.RenewOperatorResponse = self._once(self._stub.RenewOperator, request)
+        return response.certificate_chain_pem
+
+    def audit(
+        self, subject: str = "", actor: str = "", since_ms: int = 0, last: int = 0
+    ) -> Iterator[operator_pb2.AuditEntry]:
+        """Entries of the audit log, in their order."""
+        request = operator_pb2.AuditRequest(subject=subject, actor=actor, since_unix_ms=since_ms, last=last)
+        return self._many(self._stub.Audit, request)
+
     def _once(self, method: Any, request: Any, timeout_s: float | None = CALL_S) -> Any:
         self._reach()
         try:
@@ -225,7 +265,9 @@ class Fleet:
             call.cancel()
 
     def _reach(self) -> None:
-        """Wait for the connection, so that a stream without a deadline cannot wait for ever on nobody."""
+        """Wait for the connection, once, so that a stream without a deadline cannot wait for ever on nobody."""
+        if self._reached:
+            return
         try:
             grpc.channel_ready_future(self._channel).result(timeout=CONNECT_S)
         except grpc.FutureTimeoutError as error:
@@ -238,6 +280,7 @@ class Fleet:
                 f"no controller at {self._address}; start one with `edgewright serve`, "
                 "or name another with --controller"
             ) from error
+        self._reached = True
 
     def _said(self, error: Any) -> ClientError:
         code, details = error.code(), error.details() or ""

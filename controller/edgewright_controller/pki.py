@@ -36,6 +36,7 @@ SERVER_LIFE: Final = timedelta(days=90)
 CLIENT_LIFE: Final = timedelta(days=365)
 # Devices renew theirs at its half.
 DEVICE_LIFE: Final = timedelta(days=30)
+OPERATOR_LIFE: Final = timedelta(days=30)
 MAX_CSR_BYTES: Final = 4096
 
 
@@ -183,6 +184,13 @@ class Authority:
             raise CsrRefused(f"{device!r} is not a device id")
         form = self._client(device, names.device_uri(self._fleet, device), DEVICE_LIFE)
         return self._chain(form, requested_key(csr_der), now)
+
+    def issue_operator(self, name: str, role: str, csr_der: bytes, now: datetime) -> bytes:
+        """The chain (PEM: leaf, intermediate) for an operator's own key. Raises CsrRefused."""
+        if not (names.is_id(name) and names.is_id(role)):
+            raise CsrRefused(f"operator {name!r} with role {role!r}: names and roles are plain ids")
+        uri = f"edgewright://{self._fleet}/operator/{name}?role={role}"
+        return self._chain(self._client(names.OPERATOR_PREFIX + name, uri, OPERATOR_LIFE), requested_key(csr_der), now)
 
     def _client(self, cn: str, uri: str, life: timedelta) -> pki_forms.Leaf:
         return pki_forms.Leaf(cn, (x509.UniformResourceIdentifier(uri),), life, client=True)

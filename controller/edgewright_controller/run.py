@@ -41,6 +41,7 @@ from edgewright_controller.service.enrolment_service import EnrolmentService, We
 from edgewright_controller.service.jobs import Jobs
 from edgewright_controller.service.mandates import Mandates
 from edgewright_controller.service.operator_service import OperatorService
+from edgewright_controller.service.operators import Operators
 from edgewright_controller.service.overview import Overview
 from edgewright_controller.service.presence import Presence
 from edgewright_controller.service.renewals import renewals
@@ -161,10 +162,11 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     )
     stack.push_async_callback(jobs.close)
 
-    gate, certificate = Gate(fleet, revocations, _clock), ServerCertificate(pair, authority.ca_pem)
+    people = await Operators.open(ledger, authority, revocations.refresh, _clock)
+    gate, certificate = Gate(fleet, revocations, _clock, people.role), ServerCertificate(pair, authority.ca_pem)
     work, grpc = open_server(settings.grpc, "listen.grpc", certificate, gate, clients=True)
     enrol, enrolment = open_server(settings.enrolment, "listen.enrolment", certificate, gate, clients=False)
-    tokens, admission = _admitting(settings, ledger, authority, revocations, enrolment)
+    tokens, admission = _admitting(settings, ledger, authority, revocations, people, at=enrolment)
     overview = Overview(
         fleet,
         ledger,
@@ -183,12 +185,23 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         mqtt_address=broker,
     )
     _add(work, AgentService(gate, check_ins, Blocks(store), admission), agent_pb2_grpc.add_AgentServicer_to_server)
-    mandates = Mandates(fleet, ledger, image, runner, revocations, clock=_clock)
     operators = OperatorService(
-        gate, jobs, runner, overview, tokens, revocations=revocations, mandates=mandates, ingest=ingest
+        gate,
+        jobs,
+        runner,
+        overview,
+        tokens,
+        revocations=revocations,
+        people=people,
+        mandates=Mandates(fleet, ledger, image, runner, revocations, clock=_clock),
+        ingest=ingest,
     )
     _add(work, operators, operator_pb2_grpc.add_OperatorServicer_to_server)
-    _add(enrol, EnrolmentService(admission.enrol, welcome), enrolment_pb2_grpc.add_EnrolmentServicer_to_server)
+    _add(
+        enrol,
+        EnrolmentService(admission.enrol, people.login, welcome),
+        enrolment_pb2_grpc.add_EnrolmentServicer_to_server,
+    )
     upkeep = Upkeep(
         ledger,
         presence,
@@ -222,11 +235,18 @@ def _shut_out(
 
 
 def _admitting(
-    settings: Settings, ledger: Ledger, authority: Authority, revocations: Revocations, enrolment: Address
+    settings: Settings,
+    ledger: Ledger,
+    authority: Authority,
+    revocations: Revocations,
+    people: Operators,
+    *,
+    at: Address,
 ) -> tuple[Tokens, Admission]:
-    """What lets devices in: what administrators give out, and what devices get. `enrolment`: where it listens."""
-    address, within = str(_reached_at(settings, enrolment)), timedelta(days=settings.return_within_days)
+    """What lets devices in: what administrators give out, and what devices get. `at`: where it listens."""
+    address, within = str(_reached_at(settings, at)), timedelta(days=settings.return_within_days)
     admission = Admission(ledger, authority, address, return_within=within, issued=revocations.refresh, clock=_clock)
+    people.address = address
     return Tokens(ledger, authority, address, _clock), admission
 
 

@@ -24,11 +24,13 @@ NOW = datetime.now(timezone.utc)
 DEVICE = Peer("device", "jetson-01", "", "1", NOW + timedelta(days=1), "0" * 64, NOW)
 ADMIN = Peer("operator", "admin", "admin", "2", NOW + timedelta(days=1), "0" * 64, NOW)
 READER = Peer("operator", "night-shift", "operator", "3", NOW + timedelta(days=1), "0" * 64, NOW)
+VIEWER = dataclasses.replace(READER, id="night-watch", role="viewer")
 SERVICE = Peer("service", "controller-1", "", "4", NOW + timedelta(days=1), "0" * 64, NOW)
 CALLERS: dict[Role | None, Peer | None] = {
     Role.DEVICE: DEVICE,
     Role.ADMIN: ADMIN,
     Role.OPERATOR: READER,
+    Role.VIEWER: VIEWER,
     Role.ANYONE: None,
     None: SERVICE,
 }

@@ -21,6 +21,8 @@ from edgewright_agent.outbox import Outbox
 from edgewright_contract import envelope, names, targets
 from edgewright_contract.targets import ImageTarget
 from edgewright_contract.v1 import agent_pb2, operator_pb2, operator_pb2_grpc, telemetry_pb2
+from edgewright_controller import operator_login
+from edgewright_controller.client import read_access
 from edgewright_controller.config import BrokerMode
 from edgewright_controller.ledger import Ledger, audit, certificates, tables
 from edgewright_controller.ledger.certificates import DEVICE, CertificateRow
@@ -278,7 +280,10 @@ async def test_what_a_revoked_administrator_gave_out_is_worth_nothing(fleet: Con
     await Device.enrol(honest.token)
     key = new_key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     await eve.AuthoriseKey(operator_pb2.AuthoriseKeyRequest(device="jetson-02", public_key_pem=key), timeout=10)
+    mallory = await eve.AddOperator(operator_pb2.AddOperatorRequest(name="mallory", role="admin"), timeout=10)
     await revoke(fleet, "eve", operator_pb2.RevokeRequest.KIND_OPERATOR)
+    with pytest.raises(operator_login.LoginRefused, match="not known here"):
+        await asyncio.to_thread(operator_login.login, mallory.token, tmp_path / "mallory")
     assert "operator eve was revoked" in await denied(
         eve.CreateEnrolment(operator_pb2.CreateEnrolmentRequest(device="x"), timeout=10)
     )
@@ -288,22 +293,15 @@ async def test_what_a_revoked_administrator_gave_out_is_worth_nothing(fleet: Con
     ledger = Ledger.open(tmp_path / "state" / "ledger.sqlite")
     entries = await ledger.read(lambda c: [one for one in audit.entries(c) if one.action == "enrolment.withdraw"])
     ledger.close()
-    assert [(one.subject, one.detail) for one in entries] == [("eve", "unused: 1 tokens, 1 authorised keys")]
+    assert [(one.subject, one.detail) for one in entries] == [("eve", "unused: 2 tokens, 1 authorised keys")]
 
 
 async def administrator(fleet: Controller, folder: Path, name: str) -> Any:
     """Another administrator's connection."""
-    authority = Authority.open(folder / "state" / "pki", "plant-7", datetime.now(timezone.utc))
-    files = authority.operator_certificate(name, folder=folder / name)
-    chain = files.chain.read_bytes()
-    held = x509.load_pem_x509_certificate(chain)
-    ends_ms = int(held.not_valid_after_utc.timestamp() * 1000)
-    row = CertificateRow(f"{held.serial_number:x}", certificates.OPERATOR, name, "", 0, ends_ms)
-    other = Ledger.open(folder / "state" / "ledger.sqlite")
-    await other.write(lambda c: certificates.put(c, row))
-    other.close()
-    credentials = grpc.ssl_channel_credentials(files.ca.read_bytes(), files.key.read_bytes(), chain)
-    return operator_pb2_grpc.OperatorStub(grpc.aio.secure_channel(fleet.access.address, credentials))
+    made = await fleet.operator.AddOperator(operator_pb2.AddOperatorRequest(name=name, role="admin"), timeout=10)
+    access = read_access((await asyncio.to_thread(operator_login.login, made.token, folder / name)).client_toml)
+    pems = (path.read_bytes() for path in (access.ca, access.key, access.certificate))
+    return operator_pb2_grpc.OperatorStub(grpc.aio.secure_channel(access.address, grpc.ssl_channel_credentials(*pems)))
 
 
 async def test_a_broker_with_a_revocation_list_lets_everybody_in_who_is_not_on_it(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&edgewright_contract/v1/enrolment.proto\x12\x16\x65\x64gewright_contract.v1\".\n\x0c\x45nrolRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_der\x18\x02 \x01(\x0c\"\xba\x01\n\rEnrolResponse\x12\x1d\n\x15\x63\x65rtificate_chain_pem\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\r\n\x05\x66leet\x18\x04 \x01(\t\x12\x12\n\nimage_root\x18\x05 \x01(\x0c\x12\x15\n\rdirector_root\x18\x06 \x01(\x0c\x12\x1a\n\x12\x63ontroller_address\x18\x07 \x01(\t\x12\x14\n\x0cmqtt_address\x18\x08 \x01(\t2a\n\tEnrolment\x12T\n\x05\x45nrol\x12$.edgewright_contract.v1.EnrolRequest\x1a%.edgewright_contract.v1.EnrolResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&edgewright_contract/v1/enrolment.proto\x12\x16\x65\x64gewright_contract.v1\".\n\x0c\x45nrolRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_der\x18\x02 \x01(\x0c\"\xba\x01\n\rEnrolResponse\x12\x1d\n\x15\x63\x65rtificate_chain_pem\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\r\n\x05\x66leet\x18\x04 \x01(\t\x12\x12\n\nimage_root\x18\x05 \x01(\x0c\x12\x15\n\rdirector_root\x18\x06 \x01(\x0c\x12\x1a\n\x12\x63ontroller_address\x18\x07 \x01(\t\x12\x14\n\x0cmqtt_address\x18\x08 \x01(\t\".\n\x0cLoginRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_der\x18\x02 \x01(\x0c\"\x85\x01\n\rLoginResponse\x12\x1d\n\x15\x63\x65rtificate_chain_pem\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\r\n\x05\x66leet\x18\x05 \x01(\t\x12\x1a\n\x12\x63ontroller_address\x18\x06 \x01(\t2\xb7\x01\n\tEnrolment\x12T\n\x05\x45nrol\x12$.edgewright_contract.v1.EnrolRequest\x1a%.edgewright_contract.v1.EnrolResponse\x12T\n\x05Login\x12$.edgewright_contract.v1.LoginRequest\x1a%.edgewright_contract.v1.LoginResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENROLREQUEST']._serialized_end=112
   _globals['_ENROLRESPONSE']._serialized_start=115
   _globals['_ENROLRESPONSE']._serialized_end=301
-  _globals['_ENROLMENT']._serialized_start=303
-  _globals['_ENROLMENT']._serialized_end=400
+  _globals['_LOGINREQUEST']._serialized_start=303
+  _globals['_LOGINREQUEST']._serialized_end=349
+  _globals['_LOGINRESPONSE']._serialized_start=352
+  _globals['_LOGINRESPONSE']._serialized_end=485
+  _globals['_ENROLMENT']._serialized_start=488
+  _globals['_ENROLMENT']._serialized_end=671
 # @@protoc_insertion_point(module_scope)

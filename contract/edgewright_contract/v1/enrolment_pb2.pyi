@@ -31,3 +31,27 @@ class EnrolResponse(_message.Message):
     controller_address: str
     mqtt_address: str
     def __init__(self, certificate_chain_pem: _Optional[bytes] = ..., ca_pem: _Optional[bytes] = ..., device: _Optional[str] = ..., fleet: _Optional[str] = ..., image_root: _Optional[bytes] = ..., director_root: _Optional[bytes] = ..., controller_address: _Optional[str] = ..., mqtt_address: _Optional[str] = ...) -> None: ...
+
+class LoginRequest(_message.Message):
+    __slots__ = ("token", "csr_der")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CSR_DER_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    csr_der: bytes
+    def __init__(self, token: _Optional[str] = ..., csr_der: _Optional[bytes] = ...) -> None: ...
+
+class LoginResponse(_message.Message):
+    __slots__ = ("certificate_chain_pem", "ca_pem", "name", "role", "fleet", "controller_address")
+    CERTIFICATE_CHAIN_PEM_FIELD_NUMBER: _ClassVar[int]
+    CA_PEM_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    FLEET_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    certificate_chain_pem: bytes
+    ca_pem: bytes
+    name: str
+    role: str
+    fleet: str
+    controller_address: str
+    def __init__(self, certificate_chain_pem: _Optional[bytes] = ..., ca_pem: _Optional[bytes] = ..., name: _Optional[str] = ..., role: _Optional[str] = ..., fleet: _Optional[str] = ..., controller_address: _Optional[str] = ...) -> None: ...

@@ -39,6 +39,11 @@ class EnrolmentStub:
                 request_serializer=edgewright__contract_dot_v1_dot_enrolment__pb2.EnrolRequest.SerializeToString,
                 response_deserializer=edgewright__contract_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
                 _registered_method=True)
+        self.Login = channel.unary_unary(
+                '/edgewright_contract.v1.Enrolment/Login',
+                request_serializer=edgewright__contract_dot_v1_dot_enrolment__pb2.LoginRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_enrolment__pb2.LoginResponse.FromString,
+                _registered_method=True)
 
 
 class EnrolmentServicer:
@@ -56,6 +61,13 @@ class EnrolmentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Login(self, request, context):
+        """An operator's certificate for a login token, in the same way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrolmentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -63,6 +75,11 @@ def add_EnrolmentServicer_to_server(servicer, server):
                     servicer.Enrol,
                     request_deserializer=edgewright__contract_dot_v1_dot_enrolment__pb2.EnrolRequest.FromString,
                     response_serializer=edgewright__contract_dot_v1_dot_enrolment__pb2.EnrolResponse.SerializeToString,
+            ),
+            'Login': grpc.unary_unary_rpc_method_handler(
+                    servicer.Login,
+                    request_deserializer=edgewright__contract_dot_v1_dot_enrolment__pb2.LoginRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_enrolment__pb2.LoginResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +109,33 @@ class Enrolment:
             '/edgewright_contract.v1.Enrolment/Enrol',
             edgewright__contract_dot_v1_dot_enrolment__pb2.EnrolRequest.SerializeToString,
             edgewright__contract_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Login(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Enrolment/Login',
+            edgewright__contract_dot_v1_dot_enrolment__pb2.LoginRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_enrolment__pb2.LoginResponse.FromString,
             options,
             channel_credentials,
             insecure,

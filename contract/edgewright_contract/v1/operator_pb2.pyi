@@ -419,3 +419,133 @@ class CreateMandateResponse(_message.Message):
     release: str
     expires_unix_ms: int
     def __init__(self, document: _Optional[bytes] = ..., number: _Optional[int] = ..., generation: _Optional[int] = ..., release: _Optional[str] = ..., expires_unix_ms: _Optional[int] = ...) -> None: ...
+
+class WhoamiRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WhoamiResponse(_message.Message):
+    __slots__ = ("name", "role", "fleet", "certificate_ends_unix_ms", "controller_version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    FLEET_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_ENDS_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    role: str
+    fleet: str
+    certificate_ends_unix_ms: int
+    controller_version: str
+    def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., fleet: _Optional[str] = ..., certificate_ends_unix_ms: _Optional[int] = ..., controller_version: _Optional[str] = ...) -> None: ...
+
+class AddOperatorRequest(_message.Message):
+    __slots__ = ("name", "role", "valid_s")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    VALID_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    role: str
+    valid_s: int
+    def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., valid_s: _Optional[int] = ...) -> None: ...
+
+class AddOperatorResponse(_message.Message):
+    __slots__ = ("token", "expires_unix_ms")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    expires_unix_ms: int
+    def __init__(self, token: _Optional[str] = ..., expires_unix_ms: _Optional[int] = ...) -> None: ...
+
+class ListOperatorsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class OperatorView(_message.Message):
+    __slots__ = ("name", "role", "by", "added_unix_ms", "certificate_ends_unix_ms")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    ADDED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_ENDS_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    role: str
+    by: str
+    added_unix_ms: int
+    certificate_ends_unix_ms: int
+    def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., by: _Optional[str] = ..., added_unix_ms: _Optional[int] = ..., certificate_ends_unix_ms: _Optional[int] = ...) -> None: ...
+
+class ListOperatorsResponse(_message.Message):
+    __slots__ = ("operators",)
+    OPERATORS_FIELD_NUMBER: _ClassVar[int]
+    operators: _containers.RepeatedCompositeFieldContainer[OperatorView]
+    def __init__(self, operators: _Optional[_Iterable[_Union[OperatorView, _Mapping]]] = ...) -> None: ...
+
+class SetOperatorRoleRequest(_message.Message):
+    __slots__ = ("name", "role")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    role: str
+    def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ...) -> None: ...
+
+class SetOperatorRoleResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RemoveOperatorRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class RemoveOperatorResponse(_message.Message):
+    __slots__ = ("certificates",)
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    certificates: int
+    def __init__(self, certificates: _Optional[int] = ...) -> None: ...
+
+class RenewOperatorRequest(_message.Message):
+    __slots__ = ("csr_der",)
+    CSR_DER_FIELD_NUMBER: _ClassVar[int]
+    csr_der: bytes
+    def __init__(self, csr_der: _Optional[bytes] = ...) -> None: ...
+
+class RenewOperatorResponse(_message.Message):
+    __slots__ = ("certificate_chain_pem",)
+    CERTIFICATE_CHAIN_PEM_FIELD_NUMBER: _ClassVar[int]
+    certificate_chain_pem: bytes
+    def __init__(self, certificate_chain_pem: _Optional[bytes] = ...) -> None: ...
+
+class AuditRequest(_message.Message):
+    __slots__ = ("subject", "actor", "since_unix_ms", "last")
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    subject: str
+    actor: str
+    since_unix_ms: int
+    last: int
+    def __init__(self, subject: _Optional[str] = ..., actor: _Optional[str] = ..., since_unix_ms: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
+
+class AuditEntry(_message.Message):
+    __slots__ = ("number", "at_unix_ms", "actor", "action", "subject", "release", "detail", "previous", "hash")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    at_unix_ms: int
+    actor: str
+    action: str
+    subject: str
+    release: str
+    detail: str
+    previous: str
+    hash: str
+    def __init__(self, number: _Optional[int] = ..., at_unix_ms: _Optional[int] = ..., actor: _Optional[str] = ..., action: _Optional[str] = ..., subject: _Optional[str] = ..., release: _Optional[str] = ..., detail: _Optional[str] = ..., previous: _Optional[str] = ..., hash: _Optional[str] = ...) -> None: ...

@@ -89,6 +89,41 @@ class OperatorStub:
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateRequest.SerializeToString,
                 response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateResponse.FromString,
                 _registered_method=True)
+        self.Whoami = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/Whoami',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.WhoamiRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.WhoamiResponse.FromString,
+                _registered_method=True)
+        self.AddOperator = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/AddOperator',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.AddOperatorRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.AddOperatorResponse.FromString,
+                _registered_method=True)
+        self.ListOperators = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/ListOperators',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ListOperatorsRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ListOperatorsResponse.FromString,
+                _registered_method=True)
+        self.SetOperatorRole = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/SetOperatorRole',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.SetOperatorRoleRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.SetOperatorRoleResponse.FromString,
+                _registered_method=True)
+        self.RemoveOperator = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/RemoveOperator',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.RemoveOperatorRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.RemoveOperatorResponse.FromString,
+                _registered_method=True)
+        self.RenewOperator = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/RenewOperator',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.RenewOperatorRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.RenewOperatorResponse.FromString,
+                _registered_method=True)
+        self.Audit = channel.unary_stream(
+                '/edgewright_contract.v1.Operator/Audit',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.AuditRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.AuditEntry.FromString,
+                _registered_method=True)
 
 
 class OperatorServicer:
@@ -165,6 +200,52 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Whoami(self, request, context):
+        """Who the caller is to the controller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddOperator(self, request, context):
+        """A login token for a new operator, or for one who has lost a key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOperators(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetOperatorRole(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveOperator(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewOperator(self, request, context):
+        """Another certificate for the caller, under another key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Audit(self, request, context):
+        """Who did what. The entries come in their order, each with what its hash is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -222,6 +303,41 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.CreateMandate,
                     request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateRequest.FromString,
                     response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateResponse.SerializeToString,
+            ),
+            'Whoami': grpc.unary_unary_rpc_method_handler(
+                    servicer.Whoami,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.WhoamiRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.WhoamiResponse.SerializeToString,
+            ),
+            'AddOperator': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddOperator,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.AddOperatorRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.AddOperatorResponse.SerializeToString,
+            ),
+            'ListOperators': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOperators,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ListOperatorsRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ListOperatorsResponse.SerializeToString,
+            ),
+            'SetOperatorRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetOperatorRole,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.SetOperatorRoleRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.SetOperatorRoleResponse.SerializeToString,
+            ),
+            'RemoveOperator': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveOperator,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.RemoveOperatorRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.RemoveOperatorResponse.SerializeToString,
+            ),
+            'RenewOperator': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewOperator,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.RenewOperatorRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.RenewOperatorResponse.SerializeToString,
+            ),
+            'Audit': grpc.unary_stream_rpc_method_handler(
+                    servicer.Audit,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.AuditRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.AuditEntry.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -521,6 +637,195 @@ class Operator:
             '/edgewright_contract.v1.Operator/CreateMandate',
             edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateRequest.SerializeToString,
             edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Whoami(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/Whoami',
+            edgewright__contract_dot_v1_dot_operator__pb2.WhoamiRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.WhoamiResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddOperator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/AddOperator',
+            edgewright__contract_dot_v1_dot_operator__pb2.AddOperatorRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.AddOperatorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOperators(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/ListOperators',
+            edgewright__contract_dot_v1_dot_operator__pb2.ListOperatorsRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.ListOperatorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetOperatorRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/SetOperatorRole',
+            edgewright__contract_dot_v1_dot_operator__pb2.SetOperatorRoleRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.SetOperatorRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveOperator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/RemoveOperator',
+            edgewright__contract_dot_v1_dot_operator__pb2.RemoveOperatorRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.RemoveOperatorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewOperator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/RenewOperator',
+            edgewright__contract_dot_v1_dot_operator__pb2.RenewOperatorRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.RenewOperatorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Audit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/Audit',
+            edgewright__contract_dot_v1_dot_operator__pb2.AuditRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.AuditEntry.FromString,
             options,
             channel_credentials,
             insecure,

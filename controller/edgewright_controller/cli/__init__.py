@@ -16,12 +16,15 @@ from typer.exceptions import TyperException
 from edgewright_contract import __version__
 from edgewright_controller.cli import (
     apply,
+    audit,
     backup,
     demo,
     devices,
     enroll,
     keys,
+    login,
     mandate,
+    operator,
     plan,
     revoke,
     rollback,
@@ -67,6 +70,9 @@ app.command("status")(status.status)
 app.command("devices")(devices.devices)
 app.command("rollback")(rollback.rollback)
 app.command("tail")(tail.tail)
+app.command("login")(login.login)
+app.command("whoami")(login.whoami)
+app.command("audit")(audit.audit)
 app.command("schema")(schema.schema)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
@@ -75,6 +81,7 @@ app.add_typer(rollout.app, name="rollout")
 app.add_typer(enroll.app, name="enroll")
 app.add_typer(revoke.app, name="revoke")
 app.add_typer(keys.app, name="keys")
+app.add_typer(operator.app, name="operator")
 app.add_typer(mandate.app, name="mandate")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +16,7 @@ import typer
 from edgewright_controller.cli.ending import client_errors
 
 if TYPE_CHECKING:
-    from edgewright_controller.client import Fleet
+    from edgewright_controller.client import Access, Fleet
 
 
 def default_config() -> Path:
@@ -50,5 +52,22 @@ def fleet(config: Path | None, controller: str | None) -> Iterator[Fleet]:
     """A connection to the controller; whatever goes wrong with it inside the block becomes an Ending."""
     from edgewright_controller.client import Fleet, read_access
 
-    with client_errors(), Fleet(read_access(config or default_config(), controller)) as connection:
-        yield connection
+    file = config or default_config()
+    with client_errors():
+        access = read_access(file, controller)
+        with Fleet(access) as connection:
+            yield connection
+            _renew(access, file, connection)
+
+
+def _renew(access: Access, file: Path, connection: Fleet) -> None:
+    """Renew the operator's certificate when half of its life is gone. What keeps it from that, the command that was
+    typed need not suffer for: it is told, and tried again with the next."""
+    from edgewright_controller import operator_login
+    from edgewright_controller.client import ClientError
+
+    try:
+        if operator_login.is_due(access, datetime.now(timezone.utc)):
+            operator_login.renew(access, file, connection)
+    except (operator_login.LoginRefused, ClientError, OSError, ValueError) as error:
+        sys.stderr.write(f"edgewright: this operator's certificate was not renewed: {error}\n")

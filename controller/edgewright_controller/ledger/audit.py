@@ -7,11 +7,11 @@ then there is no act without its entry, and no entry without its act.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import ColumnElement, Connection, func, insert, select
 
 from edgewright_contract import canonical, digest
 from edgewright_controller.ledger import tables
@@ -43,6 +43,17 @@ class AuditRow:
         return digest.of_bytes(canonical.encode(said))
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which entries: of this subject, by this actor ("operator alice", or "alice" of whatever kind), since this time,
+    and only so many of the newest. Empty and 0: all."""
+
+    subject: str = ""
+    actor: str = ""
+    since_ms: int = 0
+    last: int = 0
+
+
 def append(
     connection: Connection,
     *,
@@ -68,3 +79,65 @@ def entries(connection: Connection, above: int = 0, limit: int = 0) -> Iterator[
     statement = select(tables.audit).where(tables.audit.c.number > above).order_by(tables.audit.c.number)
     for row in connection.execute(statement.limit(limit) if limit else statement):
         yield AuditRow(**row._mapping)
+
+
+def last_number(connection: Connection) -> int:
+    """The number of the newest entry, 0 when there is none."""
+    return connection.scalar(select(func.max(tables.audit.c.number))) or 0
+
+
+def found(connection: Connection, wanted: Wanted, above: int, to: int, limit: int) -> list[AuditRow]:
+    """The first `limit` wanted entries with a number above `above` and not above `to`."""
+    between = (tables.audit.c.number > above, tables.audit.c.number <= to)
+    statement = select(tables.audit).where(*_conditions(wanted), *between).order_by(tables.audit.c.number)
+    return [AuditRow(**row._mapping) for row in connection.execute(statement.limit(limit))]
+
+
+def before_the_last(connection: Connection, wanted: Wanted) -> int:
+    """The number above which just the last of the wanted entries lie."""
+    numbers = select(tables.audit.c.number).where(*_conditions(wanted)).order_by(tables.audit.c.number.desc())
+    newest = list(connection.scalars(numbers.limit(wanted.last)))
+    return newest[-1] - 1 if newest else 0
+
+
+def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+    table, conditions = tables.audit, []
+    if wanted.subject:
+        conditions.append(table.c.subject == wanted.subject)
+    if wanted.actor:
+        exact = wanted.actor if " " in wanted.actor else None
+        named = [exact] if exact else [f"{kind} {wanted.actor}" for kind in ("operator", "device", "host")]
+        conditions.append(table.c.actor.in_([*named, wanted.actor]))
+    if wanted.since_ms:
+        conditions.append(table.c.at_ms >= wanted.since_ms)
+    return conditions
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Where a chain does not hold: the entry's number, and what is wrong."""
+
+    number: int
+    what: str
+
+
+def first_fault(rows: Iterable[AuditRow], head: str = "") -> Broken | int:
+    """Check a whole log, from its first entry on: how many entries it has, or where it breaks first.
+
+    `head` is the hash of an entry that was noted earlier: it must still be there. Without it, entries that were cut off
+    at the end cannot be missed by anybody.
+    """
+    previous, count, seen = FIRST, 0, not head
+    for row in rows:
+        if row.number != count + 1:
+            return Broken(count + 1, f"it is missing; the next one is {row.number}")
+        if row.previous != previous:
+            return Broken(row.number, "it does not follow the entry before it")
+        if row.hash != row.expected_hash:
+            return Broken(row.number, "it was changed")
+        previous, count, seen = row.hash, row.number, seen or row.hash == head
+    return (
+        count
+        if seen
+        else Broken(count + 1, f"the entry with the hash {head} is gone: the log was cut off, or rewritten")
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, Final, NoReturn, Protocol
@@ -33,33 +34,47 @@ class Role(Enum):
 
     ANYONE = "anyone"  # no certificate: only to enrol
     DEVICE = "device"
+    VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
 
 
 _DEVICES: Final = frozenset({Role.DEVICE})
-_OPERATORS: Final = frozenset({Role.OPERATOR, Role.ADMIN})
+_ADMINS: Final = frozenset({Role.ADMIN})
+_OPERATORS: Final = _ADMINS | {Role.OPERATOR}
+_VIEWERS: Final = _OPERATORS | {Role.VIEWER}
 
 METHODS: Final[Mapping[str, frozenset[Role]]] = {
     f"{_PREFIX}.Agent/CheckIn": _DEVICES,
     f"{_PREFIX}.Agent/FetchObject": _DEVICES,
     f"{_PREFIX}.Agent/FetchBlocks": _DEVICES,
     f"{_PREFIX}.Agent/Renew": _DEVICES,
-    f"{_PREFIX}.Operator/Plan": _OPERATORS,
+    f"{_PREFIX}.Operator/Plan": _VIEWERS,
     f"{_PREFIX}.Operator/Apply": _OPERATORS,
     f"{_PREFIX}.Operator/Rollback": _OPERATORS,
     f"{_PREFIX}.Operator/ControlRollout": _OPERATORS,
-    f"{_PREFIX}.Operator/ListRollouts": _OPERATORS,
-    f"{_PREFIX}.Operator/Status": _OPERATORS,
-    f"{_PREFIX}.Operator/Tail": _OPERATORS,
+    f"{_PREFIX}.Operator/ListRollouts": _VIEWERS,
+    f"{_PREFIX}.Operator/Status": _VIEWERS,
+    f"{_PREFIX}.Operator/Tail": _VIEWERS,
     # Whoever adds a device extends the fleet's trust; that is for administrators.
-    f"{_PREFIX}.Operator/CreateEnrolment": frozenset({Role.ADMIN}),
-    f"{_PREFIX}.Operator/Revoke": frozenset({Role.ADMIN}),
+    f"{_PREFIX}.Operator/CreateEnrolment": _ADMINS,
+    f"{_PREFIX}.Operator/Revoke": _ADMINS,
     # A mandate reaches devices that nobody can call back.
-    f"{_PREFIX}.Operator/CreateMandate": frozenset({Role.ADMIN}),
-    f"{_PREFIX}.Operator/AuthoriseKey": frozenset({Role.ADMIN}),
+    f"{_PREFIX}.Operator/CreateMandate": _ADMINS,
+    f"{_PREFIX}.Operator/AuthoriseKey": _ADMINS,
+    f"{_PREFIX}.Operator/Whoami": _VIEWERS,
+    f"{_PREFIX}.Operator/RenewOperator": _VIEWERS,
+    f"{_PREFIX}.Operator/ListOperators": _VIEWERS,
+    f"{_PREFIX}.Operator/Audit": _VIEWERS,
+    f"{_PREFIX}.Operator/AddOperator": _ADMINS,
+    f"{_PREFIX}.Operator/SetOperatorRole": _ADMINS,
+    f"{_PREFIX}.Operator/RemoveOperator": _ADMINS,
+    f"{_PREFIX}.Enrolment/Login": frozenset({Role.ANYONE}),
     f"{_PREFIX}.Enrolment/Enrol": frozenset({Role.ANYONE}),
 }
+
+
+_OPERATOR_ROLES: Final = {role.value: role for role in (Role.VIEWER, Role.OPERATOR, Role.ADMIN)}
 
 
 class Denied(Exception):
@@ -72,9 +87,7 @@ def role_of(caller: Peer | None) -> Role | None:
         return Role.ANYONE
     if caller.kind == "device":
         return Role.DEVICE
-    if caller.kind == "operator":
-        return Role.ADMIN if caller.role == "admin" else Role.OPERATOR
-    return None
+    return _OPERATOR_ROLES.get(caller.role) if caller.kind == "operator" else None
 
 
 def check(method: str, caller: Peer | None, now: datetime) -> None:
@@ -85,8 +98,19 @@ def check(method: str, caller: Peer | None, now: datetime) -> None:
     if caller is not None and caller.not_after <= now:
         raise Denied(f"the certificate of {caller.id} expired at {caller.not_after:%Y-%m-%d %H:%M} UTC; enrol again")
     if role_of(caller) not in allowed:
-        who = "a caller without a certificate" if caller is None else f"{caller.kind} {caller.id}"
-        raise Denied(f"{who} may not call {method}; it is for {' and '.join(sorted(role.value for role in allowed))}")
+        raise Denied(f"{_who(caller)} may not call {method}; it is for {_whom(allowed)}")
+
+
+def _who(caller: Peer | None) -> str:
+    if caller is None:
+        return "a caller without a certificate"
+    role = f" ({caller.role or 'without a role'})" if caller.kind == "operator" else ""
+    return f"{caller.kind} {caller.id}{role}"
+
+
+def _whom(allowed: frozenset[Role]) -> str:
+    named = " and ".join(sorted(role.value for role in allowed))
+    return f"{named}: ask an administrator" if Role.ADMIN in allowed else named
 
 
 class Denying(Protocol):
@@ -103,9 +127,14 @@ class Gate(ServerInterceptor):
     """Checks every call of all four kinds before its handler sees it, and streams for as long as they stand."""
 
     def __init__(
-        self, fleet: str, denying: Denying, clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
+        self,
+        fleet: str,
+        denying: Denying,
+        clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        role: Callable[[Peer], str] = lambda caller: caller.role,
     ) -> None:
-        self._clock, self._denying = clock, denying
+        """`role` says which role counts for an operator's certificate, empty for none."""
+        self._clock, self._denying, self._role = clock, denying, role
         # Parsing a certificate costs more than the rest of a check-in; a fleet's certificates repeat.
         self._parse = functools.lru_cache(maxsize=4096)(lambda pem: peer(pem, fleet))
 
@@ -115,9 +144,10 @@ class Gate(ServerInterceptor):
         if not pems:
             return None
         try:
-            return self._parse(bytes(pems[0]))
+            caller = self._parse(bytes(pems[0]))
         except PeerRefused as error:
             raise Denied(f"the certificate is not of this fleet: {error}") from error
+        return replace(caller, role=self._role(caller)) if caller.kind == "operator" else caller
 
     def device(self, context: Context) -> str:
         """The id of the calling device, for handlers that only devices reach."""

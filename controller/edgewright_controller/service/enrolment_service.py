@@ -27,8 +27,30 @@ class Welcome:
 class EnrolmentService(enrolment_pb2_grpc.EnrolmentServicer):
     """The service `Enrolment`. `enrol` gives (device, chain) for a secret and a CSR, or raises EnrolmentRefused."""
 
-    def __init__(self, enrol: Callable[[str, bytes], Awaitable[tuple[str, bytes]]], welcome: Welcome) -> None:
-        self._enrol, self._welcome = enrol, welcome
+    def __init__(
+        self,
+        enrol: Callable[[str, bytes], Awaitable[tuple[str, bytes]]],
+        login: Callable[[str, bytes], Awaitable[tuple[str, str, bytes]]],
+        welcome: Welcome,
+    ) -> None:
+        """`login` gives (name, role, chain) for the secret of an operator's token and a CSR."""
+        self._enrol, self._login, self._welcome = enrol, login, welcome
+
+    async def Login(self, request: enrolment_pb2.LoginRequest, context: Context) -> enrolment_pb2.LoginResponse:
+        """An operator's certificate for the key in the request."""
+        try:
+            name, role, chain = await self._login(request.token, request.csr_der)
+        except EnrolmentRefused as error:
+            return await refuse(context, StatusCode.PERMISSION_DENIED, str(error))
+        welcome = self._welcome
+        return enrolment_pb2.LoginResponse(
+            certificate_chain_pem=chain,
+            ca_pem=welcome.ca_pem,
+            name=name,
+            role=role,
+            fleet=welcome.fleet,
+            controller_address=welcome.controller_address,
+        )
 
     async def Enrol(self, request: enrolment_pb2.EnrolRequest, context: Context) -> enrolment_pb2.EnrolResponse:
         """A certificate for the key in the request."""

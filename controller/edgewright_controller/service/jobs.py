@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from edgewright_contract import digest
 from edgewright_contract.targets import ImageTarget
 from edgewright_contract.v1 import agent_pb2, operator_pb2
 from edgewright_controller import log
@@ -23,7 +24,7 @@ from edgewright_controller.compile.recipe import RecipeError
 from edgewright_controller.compile.source import Source
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.gates import GatePolicy
-from edgewright_controller.ledger import Ledger, LedgerError, releases, requests
+from edgewright_controller.ledger import Ledger, LedgerError, audit, releases, requests
 from edgewright_controller.manifest import Manifest, ManifestError, parse
 from edgewright_controller.plan import Kind, Plan, PlanError
 from edgewright_controller.plan import plan as make_plan
@@ -83,6 +84,11 @@ class Jobs:
             _refuse_misfits(plan)
             _refuse_held(plan)
 
+        asked = {"again": again, "build only": build_only}
+        flags = "".join(f", {name}" for name, given in asked.items() if given)
+        sha256 = digest.of_bytes(text.text.encode())
+        await self._enter(by, "apply", f"{text.file}, sha256 {sha256}{flags}")
+
         async def change(job: Job) -> operator_pb2.ApplyResult:
             return await self._apply(job, manifest, plan, survey, text, by=by, again=again, build_only=build_only)
 
@@ -93,12 +99,14 @@ class Jobs:
         now_ms = self._now_ms()
         handed_out = self._runner.handed_out
         back = await self._ledger.read(lambda c: ways_back(c, release, only, handed_out))
+        ways = ", ".join(f"{device}: {left[:12]} → {target[:12]}" for device, (left, target) in sorted(back.items()))
+        await self._enter(by, "rollback", ways, release=release)
 
         async def change(job: Job) -> operator_pb2.ApplyResult:
             # With `only`, what one device leaves another may return to.
             leaving = sorted({left for left, _ in back.values()} - {target for _, target in back.values()})
-            for digest in leaving:
-                await self._ledger.write(lambda c, digest=digest: releases.mark_rolled_back(c, digest, by, now_ms))  # type: ignore[misc]  # mypy cannot type a lambda's default
+            for away in leaving:
+                await self._ledger.write(lambda c, away=away: releases.mark_rolled_back(c, away, by, now_ms))  # type: ignore[misc]  # mypy cannot type a lambda's default
             if not only:  # nobody else gets it either, and who got it while this was asked for goes back too
                 stopped = await self._runner.stop_handing_out(leaving, f"{by}: rollback")
                 for name in stopped:
@@ -250,6 +258,12 @@ class Jobs:
         ended = await self._runner.begin(wish, job)
         finish = await ended
         return _ended(finish)
+
+    async def _enter(self, by: str, action: str, detail: str, release: str = "") -> None:
+        """Note in the audit log what an operator wants, before anything is done."""
+        now_ms, actor = self._now_ms(), f"operator {by}"
+        said = {"actor": actor, "action": action, "subject": self._fleet, "detail": detail}
+        await self._ledger.write(lambda c: audit.append(c, **said, release=release, now_ms=now_ms))
 
     def _now_ms(self) -> int:
         return int(self._clock().timestamp() * 1000)

@@ -7,21 +7,27 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from grpc import StatusCode
 
+from edgewright_contract import __version__
 from edgewright_contract.v1 import operator_pb2, operator_pb2_grpc
 from edgewright_controller import log
 from edgewright_controller.enrolment import EnrolmentRefused
 from edgewright_controller.ledger import LedgerError, NotInLedger
+from edgewright_controller.ledger.audit import Wanted
 from edgewright_controller.ledger.certificates import DEVICE, OPERATOR
+from edgewright_controller.pki import CsrRefused
 from edgewright_controller.rollout import Aborted, Paused, Resumed, RolloutError
 from edgewright_controller.service.authorisation import Context, Gate, refuse
 from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText
+from edgewright_controller.service.operators import OperatorRefused
 from edgewright_controller.service.revocations import NothingToRevoke
 
 if TYPE_CHECKING:
+    from edgewright_controller.peers import Peer
     from edgewright_controller.reports import Ingest
     from edgewright_controller.service.job import Job
     from edgewright_controller.service.jobs import Jobs
     from edgewright_controller.service.mandates import Mandates
+    from edgewright_controller.service.operators import Operators
     from edgewright_controller.service.overview import Overview
     from edgewright_controller.service.revocations import Revocations
     from edgewright_controller.service.rollouts_runner import RolloutsRunner
@@ -46,10 +52,12 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         tokens: Tokens,
         *,
         revocations: Revocations,
+        people: Operators,
         mandates: Mandates,
         ingest: Ingest | None,
     ) -> None:
         self._gate, self._jobs, self._runner, self._overview = gate, jobs, runner, overview
+        self._people = people
         self._tokens, self._revocations, self._mandates, self._ingest = tokens, revocations, mandates, ingest
 
     async def Plan(self, request: operator_pb2.PlanRequest, context: Context) -> operator_pb2.PlanResponse:
@@ -180,6 +188,104 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             expires_unix_ms=row.expires_ms,
         )
 
+    async def Whoami(self, request: operator_pb2.WhoamiRequest, context: Context) -> operator_pb2.WhoamiResponse:
+        """Who calls, and what counts."""
+        caller = self._caller(context)
+        return operator_pb2.WhoamiResponse(
+            name=caller.id,
+            role=caller.role,
+            fleet=self._overview.fleet,
+            certificate_ends_unix_ms=int(caller.not_after.timestamp() * 1000),
+            controller_version=__version__,
+        )
+
+    async def AddOperator(
+        self, request: operator_pb2.AddOperatorRequest, context: Context
+    ) -> operator_pb2.AddOperatorResponse:
+        """A login token."""
+        try:
+            by = self._operator(context)
+            token, ends_ms = await self._people.add(request.name, request.role, request.valid_s, by)
+        except (OperatorRefused, LedgerError) as error:
+            return await _refuse(context, error)
+        return operator_pb2.AddOperatorResponse(token=token, expires_unix_ms=ends_ms)
+
+    async def ListOperators(
+        self, request: operator_pb2.ListOperatorsRequest, context: Context
+    ) -> operator_pb2.ListOperatorsResponse:
+        """Who has a role."""
+        try:
+            listed = await self._people.listed()
+        except LedgerError as error:
+            return await _refuse(context, error)
+        views = [
+            operator_pb2.OperatorView(
+                name=row.name,
+                role=row.role,
+                by=row.by,
+                added_unix_ms=row.added_ms,
+                certificate_ends_unix_ms=ends_ms,
+            )
+            for row, ends_ms in listed
+        ]
+        return operator_pb2.ListOperatorsResponse(operators=views)
+
+    async def SetOperatorRole(
+        self, request: operator_pb2.SetOperatorRoleRequest, context: Context
+    ) -> operator_pb2.SetOperatorRoleResponse:
+        """Another role, from the next call on."""
+        try:
+            await self._people.set_role(request.name, request.role, self._operator(context))
+        except (OperatorRefused, LedgerError) as error:
+            return await _refuse(context, error)
+        return operator_pb2.SetOperatorRoleResponse()
+
+    async def RemoveOperator(
+        self, request: operator_pb2.RemoveOperatorRequest, context: Context
+    ) -> operator_pb2.RemoveOperatorResponse:
+        """An end to an operator."""
+        try:
+            count = await self._people.remove(request.name, self._operator(context))
+        except (OperatorRefused, LedgerError) as error:
+            return await _refuse(context, error)
+        return operator_pb2.RemoveOperatorResponse(certificates=count)
+
+    async def RenewOperator(
+        self, request: operator_pb2.RenewOperatorRequest, context: Context
+    ) -> operator_pb2.RenewOperatorResponse:
+        """Another certificate for the caller."""
+        try:
+            chain = await self._people.renew(self._caller(context), request.csr_der)
+        except (OperatorRefused, CsrRefused, LedgerError) as error:
+            return await _refuse(context, error)
+        return operator_pb2.RenewOperatorResponse(certificate_chain_pem=chain)
+
+    async def Audit(
+        self, request: operator_pb2.AuditRequest, context: Context
+    ) -> AsyncIterator[operator_pb2.AuditEntry]:
+        """Who did what."""
+        wanted = Wanted(request.subject, request.actor, request.since_unix_ms, request.last)
+        try:
+            async for row in self._overview.audit(wanted):
+                yield operator_pb2.AuditEntry(
+                    number=row.number,
+                    at_unix_ms=row.at_ms,
+                    actor=row.actor,
+                    action=row.action,
+                    subject=row.subject,
+                    release=row.release,
+                    detail=row.detail,
+                    previous=row.previous,
+                    hash=row.hash,
+                )
+        except LedgerError as error:
+            await _refuse(context, error)
+
+    def _caller(self, context: Context) -> Peer:
+        caller = self._gate.peer(context)
+        assert caller is not None  # the gate lets nobody in without a certificate
+        return caller
+
     def _operator(self, context: Context) -> str:
         caller = self._gate.peer(context)
         return caller.id if caller else ""
@@ -214,6 +320,6 @@ def _command(request: operator_pb2.ControlRolloutRequest, operator: str) -> Paus
 
 
 async def _refuse(context: Context, error: Exception) -> NoReturn:
-    bad_input = isinstance(error, BadInput | EnrolmentRefused)
+    bad_input = isinstance(error, BadInput | EnrolmentRefused | OperatorRefused | CsrRefused)
     code = StatusCode.INVALID_ARGUMENT if bad_input else StatusCode.FAILED_PRECONDITION
     await refuse(context, code, str(error)[:MAX_MESSAGE_CHARACTERS])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -13,9 +13,10 @@ from edgewright_contract import __version__
 from edgewright_contract.release import Release
 from edgewright_contract.v1 import operator_pb2
 from edgewright_controller.ledger import Ledger, devices, releases, telemetry
+from edgewright_controller.ledger.audit import AuditRow, Wanted
 from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
 from edgewright_controller.ledger.telemetry import LatestRow
-from edgewright_controller.service import standing
+from edgewright_controller.service import audit_trail, standing
 from edgewright_controller.service.change import BadInput
 from edgewright_controller.service.presence import Presence
 
@@ -65,6 +66,15 @@ class Overview:
         self._fleet, self._ledger, self._presence, self._rollouts = fleet, ledger, presence, rollouts
         self._revocations = revocations
         self._broker_connected, self._clock = broker_connected, clock
+
+    @property
+    def fleet(self) -> str:
+        """The fleet's name."""
+        return self._fleet
+
+    def audit(self, wanted: Wanted) -> AsyncIterator[AuditRow]:
+        """The entries of the audit log that are wanted, in their order. Raises LedgerError."""
+        return audit_trail.entries(self._ledger, wanted)
 
     async def check_enrolled(self, only: Sequence[str]) -> None:
         """Raises BadInput for a device of `only` that there is not, LedgerError."""

@@ -19,7 +19,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from edgewright_controller import log
-from edgewright_controller.ledger import Ledger, audit, authorised_keys, certificates, enrolments
+from edgewright_controller.ledger import Ledger, audit, authorised_keys, certificates, enrolments, operators
 from edgewright_controller.ledger.certificates import DEVICE, OPERATOR, CertificateRow
 from edgewright_controller.peers import Peer
 from edgewright_controller.pki_forms import SKEW
@@ -113,7 +113,7 @@ class Revocations:
                     connection, actor=by, action=f"{kind}.revoke", subject=holder, detail=detail, now_ms=now_ms
                 )
                 if kind == OPERATOR:
-                    _withdraw(connection, holder, by, now_ms)
+                    withdraw_unused(connection, holder, by, now_ms)
             return done
 
         done = await self._ledger.write(act)
@@ -166,9 +166,10 @@ def revoked_serials(current: Denials) -> Mapping[int, datetime]:
     }
 
 
-def _withdraw(connection: Connection, operator: str, by: str, now_ms: int) -> None:
-    """With an unused token somebody who was just shut out could let a machine of their own in."""
-    tokens = enrolments.withdraw(connection, operator)
+def withdraw_unused(connection: Connection, operator: str, by: str, now_ms: int) -> None:
+    """Void what an operator gave out and nobody has used: with it, somebody who was just shut out could let a machine
+    of their own in, or a friend."""
+    tokens = enrolments.withdraw(connection, operator) + operators.withdraw(connection, operator)
     keys = authorised_keys.withdraw(connection, operator)
     if tokens or keys:
         said = {"actor": by, "action": "enrolment.withdraw", "subject": operator}

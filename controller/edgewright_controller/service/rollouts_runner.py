@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from edgewright_contract.v1 import agent_pb2, operator_pb2
 from edgewright_controller import log
-from edgewright_controller.ledger import GenerationTaken, LedgerError, devices, releases, rollouts
+from edgewright_controller.ledger import GenerationTaken, LedgerError, audit, devices, releases, rollouts
 from edgewright_controller.rollout import (
     Aborted,
     Changes,
@@ -178,7 +178,7 @@ class RolloutsRunner:
             now = self._clock().timestamp()
             undoes = bool(wish.back_to)
             about = {"what": wish.about, "undoes": undoes}
-            state = await self._ledger.write(lambda c: rollouts.create(c, spec, by=wish.by, about=about, now=now))
+            state = await self._ledger.write(lambda c: _created(c, spec, wish, about, now))
             live = self._live[name] = _Live(state, undoes, [job])
             _log.info("rollout begins", rollout=name, what=wish.about, operator=wish.by, devices=len(wish.releases))
             try:
@@ -205,6 +205,11 @@ class RolloutsRunner:
                 row = await self._ledger.read(lambda c: rollouts.get(c, rollout))
                 raise RolloutError(f"rollout {rollout} has ended already; it {row.state.value}: {row.reason}")
             await self._event(rollout, command)
+            action = f"rollout.{type(command).__name__.lower()}"
+            now_ms = int(self._clock().timestamp() * 1000)
+            actor, _, reason = command.by.partition(": ")
+            said = {"actor": f"operator {actor}", "action": action, "subject": rollout, "detail": reason}
+            await self._ledger.write(lambda c: audit.append(c, **said, now_ms=now_ms))
             self._news.set()
             return live.state.phase
 
@@ -404,6 +409,18 @@ class RolloutsRunner:
         shown = status or agent_pb2.DeviceStatus(reason=change.reason)
         progress = operator_pb2.DeviceProgress(device=device, state=change.phase.value, status=shown)
         _tell(live, operator_pb2.ApplyEvent(device=progress))
+
+
+def _created(
+    connection: Connection, spec: RolloutSpec, wish: Wish, about: Mapping[str, object], now: float
+) -> RolloutState:
+    """A new rollout and its entry in the audit log, in one transaction."""
+    given = {release for release in wish.releases.values() if release}
+    only = given.pop() if len(given) == 1 else ""
+    said = {"actor": f"operator {wish.by}", "action": "rollout.begin", "subject": spec.id, "release": only}
+    detail = f"{wish.about}: {len(wish.releases)} devices"
+    audit.append(connection, **said, detail=detail, now_ms=int(now * 1000))
+    return rollouts.create(connection, spec, by=wish.by, about=about, now=now)
 
 
 def _tell(live: _Live, event: operator_pb2.ApplyEvent) -> None:
