@@ -213,7 +213,7 @@ class MqttLink:
             try:
                 self._one_connection()
             except Exception as error:  # whatever happens, a device must not fall silent for ever
-                self._complain(f"{self._settings.address}: {error or type(error).__name__}")
+                self._complain(f"{self._settings.address}: {str(error) or type(error).__name__}")
             attempt = 0 if time.monotonic() - began > STEADY_S else attempt + 1
             pause = paused(
                 attempt - 1 if attempt else 0,
@@ -284,7 +284,8 @@ class MqttLink:
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_r, selectors.EVENT_READ)
             stream = client.socket()
-            assert stream is not None
+            if stream is None:
+                return  # the other end has closed it already, as on a certificate that it does not take
             selector.register(stream, selectors.EVENT_READ)
             while client.socket() is not None:
                 now = time.monotonic()
@@ -336,8 +337,16 @@ class MqttLink:
     def _on_disconnect(
         self, client: Client, data: object, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
-        if not self._stopping.is_set() and not self._leaving.is_set():
+        if self._stopping.is_set() or self._leaving.is_set():
+            return
+        if self._up:
             self._complain(f"{self._settings.address}: connection lost: {reason}")
+        else:
+            # With TLS 1.3, a client's certificate is refused after the handshake has ended for the client.
+            self._complain(
+                f"{self._settings.address} closes the connection before it answers; it does not take the certificate"
+                f" of {self._settings.client_id}, or ends just now"
+            )
 
     def _on_publish(
         self, client: Client, data: object, mid: int, reason: ReasonCode, properties: Properties | None

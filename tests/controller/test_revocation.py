@@ -147,6 +147,36 @@ async def test_a_revoked_device_is_cut_off_from_the_broker_and_stays_out(fleet: 
             await asyncio.to_thread(client.link.stop)
 
 
+@pytest.mark.attack("replaced predecessor on the broker, by a session that stands and a new one")
+async def test_a_predecessor_is_out_on_the_broker_when_another_machine_takes_its_place(
+    fleet: Controller, tmp_path: Path
+) -> None:
+    (tmp_path / "old").mkdir()
+    pid = tmp_path / "state" / "broker" / "pid"
+    first = pid.read_text()
+    before = await fleet.enrol("jetson-01")
+    old = Listening(fleet.running.mqtt, leaf(before, tmp_path / "old"), "jetson-01", ())
+    try:
+        await until(lambda: bool(old.connections), "the predecessor to connect")
+        successor = await fleet.enrol("jetson-01")
+        new = Listening(fleet.running.mqtt, leaf(successor, tmp_path), "jetson-01", ())
+        try:
+            # At first each takes the id from the other; the list ends that.
+            await until(lambda: pid.read_text() != first, "the broker to be started again")
+            await until(lambda: new.link.up, "the successor to be connected")
+            count = len(old.connections)
+            told = said("jetson-01", 1)
+            assert new.say(topic_of(told), envelope.encode(told))
+            await stored(fleet, 1)
+            attempts = old.link._connection
+            await until(lambda: old.link._connection > attempts + 2, "some more attempts of the predecessor")
+            assert (len(old.connections), old.link.up) == (count, False)
+        finally:
+            await asyncio.to_thread(new.link.stop)
+    finally:
+        await asyncio.to_thread(old.link.stop)
+
+
 async def test_a_restart_for_a_revocation_loses_nothing_that_honest_devices_say(
     fleet: Controller, tmp_path: Path
 ) -> None:
@@ -304,7 +334,9 @@ async def administrator(fleet: Controller, folder: Path, name: str) -> Any:
     return operator_pb2_grpc.OperatorStub(grpc.aio.secure_channel(access.address, grpc.ssl_channel_credentials(*pems)))
 
 
-async def test_a_broker_with_a_revocation_list_lets_everybody_in_who_is_not_on_it(tmp_path: Path) -> None:
+async def test_a_broker_with_a_revocation_list_lets_everybody_in_who_is_not_on_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The list is of the intermediate alone: nobody needs one of the root, whose key is not online."""
     room = BrokerRoom(tmp_path / "room")
     good, bad = room.device("mac-01"), room.device("jetson-01")
@@ -317,7 +349,11 @@ async def test_a_broker_with_a_revocation_list_lets_everybody_in_who_is_not_on_i
         await room.connected(room.client(good, "mac-01"))
         thief = room.client(bad, "jetson-01")
         await room.connected(room.client(room.service(), names.CONTROLLER_CN))
+        await until(lambda: thief.link._connection > 4, "some more attempts")
         assert not thief.connections
+        told = [record.getMessage() for record in caplog.records if "jetson-01" in record.getMessage()]
+        assert len(told) == 1, "once, and not at each attempt"
+        assert "it does not take the certificate of jetson-01" in told[0]
     finally:
         await room.close()
 

@@ -16,6 +16,7 @@ from edgewright_controller.rollout import (
     RolloutPolicy,
     RolloutSpec,
     RolloutTarget,
+    Silenced,
     Started,
     Superseded,
     Tick,
@@ -224,6 +225,24 @@ def test_a_newer_rollout_takes_over_some_devices_and_the_rest_goes_on() -> None:
     assert driver.phases() == [GOOD, DevicePhase.SKIPPED, DevicePhase.SKIPPED, OFFER]
     driver.do(Aborted(revert=True))
     assert driver.desired == {"dev-0": NEW, "dev-1": NEW, "dev-3": OLD}, "it touches only what is its own"
+
+
+def test_nobody_waits_for_a_device_that_cannot_answer_and_it_does_not_come_back_to_a_bad_release() -> None:
+    driver = Driver(spec(3, 3, policy(max_failures=1)))
+    driver.do(Started())
+    driver.do(Silenced("dev-0", "its certificates were revoked"))
+    gone = driver.state.devices["dev-0"]
+    assert (gone.phase, gone.reason, driver.phase) == (
+        DevicePhase.TIMED_OUT,
+        "its certificates were revoked",
+        RolloutPhase.RUNNING,
+    )
+    driver.do(Silenced("dev-0", "again"))
+    driver.do(DeviceReported("dev-1", driver.generations["dev-1"], Outcome.FAILED))
+    assert driver.state.ending is RolloutPhase.FAILED
+    driver.do(DeviceReported("dev-2", driver.generations["dev-2"], Outcome.SUCCEEDED))
+    assert (driver.phase, driver.desired["dev-0"]) == (RolloutPhase.FAILED, OLD)
+    assert not driver.do(Silenced("dev-2", "late")), "a rollout that has ended stays as it is"
 
 
 def test_a_silent_device_that_is_taken_over_is_left_to_the_newer_rollout() -> None:

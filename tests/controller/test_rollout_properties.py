@@ -15,6 +15,7 @@ from edgewright_controller.rollout import (
     Resumed,
     RolloutError,
     RolloutPhase,
+    Silenced,
     Started,
     Superseded,
     Tick,
@@ -55,6 +56,13 @@ class AnyRollout(RuleBasedStateMachine):
         changes = self.driver.do(DeviceReported(device, generation, outcome), 1.0)
         if off and generation != self.driver.state.devices[device].generation:
             assert not changes, "a report of another generation changes nothing"
+
+    @rule(device=st.sampled_from(NAMES))
+    def silence(self, device: str) -> None:
+        before = self.driver.state.devices[device].phase
+        self.driver.do(Silenced(device, "its certificates were revoked"), 1.0)
+        if before in (*IN_FLIGHT, DevicePhase.REVERTING) and not self.driver.state.devices[device].detached:
+            assert self.driver.state.devices[device].phase is DevicePhase.TIMED_OUT
 
     @rule(seconds=st.sampled_from([1.0, 15.0, 61.0, 3600.0, -3600.0, 4e8, -4e8]))
     def time_passes(self, seconds: float) -> None:
