@@ -10,7 +10,6 @@ signature each). The connection stands before the counting begins.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -36,11 +35,11 @@ from edgewright_agent.identity import Identity
 from edgewright_agent.link import Credentials, Link, Refused
 from edgewright_agent.trust import Repository
 from edgewright_agent.trust_store import TrustStore
-from edgewright_contract import names
+from edgewright_contract import envelope, names
 from edgewright_contract.mqtt_link import Incoming, LinkSettings, MqttLink, Outgoing
 from edgewright_contract.release import Release
 from edgewright_contract.targets import ImageTarget
-from edgewright_contract.v1 import agent_pb2, operator_pb2
+from edgewright_contract.v1 import agent_pb2, operator_pb2, telemetry_pb2
 from edgewright_controller.client import Fleet, read_access
 from edgewright_controller.director import Desired, Director, DirectorMetadata
 from edgewright_controller.publish import ImageRepository
@@ -330,39 +329,74 @@ def _answer(
 
 
 def revocation() -> None:
-    """From the operator's command until a thief is out: at the next call, and on an MQTT session that stands."""
+    """From the operator's command until a thief is out: at the next call, and on an MQTT session that stands.
+
+    Two devices, one after the other: the broker has just been started again for the first, so the second waits longest.
+    """
     with room() as folder:
         controller = Controller(folder / "controller", broker="managed")
         try:
-            device = Device.enrolled(controller, folder / "bench-0", "bench-0")
-            device.follow()
-            session = _Session(device.who)
-            session.link.start()
-            session.up.get(timeout=60)
-            began = time.monotonic()
-            controller.fleet.revoke(operator_pb2.RevokeRequest.KIND_DEVICE, "bench-0")
-            try:
-                device.link.check_in(device.request())
-                raise SystemExit("a revoked device was answered")
-            except Refused:
-                figure("trust.revocation_grpc_s", time.monotonic() - began, "s", "the next call is refused")
-            session.down.get(timeout=120)
-            figure("trust.revocation_mqtt_s", time.monotonic() - began, "s", "the session that stood has ended")
-            with contextlib.suppress(queue.Empty):
-                session.up.get(timeout=10)
+            devices = [Device.enrolled(controller, folder / name, name) for name in ("bench-0", "bench-1")]
+            sessions = [_Session(device.who) for device in devices]
+            took = [
+                _shut_out(controller, device, session, number)
+                for number, (device, session) in enumerate(zip(devices, sessions, strict=True), 1)
+            ]
+            time.sleep(10)  # for a session that comes back; an honest one does within seconds
+            if any(session.stands for session in sessions):
                 raise SystemExit("a revoked device opened another MQTT session")
-            session.link.stop()
-            device.close()
+            _stored(controller, len(devices))
+            figure("trust.revocation_grpc_s", max(grpc_s for grpc_s, _ in took), "s", "the next call is refused")
+            said = "the session that stood has ended, and nothing said over it was stored; the slower of two in a row"
+            figure("trust.revocation_mqtt_s", max(mqtt_s for _, mqtt_s in took), "s", said)
+            for device, session in zip(devices, sessions, strict=True):
+                session.link.stop()
+                device.close()
         finally:
             controller.end()
 
 
+def _shut_out(controller: Controller, device: Device, session: _Session, number: int) -> tuple[float, float]:
+    """Seconds from the command until the device's next call is refused, and until its session ends, which speaks on.
+
+    `number`: how many reports are stored when this device has said one, before it is revoked.
+    """
+    device.follow()
+    session.link.start()
+    connection = session.begun()
+    session.say(connection)
+    _stored(controller, number)
+    began = time.monotonic()
+    controller.fleet.revoke(operator_pb2.RevokeRequest.KIND_DEVICE, device.who.device)
+    try:
+        device.link.check_in(device.request())
+        raise SystemExit("a revoked device was answered")
+    except Refused:
+        grpc_s = time.monotonic() - began
+    while session.stands:
+        session.say(connection)
+        if time.monotonic() - began > 120:
+            raise SystemExit("the session of a revoked device goes on")
+        time.sleep(0.02)
+    return grpc_s, time.monotonic() - began
+
+
+def _stored(controller: Controller, count: int) -> None:
+    """Until just so many reports are stored."""
+    deadline = time.monotonic() + 60
+    while (found := controller.fleet.status().telemetry_stored) != count:
+        if found > count or time.monotonic() > deadline:
+            raise SystemExit(f"{found} reports are stored, not {count}")
+        time.sleep(0.05)
+
+
 class _Session:
-    """A device's MQTT session, which notes when it begins and ends."""
+    """A device's MQTT session, which says events and notes when it begins and ends."""
 
     def __init__(self, who: Identity) -> None:
-        self.up: queue.Queue[int] = queue.Queue()
-        self.down: queue.Queue[int] = queue.Queue()
+        self._device, self._said = who.device, 0
+        self._up: queue.Queue[int] = queue.Queue()
+        self.stands = False
         settings = LinkSettings(
             address=who.mqtt_address,
             client_id=who.device,
@@ -374,20 +408,35 @@ class _Session:
         )
         self.link = MqttLink(settings, self)
 
+    def begun(self) -> int:
+        """The connection that begins next."""
+        return self._up.get(timeout=60)
+
+    def say(self, connection: int) -> None:
+        """One more event."""
+        self._said += 1
+        told = telemetry_pb2.Envelope(
+            schema=envelope.SCHEMA, device_id=self._device, spool_epoch=b"e" * 16, boot_id=b"b" * 16, seq=self._said
+        )
+        told.event.detail = f"number {self._said}"
+        topic = names.up_topic(self._device, envelope.leaf_of(told))
+        self.link.publish(connection, Outgoing(self._said, topic, envelope.encode(told)))
+
     def will(self) -> Outgoing | None:
         """None."""
         return None
 
     def connected(self, connection: int) -> None:
         """It begins."""
-        self.up.put(connection)
+        self.stands = True
+        self._up.put(connection)
 
     def disconnected(self, connection: int) -> None:
         """It ends."""
-        self.down.put(connection)
+        self.stands = False
 
     def published(self, connection: int, token: int) -> None:
-        """Nothing is published."""
+        """The broker has it."""
 
     def received(self, message: Incoming) -> None:
         """Nothing is heard."""
