@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
+
+from sqlalchemy import Connection
 
 from edgewright_contract import durable
 from edgewright_controller.backup import contents, sealing
@@ -17,20 +19,25 @@ from edgewright_controller.backup.contents import LEDGER, About, FileRecord, Str
 from edgewright_controller.backup.errors import BackupRefused
 from edgewright_controller.backup.sealing import Header
 from edgewright_controller.backup.workroom import working_in
-from edgewright_controller.ledger import Ledger, restorations
+from edgewright_controller.ledger import Ledger, audit, restorations, rollouts
 from edgewright_controller.ledger import fleet as ledger_fleet
 from edgewright_controller.ledger.restorations import Restoration
+from edgewright_controller.rollout import Superseded, step
 from edgewright_controller.state_lock import StateLock
+
+_BY: Final = "the restore of a backup"
 
 
 @dataclass(frozen=True)
 class Looked:
-    """A backup that is whole. `voided`: tokens and keys that a restore made void; 0 when it was only looked at."""
+    """A backup that is whole. `voided`: tokens and keys that a restore made void; `ended`: the rollouts that ran when
+    the backup was made. Nothing of either when it was only looked at."""
 
     fleet: str
     created: datetime
     about: About
     voided: int = 0
+    ended: tuple[str, ...] = ()
 
 
 def check(file: Path, passphrase: str, fleet: str = "") -> Looked:
@@ -63,10 +70,10 @@ def restore(file: Path, state: Path, passphrase: str, now: datetime, fleet: str 
             stream.about()
             for record in stream.files():
                 _lay_out(room, record)
-        voided = _enter(room / LEDGER, header, now)
+        voided, ended = _enter(room / LEDGER, header, now)
         _sync(room)
         _move(room, state.absolute())
-    return Looked(header.fleet, header.created, looked.about, voided)
+    return Looked(header.fleet, header.created, looked.about, voided, ended)
 
 
 def check_free(state: Path) -> None:
@@ -100,16 +107,37 @@ def _lay_out(room: Path, record: FileRecord) -> None:
         os.fsync(handle)
 
 
-def _enter(path: Path, header: Header, now: datetime) -> int:
-    """Tell the ledger that it was restored. Raises BackupRefused, LedgerError."""
+def _enter(path: Path, header: Header, now: datetime) -> tuple[int, tuple[str, ...]]:
+    """Tell the ledger that it was restored: how much is void, which rollouts are ended. Raises BackupRefused,
+    LedgerError."""
     ledger = Ledger.open(path)
     try:
         if ledger.read_now(ledger_fleet.name) != header.fleet:
             raise BackupRefused(f"its ledger is not of fleet {header.fleet!r}")
         row = Restoration(int(now.timestamp() * 1000), int(header.created.timestamp() * 1000))
-        return ledger.write_now(lambda c: restorations.enter(c, row))
+        return ledger.write_now(lambda c: (restorations.enter(c, row), _end_rollouts(c, now)))
     finally:
         ledger.close()
+
+
+def _end_rollouts(connection: Connection, now: datetime) -> tuple[str, ...]:
+    """End what ran when the backup was made; its name each.
+
+    How it went on is not known here: it may have ended, or have been taken back. Were it to go on by itself, a release
+    that somebody stopped could reach more devices. What a device has been given, it keeps; an apply says what is to be.
+    """
+    ended = tuple(rollouts.live(connection))
+    for rollout in ended:
+        changes, actions = step(rollouts.load(connection, rollout), Superseded(_BY), now.timestamp())
+        rollouts.commit(connection, rollout, changes, actions)
+        audit.append(
+            connection,
+            actor="host restore",
+            action="rollout.superseded",
+            subject=rollout,
+            now_ms=int(now.timestamp() * 1000),
+        )
+    return ended
 
 
 def _sync(room: Path) -> None:

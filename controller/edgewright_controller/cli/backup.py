@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -72,11 +72,18 @@ def restore(
     since = f"{done.created:%Y-%m-%d %H:%M} UTC"
     sys.stdout.write(
         f"{_said(file, done)}\nrestored into {state}; {done.voided} unused tokens and authorised keys are void\n"
+        f"{_ended(done.ended)}"
         f"WHAT WAS REVOKED AFTER {since} IS NOT REVOKED ANY MORE: revoke it again, before anything else\n"
         f"next: edgewright serve --state {state}, with the addresses as they were; `edgewright apply` your manifest,"
         f" which builds what is missing; if holders signed something after {since}: edgewright keys publish REQUEST\n"
     )
     return 0
+
+
+def _ended(rollouts: Sequence[str]) -> str:
+    if not rollouts:
+        return ""
+    return f"ended, because how they went on is not known: {', '.join(rollouts)}; apply what is to be\n"
 
 
 def _said(file: Path, looked: Looked) -> str:
