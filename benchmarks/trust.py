@@ -15,6 +15,7 @@ import os
 import platform
 import queue
 import re
+import struct
 import subprocess
 import sys
 import tempfile
@@ -217,7 +218,8 @@ def check_ins() -> None:
 
 
 def _settle(controller: Controller, device: Device, folder: Path) -> None:
-    (folder / "tiny.gguf").write_bytes(b"GGUF" + bytes(64))
+    # A header of version 3 with no tensors and no keys: nothing here loads it.
+    (folder / "tiny.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0) + bytes(64))
     results: list[operator_pb2.ApplyResult] = []
 
     def apply() -> None:
