@@ -33,7 +33,7 @@ from edgewright_controller.publish import (
 from edgewright_controller.publish.builder import BuilderProcess
 from edgewright_controller.publish.ceremony import Repositories
 from edgewright_controller.publish.holders import Holder
-from edgewright_controller.publish.signing_request import SigningRequest, collected, decode
+from edgewright_controller.publish.signing_request import SigningRequest, check, collected, decode, describe
 from edgewright_controller.publish.succession import changed_holders
 from edgewright_controller.sealed import SealedError
 from tests.agent.trust_fleet import DAY, JETSON, NOW, Files, chained, desired, of, release, target
@@ -343,6 +343,75 @@ def _changed(request: SigningRequest, subject: str, **changes: object) -> Signin
             read.signatures.clear()
         done.append(replace(change, next=read.to_bytes()))
     return replace(request, changes=tuple(done))
+
+
+def _with_threshold(root: Any) -> None:
+    root.roles["root"].threshold = 1
+
+
+def _for_ever(root: Any) -> None:
+    root.expires = NOW + 900 * DAY
+
+
+def _lists_an_artifact(targets: Any) -> None:
+    evil = target("e")
+    targets.targets[evil.path] = metadata.target_file(evil, evil.custom)
+
+
+def _widens(targets: Any) -> None:
+    targets.delegations.roles["mandate"].paths = ["models/*/*/*"]
+
+
+def _says_more(targets: Any) -> None:
+    targets.unrecognized_fields["note"] = "x"
+
+
+@pytest.mark.attack("a signing request that asks for more than it shows")
+@pytest.mark.parametrize(
+    ("subject", "change", "message"),
+    [
+        ("image-root", _for_ever, "it would be good until 2033-.*at most 365 days are signed"),
+        ("image-targets", _lists_an_artifact, "changes more than keys"),
+        ("image-targets", _widens, "changes more than keys"),
+        ("image-targets", _says_more, "changes more than keys"),
+    ],
+)
+def test_a_request_that_no_honest_controller_makes_is_not_for_signing(
+    fleet: Offline, subject: str, change: Callable[[Any], None], message: str
+) -> None:
+    asked = ceremony.request(fleet.repositories, why="renewal", now=NOW)
+    check(asked, NOW)
+    bad = []
+    for one in asked.changes:
+        read: Metadata[Any] = Metadata.from_bytes(one.next)
+        if one.subject == subject:
+            change(read.signed)
+        bad.append(replace(one, next=read.to_bytes()))
+    with pytest.raises(PublishError, match=message):
+        check(replace(asked, changes=tuple(bad)), NOW)
+    with pytest.raises(PublishError, match=message):
+        ceremony.publish(fleet.repositories, fleet.signed(replace(asked, changes=tuple(bad)), "alice", "bob"), NOW)
+
+
+@pytest.mark.attack("a signing request with a forged account of what stands")
+def test_what_stands_must_vouch_for_itself(fleet: Offline) -> None:
+    """A lower threshold is shown as a change; a request that claims it stood before would show none."""
+    asked = ceremony.request(fleet.repositories, why="renewal", now=NOW)
+    forged = []
+    for one in asked.changes:
+        now, then = Metadata.from_bytes(one.now), Metadata.from_bytes(one.next)
+        if one.subject == "image-root":
+            _with_threshold(now.signed)
+            _with_threshold(then.signed)
+        forged.append(replace(one, now=now.to_bytes(), next=then.to_bytes()))
+    with pytest.raises(PublishError, match="image-root: what stands now, by this request, nobody has signed"):
+        check(replace(asked, changes=tuple(forged)), NOW)
+    honest = [
+        replace(one, next=changed.next) if one.subject == "image-root" else one
+        for one, changed in zip(asked.changes, forged, strict=True)
+    ]
+    shown = describe(replace(asked, changes=tuple(honest)))
+    assert any(line.startswith("  root: 2 of alice") and "→ 1 of alice" in line for line in shown)
 
 
 def test_what_is_wrong_with_a_request_is_said_and_changes_nothing(fleet: Offline) -> None:

@@ -186,6 +186,7 @@ def sign(
         return _sign_intermediate(request, keys, passphrase_files, yes=yes)
     with _refusals(BAD_INPUT, str(request)):
         asked = signing_request.decode(request.read_bytes())
+        signing_request.check(asked, _now())
     sys.stdout.write("".join(f"{line}\n" for line in signing_request.describe(asked)))
     if not yes:
         typer.confirm("Sign this?", abort=True)
@@ -193,8 +194,9 @@ def sign(
         who = _unlocked(keys, passphrase_files)
         signed, _ = asked.signed_by(who)
     _write(request, signed.encode())
-    left = signed.missing
-    following = f"{left} more signatures" if left else "complete: edgewright keys publish"
+    left = signed.more_holders
+    more = "1 more holder" if left == 1 else f"{left} more holders"
+    following = f"{more} must sign" if left else "complete: edgewright keys publish"
     sys.stdout.write(f"signed by {who.name}; {following}\n")
     return 0
 

@@ -15,7 +15,7 @@ from securesystemslib.signer import Signer
 from tuf.api.metadata import Root, Targets
 
 from edgewright_controller.director import Director
-from edgewright_controller.publish import keys
+from edgewright_controller.publish import keys, signing_request
 from edgewright_controller.publish.errors import PublishError
 from edgewright_controller.publish.holders import Holder, HolderKeys
 from edgewright_controller.publish.image import ImageRepository
@@ -85,6 +85,7 @@ def publish(repositories: Repositories, signed: SigningRequest, now: datetime) -
     """
     if signed.fleet != repositories.fleet:
         raise PublishError(f"the request is of fleet {signed.fleet!r}, this is {repositories.fleet!r}")
+    signing_request.check(signed, now)
     if signed.missing:
         lacking = "; ".join(
             f"{change.subject}: {count.missing} more for {count.of}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from securesystemslib.signer import Key
@@ -19,11 +20,14 @@ from tuf.api.serialization import DeserializationError
 
 from edgewright_controller.publish.errors import PublishError
 from edgewright_controller.publish.holders import Holder, holder_of
+from edgewright_controller.publish.image import TARGETS_LIFE
+from edgewright_controller.publish.roots import LIFE as ROOT_LIFE
 
 FORMAT: Final = "edgewright-signing-request-1"
 MAX_BYTES: Final = 4 << 20
 # What may be signed anew, in the order in which it is put in place: the roots say who may sign the rest.
 SUBJECTS: Final = ("image-root", "director-root", "image-targets")
+_LIVES: Final = {"image-root": ROOT_LIFE, "director-root": ROOT_LIFE, "image-targets": TARGETS_LIFE}
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class SigningRequest:
     def missing(self) -> int:
         """How many more signatures it needs at least; 0: it may be published."""
         return sum(count.missing for change in self.changes for count in self.counts(change))
+
+    @property
+    def more_holders(self) -> int:
+        """How many more holders must sign at least."""
+        return max((count.missing for change in self.changes for count in self.counts(change)), default=0)
 
     def counts(self, change: Change) -> tuple[Count, ...]:
         """Who has signed a document and who may, by each set of keys that must."""
@@ -137,6 +146,45 @@ def decode(content: bytes) -> SigningRequest:
     return request
 
 
+def check(request: SigningRequest, now: datetime) -> None:
+    """Raise PublishError for a request that no honest controller makes, before anybody signs it.
+
+    What stands must vouch for itself, so that the differences which a holder is shown are real. And only keys, numbers
+    of signatures and ends may change: no artifact, no path of a delegation, no other field.
+    """
+    standing = {change.subject: change for change in request.changes}
+    for change in request.changes:
+        then, most = change.proposed, _LIVES[change.subject]
+        if then.expires > now + most + timedelta(days=1):
+            raise PublishError(
+                f"{change.subject}: it would be good until {then.expires:%Y-%m-%d}; at most {most.days} days are signed"
+            )
+        if _without_keys(change.current) != _without_keys(then):
+            raise PublishError(f"{change.subject}: it changes more than keys, their number and its end; do not sign it")
+        judge = standing.get("image-root", change) if change.subject == "image-targets" else change
+        read: Metadata[Any] = Metadata.from_bytes(change.now)
+        role = Targets.type if change.subject == "image-targets" else Root.type
+        try:
+            judge.current.verify_delegate(role, read.signed_bytes, read.signatures)
+        except (RepositoryError, ValueError) as error:
+            raise PublishError(f"{change.subject}: what stands now, by this request, nobody has signed") from error
+
+
+def _without_keys(signed: Any) -> dict[str, Any]:
+    """All that a document says besides who may speak, its version and its end."""
+    document: dict[str, Any] = signed.to_dict()
+    for name in ("version", "expires", "keys", "roles"):
+        document.pop(name, None)
+    delegations = document.pop("delegations", None) or {}
+    document["delegated"] = sorted(
+        json.dumps({name: value for name, value in role.items() if name not in ("keyids", "threshold")}, sort_keys=True)
+        for role in delegations.get("roles", ())
+    )
+    if isinstance(signed, Root):
+        document["roles"] = sorted(signed.roles)
+    return document
+
+
 def collected(requests: Iterable[SigningRequest]) -> SigningRequest:
     """Copies that several holders signed apart, as one request. Raises PublishError when they are not copies."""
     first, *others = requests
@@ -204,8 +252,6 @@ def _differences(now: Any, then: Any) -> list[str]:
     for role in sorted(before.keys() | after.keys()):
         if before.get(role) != after.get(role):
             lines.append(f"{role}: {_speaker(before.get(role))} → {_speaker(after.get(role))}")
-    if isinstance(now, Targets) and now.targets != then.targets:
-        lines.append("the list of artifacts itself changes: holders list none; do not sign this")
     return lines or ["nobody's keys change"]
 
 
