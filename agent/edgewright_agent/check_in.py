@@ -58,6 +58,9 @@ class Reports(Protocol):
     @property
     def epoch(self) -> bytes: ...
 
+    @property
+    def settled(self) -> int: ...
+
     def stored(self, sequence: int, epoch: bytes | None = None) -> None: ...
 
     def event(self, kind: telemetry_pb2.Event.Kind, detail: str) -> None: ...
@@ -178,6 +181,7 @@ class CheckIns:
                 for one in held
             ],
             spool_epoch=self._reports.epoch,
+            spool_settled=self._reports.settled,
             results=self._requests.results(),
         )
 

@@ -24,7 +24,7 @@ from edgewright_controller.compile.builder import Builder
 from edgewright_controller.compile.store import ArtifactStore, StoreError
 from edgewright_controller.config import DEFAULT_FLEET, Address, BrokerMode, Settings, SettingsError
 from edgewright_controller.director import Director
-from edgewright_controller.ledger import Ledger, LedgerError
+from edgewright_controller.ledger import Ledger, LedgerError, restorations
 from edgewright_controller.ledger import fleet as ledger_fleet
 from edgewright_controller.pki import Authority
 from edgewright_controller.pki_files import AuthorityError
@@ -51,6 +51,7 @@ from edgewright_controller.service.rollouts_runner import HintRelay, RolloutsRun
 from edgewright_controller.service.servers import Server, ServerCertificate, open_server
 from edgewright_controller.service.shutting_out import ShuttingOut, write_list
 from edgewright_controller.service.tokens import Tokens
+from edgewright_controller.service.unentered import Unentered
 from edgewright_controller.service.upkeep import Upkeep
 from edgewright_controller.state_lock import StateInUse, StateLock
 
@@ -128,8 +129,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     authority = Authority.open(state / "pki", fleet, now)
     hosts = _hosts(settings)
     pair = authority.server_certificate(hosts, now)
-    image = ImageRepository.open(state / "image", state / "keys", now)
-    director = Director.open(state / "director", state / "keys", fleet, now)
+    image, director = await _repositories(ledger, state, fleet, now)
     store = ArtifactStore(state / "store")
     builder = Builder(store, state, settings.interpreters)
 
@@ -184,7 +184,12 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         controller_address=str(_reached_at(settings, grpc)),
         mqtt_address=broker,
     )
-    _add(work, AgentService(gate, check_ins, Blocks(store), admission), agent_pb2_grpc.add_AgentServicer_to_server)
+    unentered = await Unentered.open(ledger, revocations.refresh, _clock)
+    _add(
+        work,
+        AgentService(gate, check_ins, Blocks(store), admission, unentered),
+        agent_pb2_grpc.add_AgentServicer_to_server,
+    )
     operators = OperatorService(
         gate,
         jobs,
@@ -232,6 +237,15 @@ def _shut_out(
     revocations.listen(runner.look_for_shut)
     shutting_out.start()
     stack.push_async_callback(shutting_out.close)
+
+
+async def _repositories(ledger: Ledger, state: Path, fleet: str, now: datetime) -> tuple[ImageRepository, Director]:
+    """Both, and nothing in them that devices who were here before a restore would refuse. Raises PublishError, OSError,
+    LedgerError."""
+    image = ImageRepository.open(state / "image", state / "keys", now)
+    if floor := await ledger.read(restorations.counts_from):
+        image.count_from(floor, now)
+    return image, Director.open(state / "director", state / "keys", fleet, now)
 
 
 def _admitting(

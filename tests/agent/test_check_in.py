@@ -64,6 +64,7 @@ class NotedReports:
     """What the outbox was told."""
 
     epoch = b"e" * 16
+    settled = 0
 
     def __init__(self) -> None:
         self.watermarks: list[tuple[int, bytes | None]] = []

@@ -169,6 +169,12 @@ class Delivery:
         return spool.epoch if spool else b""
 
     @property
+    def settled(self) -> int:
+        """Up to which number the spool keeps nothing any more."""
+        spool = self._spool
+        return spool.settled if spool else 0
+
+    @property
     def is_connected(self) -> bool:
         """Whether the broker is connected at this moment."""
         return self._link is not None and self._link.up

@@ -67,6 +67,11 @@ class Outbox:
         return self._delivery.epoch
 
     @property
+    def settled(self) -> int:
+        """Up to which number of the epoch nothing is kept any more, for the check-in."""
+        return self._delivery.settled
+
+    @property
     def connected(self) -> bool:
         """Whether the broker is connected at this moment."""
         return self._delivery.is_connected

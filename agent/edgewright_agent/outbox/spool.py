@@ -67,6 +67,7 @@ class Spool:
         self._database, self._limits = database, limits
         self._lock = threading.Lock()
         self.epoch: bytes = b""
+        self.settled = 0
 
     @classmethod
     def open(cls, path: Path, limits: SpoolLimits | None = None) -> Spool:
@@ -104,6 +105,7 @@ class Spool:
                 if not isinstance(epoch, bytes) or len(epoch) != EPOCH_BYTES:
                     epoch = os.urandom(EPOCH_BYTES)
                     spool._set_fact("epoch", epoch)
+                spool.settled = int(spool._fact("settled", 0))
             spool.epoch = epoch
         except BaseException:
             database.close()
@@ -148,6 +150,7 @@ class Spool:
             if seq > int(self._fact("settled", 0)):
                 self._set_fact("settled", seq)
                 self._database.execute("DELETE FROM envelope WHERE seq <= ?", (seq,))
+        self.settled = max(self.settled, seq)
 
     def expire(self, now_ms: int) -> None:
         """Drop what is too old. Call it only while the wall clock is synchronised; rows made otherwise stay."""

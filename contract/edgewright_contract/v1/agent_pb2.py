@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"edgewright_contract/v1/agent.proto\x12\x16\x65\x64gewright_contract.v1\"\xea\x03\n\x0c\x44\x65viceStatus\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0f\n\x07release\x18\x02 \x01(\t\x12*\n\x04step\x18\x03 \x01(\x0e\x32\x1c.edgewright_contract.v1.Step\x12\x30\n\x07outcome\x18\x04 \x01(\x0e\x32\x1f.edgewright_contract.v1.Outcome\x12\x30\n\x05\x65rror\x18\x05 \x01(\x0e\x32!.edgewright_contract.v1.ErrorCode\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x12\n\ndone_bytes\x18\x07 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x08 \x01(\x04\x12\x16\n\x0e\x61\x63tive_release\x18\t \x01(\t\x12\x17\n\x0f\x61\x63tive_artifact\x18\n \x01(\t\x12\x18\n\x10previous_release\x18\x0b \x01(\t\x12\x15\n\rheld_releases\x18\x0c \x03(\t\x12\x10\n\x08sequence\x18\r \x01(\x04\x12\x0e\n\x06\x65ngine\x18\x0e \x01(\t\x12\x13\n\x0b\x61\x63\x63\x65lerator\x18\x0f \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x10 \x01(\t\x12\x17\n\x0fstarted_unix_ms\x18\x11 \x01(\x04\x12\x14\n\x0c\x61\x63tive_model\x18\x12 \x01(\t\x12\x12\n\nunconfined\x18\x13 \x03(\t\"\xf8\x01\n\tInventory\x12\n\n\x02os\x18\x01 \x01(\t\x12\x0b\n\x03\x63pu\x18\x02 \x01(\t\x12\r\n\x05\x63ores\x18\x03 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\x12\x18\n\x10\x64isk_total_bytes\x18\x05 \x01(\x04\x12\x17\n\x0f\x64isk_free_bytes\x18\x06 \x01(\x04\x12\x39\n\x0c\x61\x63\x63\x65lerators\x18\x07 \x03(\x0b\x32#.edgewright_contract.v1.Accelerator\x12\x10\n\x08runtimes\x18\x08 \x03(\t\x12\x15\n\ragent_version\x18\t \x01(\t\x12\x16\n\x0epython_version\x18\n \x01(\t\"?\n\x0b\x41\x63\x63\x65lerator\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\"e\n\x0cHeldMetadata\x12\x36\n\nrepository\x18\x01 \x01(\x0e\x32\".edgewright_contract.v1.Repository\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\"e\n\x0cMetadataFile\x12\x36\n\nrepository\x18\x01 \x01(\x0e\x32\".edgewright_contract.v1.Repository\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\"\x97\x02\n\x0e\x43heckInRequest\x12\x34\n\x06status\x18\x01 \x01(\x0b\x32$.edgewright_contract.v1.DeviceStatus\x12\x34\n\tinventory\x18\x02 \x01(\x0b\x32!.edgewright_contract.v1.Inventory\x12\x18\n\x10inventory_digest\x18\x03 \x01(\t\x12\x32\n\x04held\x18\x04 \x03(\x0b\x32$.edgewright_contract.v1.HeldMetadata\x12\x13\n\x0bspool_epoch\x18\x05 \x01(\x0c\x12\x36\n\x07results\x18\x06 \x03(\x0b\x32%.edgewright_contract.v1.RequestResult\"\x8c\x02\n\rDeviceRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x38\n\x04kind\x18\x02 \x01(\x0e\x32*.edgewright_contract.v1.DeviceRequest.Kind\x12\x10\n\x08\x61rgument\x18\x03 \x01(\t\"\xa2\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eKIND_PROBE_NOW\x10\x01\x12\x12\n\x0eKIND_SEND_LOGS\x10\x02\x12\x18\n\x14KIND_PAUSE_DOWNLOADS\x10\x03\x12\x19\n\x15KIND_RESUME_DOWNLOADS\x10\x04\x12\x10\n\x0cKIND_REBIRTH\x10\x05\x12\x15\n\x11KIND_RELEASE_HOLD\x10\x06\">\n\rRequestResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xfa\x01\n\x0f\x43heckInResponse\x12\x36\n\x08metadata\x18\x01 \x03(\x0b\x32$.edgewright_contract.v1.MetadataFile\x12\x37\n\x08requests\x18\x02 \x03(\x0b\x32%.edgewright_contract.v1.DeviceRequest\x12\x17\n\x0fstored_sequence\x18\x03 \x01(\x04\x12\x17\n\x0fnext_check_in_s\x18\x04 \x01(\r\x12\x16\n\x0eserver_unix_ms\x18\x05 \x01(\x04\x12\x18\n\x10inventory_wanted\x18\x06 \x01(\x08\x12\x12\n\ngeneration\x18\x07 \x01(\x04\"$\n\x12\x46\x65tchObjectRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\"\x1a\n\nObjectPart\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"*\n\nBlockRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"\xb4\x01\n\x12\x46\x65tchBlocksRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\t\x12\x13\n\x0b\x62lock_index\x18\x02 \x01(\t\x12\x32\n\x06ranges\x18\x03 \x03(\x0b\x32\".edgewright_contract.v1.BlockRange\x12\x32\n\x08\x61\x63\x63\x65pted\x18\x04 \x03(\x0e\x32 .edgewright_contract.v1.Encoding\x12\x11\n\tmax_bytes\x18\x05 \x01(\x04\"\\\n\tBlockPart\x12\r\n\x05index\x18\x01 \x01(\r\x12\x32\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32 .edgewright_contract.v1.Encoding\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\"I\n\rRenewResponse\x12\x1d\n\x15\x63\x65rtificate_chain_pem\x18\x01 \x01(\x0c\x12\x19\n\x11\x65nrolment_address\x18\x02 \x01(\t*\xda\x01\n\x04Step\x12\x14\n\x10STEP_UNSPECIFIED\x10\x00\x12\r\n\tSTEP_IDLE\x10\x01\x12\x11\n\rSTEP_PLANNING\x10\x02\x12\x14\n\x10STEP_DOWNLOADING\x10\x03\x12\x12\n\x0eSTEP_VERIFYING\x10\x04\x12\x11\n\rSTEP_STARTING\x10\x05\x12\x10\n\x0cSTEP_PROVING\x10\x06\x12\x10\n\x0cSTEP_PROBING\x10\x07\x12\x12\n\x0eSTEP_SWITCHING\x10\x08\x12\x11\n\rSTEP_DRAINING\x10\t\x12\x12\n\x0eSTEP_REVERTING\x10\n*x\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x17\n\x13OUTCOME_IN_PROGRESS\x10\x01\x12\x15\n\x11OUTCOME_SUCCEEDED\x10\x02\x12\x12\n\x0eOUTCOME_FAILED\x10\x03\x12\x10\n\x0cOUTCOME_HELD\x10\x04*\xc7\x03\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_CODE_METADATA_REFUSED\x10\x01\x12\x1d\n\x19\x45RROR_CODE_METADATA_STALE\x10\x02\x12\x18\n\x14\x45RROR_CODE_DISK_FULL\x10\x03\x12\x1b\n\x17\x45RROR_CODE_MEMORY_SHORT\x10\x04\x12\x1e\n\x1a\x45RROR_CODE_DOWNLOAD_FAILED\x10\x05\x12\x1f\n\x1b\x45RROR_CODE_ARTIFACT_CORRUPT\x10\x06\x12\x1e\n\x1a\x45RROR_CODE_ARTIFACT_UNSAFE\x10\x07\x12\x1d\n\x19\x45RROR_CODE_ENGINE_MISSING\x10\x08\x12\x1c\n\x18\x45RROR_CODE_ENGINE_FAILED\x10\t\x12 \n\x1c\x45RROR_CODE_ACCELERATOR_WRONG\x10\n\x12\x1b\n\x17\x45RROR_CODE_PROBE_FAILED\x10\x0b\x12\x17\n\x13\x45RROR_CODE_DEADLINE\x10\x0c\x12\x18\n\x14\x45RROR_CODE_CANCELLED\x10\r\x12\x17\n\x13\x45RROR_CODE_INTERNAL\x10\x0e*W\n\nRepository\x12\x1a\n\x16REPOSITORY_UNSPECIFIED\x10\x00\x12\x14\n\x10REPOSITORY_IMAGE\x10\x01\x12\x17\n\x13REPOSITORY_DIRECTOR\x10\x02*6\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x45NCODING_RAW\x10\x01\x32\xfa\x02\n\x05\x41gent\x12Z\n\x07\x43heckIn\x12&.edgewright_contract.v1.CheckInRequest\x1a\'.edgewright_contract.v1.CheckInResponse\x12_\n\x0b\x46\x65tchObject\x12*.edgewright_contract.v1.FetchObjectRequest\x1a\".edgewright_contract.v1.ObjectPart0\x01\x12^\n\x0b\x46\x65tchBlocks\x12*.edgewright_contract.v1.FetchBlocksRequest\x1a!.edgewright_contract.v1.BlockPart0\x01\x12T\n\x05Renew\x12$.edgewright_contract.v1.RenewRequest\x1a%.edgewright_contract.v1.RenewResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"edgewright_contract/v1/agent.proto\x12\x16\x65\x64gewright_contract.v1\"\xea\x03\n\x0c\x44\x65viceStatus\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0f\n\x07release\x18\x02 \x01(\t\x12*\n\x04step\x18\x03 \x01(\x0e\x32\x1c.edgewright_contract.v1.Step\x12\x30\n\x07outcome\x18\x04 \x01(\x0e\x32\x1f.edgewright_contract.v1.Outcome\x12\x30\n\x05\x65rror\x18\x05 \x01(\x0e\x32!.edgewright_contract.v1.ErrorCode\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x12\n\ndone_bytes\x18\x07 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x08 \x01(\x04\x12\x16\n\x0e\x61\x63tive_release\x18\t \x01(\t\x12\x17\n\x0f\x61\x63tive_artifact\x18\n \x01(\t\x12\x18\n\x10previous_release\x18\x0b \x01(\t\x12\x15\n\rheld_releases\x18\x0c \x03(\t\x12\x10\n\x08sequence\x18\r \x01(\x04\x12\x0e\n\x06\x65ngine\x18\x0e \x01(\t\x12\x13\n\x0b\x61\x63\x63\x65lerator\x18\x0f \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x10 \x01(\t\x12\x17\n\x0fstarted_unix_ms\x18\x11 \x01(\x04\x12\x14\n\x0c\x61\x63tive_model\x18\x12 \x01(\t\x12\x12\n\nunconfined\x18\x13 \x03(\t\"\xf8\x01\n\tInventory\x12\n\n\x02os\x18\x01 \x01(\t\x12\x0b\n\x03\x63pu\x18\x02 \x01(\t\x12\r\n\x05\x63ores\x18\x03 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\x12\x18\n\x10\x64isk_total_bytes\x18\x05 \x01(\x04\x12\x17\n\x0f\x64isk_free_bytes\x18\x06 \x01(\x04\x12\x39\n\x0c\x61\x63\x63\x65lerators\x18\x07 \x03(\x0b\x32#.edgewright_contract.v1.Accelerator\x12\x10\n\x08runtimes\x18\x08 \x03(\t\x12\x15\n\ragent_version\x18\t \x01(\t\x12\x16\n\x0epython_version\x18\n \x01(\t\"?\n\x0b\x41\x63\x63\x65lerator\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\"e\n\x0cHeldMetadata\x12\x36\n\nrepository\x18\x01 \x01(\x0e\x32\".edgewright_contract.v1.Repository\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\"e\n\x0cMetadataFile\x12\x36\n\nrepository\x18\x01 \x01(\x0e\x32\".edgewright_contract.v1.Repository\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\"\xae\x02\n\x0e\x43heckInRequest\x12\x34\n\x06status\x18\x01 \x01(\x0b\x32$.edgewright_contract.v1.DeviceStatus\x12\x34\n\tinventory\x18\x02 \x01(\x0b\x32!.edgewright_contract.v1.Inventory\x12\x18\n\x10inventory_digest\x18\x03 \x01(\t\x12\x32\n\x04held\x18\x04 \x03(\x0b\x32$.edgewright_contract.v1.HeldMetadata\x12\x13\n\x0bspool_epoch\x18\x05 \x01(\x0c\x12\x36\n\x07results\x18\x06 \x03(\x0b\x32%.edgewright_contract.v1.RequestResult\x12\x15\n\rspool_settled\x18\x07 \x01(\x04\"\x8c\x02\n\rDeviceRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x38\n\x04kind\x18\x02 \x01(\x0e\x32*.edgewright_contract.v1.DeviceRequest.Kind\x12\x10\n\x08\x61rgument\x18\x03 \x01(\t\"\xa2\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eKIND_PROBE_NOW\x10\x01\x12\x12\n\x0eKIND_SEND_LOGS\x10\x02\x12\x18\n\x14KIND_PAUSE_DOWNLOADS\x10\x03\x12\x19\n\x15KIND_RESUME_DOWNLOADS\x10\x04\x12\x10\n\x0cKIND_REBIRTH\x10\x05\x12\x15\n\x11KIND_RELEASE_HOLD\x10\x06\">\n\rRequestResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xfa\x01\n\x0f\x43heckInResponse\x12\x36\n\x08metadata\x18\x01 \x03(\x0b\x32$.edgewright_contract.v1.MetadataFile\x12\x37\n\x08requests\x18\x02 \x03(\x0b\x32%.edgewright_contract.v1.DeviceRequest\x12\x17\n\x0fstored_sequence\x18\x03 \x01(\x04\x12\x17\n\x0fnext_check_in_s\x18\x04 \x01(\r\x12\x16\n\x0eserver_unix_ms\x18\x05 \x01(\x04\x12\x18\n\x10inventory_wanted\x18\x06 \x01(\x08\x12\x12\n\ngeneration\x18\x07 \x01(\x04\"$\n\x12\x46\x65tchObjectRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\"\x1a\n\nObjectPart\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"*\n\nBlockRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"\xb4\x01\n\x12\x46\x65tchBlocksRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\t\x12\x13\n\x0b\x62lock_index\x18\x02 \x01(\t\x12\x32\n\x06ranges\x18\x03 \x03(\x0b\x32\".edgewright_contract.v1.BlockRange\x12\x32\n\x08\x61\x63\x63\x65pted\x18\x04 \x03(\x0e\x32 .edgewright_contract.v1.Encoding\x12\x11\n\tmax_bytes\x18\x05 \x01(\x04\"\\\n\tBlockPart\x12\r\n\x05index\x18\x01 \x01(\r\x12\x32\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32 .edgewright_contract.v1.Encoding\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\"I\n\rRenewResponse\x12\x1d\n\x15\x63\x65rtificate_chain_pem\x18\x01 \x01(\x0c\x12\x19\n\x11\x65nrolment_address\x18\x02 \x01(\t*\xda\x01\n\x04Step\x12\x14\n\x10STEP_UNSPECIFIED\x10\x00\x12\r\n\tSTEP_IDLE\x10\x01\x12\x11\n\rSTEP_PLANNING\x10\x02\x12\x14\n\x10STEP_DOWNLOADING\x10\x03\x12\x12\n\x0eSTEP_VERIFYING\x10\x04\x12\x11\n\rSTEP_STARTING\x10\x05\x12\x10\n\x0cSTEP_PROVING\x10\x06\x12\x10\n\x0cSTEP_PROBING\x10\x07\x12\x12\n\x0eSTEP_SWITCHING\x10\x08\x12\x11\n\rSTEP_DRAINING\x10\t\x12\x12\n\x0eSTEP_REVERTING\x10\n*x\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x17\n\x13OUTCOME_IN_PROGRESS\x10\x01\x12\x15\n\x11OUTCOME_SUCCEEDED\x10\x02\x12\x12\n\x0eOUTCOME_FAILED\x10\x03\x12\x10\n\x0cOUTCOME_HELD\x10\x04*\xc7\x03\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_CODE_METADATA_REFUSED\x10\x01\x12\x1d\n\x19\x45RROR_CODE_METADATA_STALE\x10\x02\x12\x18\n\x14\x45RROR_CODE_DISK_FULL\x10\x03\x12\x1b\n\x17\x45RROR_CODE_MEMORY_SHORT\x10\x04\x12\x1e\n\x1a\x45RROR_CODE_DOWNLOAD_FAILED\x10\x05\x12\x1f\n\x1b\x45RROR_CODE_ARTIFACT_CORRUPT\x10\x06\x12\x1e\n\x1a\x45RROR_CODE_ARTIFACT_UNSAFE\x10\x07\x12\x1d\n\x19\x45RROR_CODE_ENGINE_MISSING\x10\x08\x12\x1c\n\x18\x45RROR_CODE_ENGINE_FAILED\x10\t\x12 \n\x1c\x45RROR_CODE_ACCELERATOR_WRONG\x10\n\x12\x1b\n\x17\x45RROR_CODE_PROBE_FAILED\x10\x0b\x12\x17\n\x13\x45RROR_CODE_DEADLINE\x10\x0c\x12\x18\n\x14\x45RROR_CODE_CANCELLED\x10\r\x12\x17\n\x13\x45RROR_CODE_INTERNAL\x10\x0e*W\n\nRepository\x12\x1a\n\x16REPOSITORY_UNSPECIFIED\x10\x00\x12\x14\n\x10REPOSITORY_IMAGE\x10\x01\x12\x17\n\x13REPOSITORY_DIRECTOR\x10\x02*6\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x45NCODING_RAW\x10\x01\x32\xfa\x02\n\x05\x41gent\x12Z\n\x07\x43heckIn\x12&.edgewright_contract.v1.CheckInRequest\x1a\'.edgewright_contract.v1.CheckInResponse\x12_\n\x0b\x46\x65tchObject\x12*.edgewright_contract.v1.FetchObjectRequest\x1a\".edgewright_contract.v1.ObjectPart0\x01\x12^\n\x0b\x46\x65tchBlocks\x12*.edgewright_contract.v1.FetchBlocksRequest\x1a!.edgewright_contract.v1.BlockPart0\x01\x12T\n\x05Renew\x12$.edgewright_contract.v1.RenewRequest\x1a%.edgewright_contract.v1.RenewResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgewright_contract.v1.agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STEP']._serialized_start=2443
-  _globals['_STEP']._serialized_end=2661
-  _globals['_OUTCOME']._serialized_start=2663
-  _globals['_OUTCOME']._serialized_end=2783
-  _globals['_ERRORCODE']._serialized_start=2786
-  _globals['_ERRORCODE']._serialized_end=3241
-  _globals['_REPOSITORY']._serialized_start=3243
-  _globals['_REPOSITORY']._serialized_end=3330
-  _globals['_ENCODING']._serialized_start=3332
-  _globals['_ENCODING']._serialized_end=3386
+  _globals['_STEP']._serialized_start=2466
+  _globals['_STEP']._serialized_end=2684
+  _globals['_OUTCOME']._serialized_start=2686
+  _globals['_OUTCOME']._serialized_end=2806
+  _globals['_ERRORCODE']._serialized_start=2809
+  _globals['_ERRORCODE']._serialized_end=3264
+  _globals['_REPOSITORY']._serialized_start=3266
+  _globals['_REPOSITORY']._serialized_end=3353
+  _globals['_ENCODING']._serialized_start=3355
+  _globals['_ENCODING']._serialized_end=3409
   _globals['_DEVICESTATUS']._serialized_start=63
   _globals['_DEVICESTATUS']._serialized_end=553
   _globals['_INVENTORY']._serialized_start=556
@@ -52,29 +52,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METADATAFILE']._serialized_start=974
   _globals['_METADATAFILE']._serialized_end=1075
   _globals['_CHECKINREQUEST']._serialized_start=1078
-  _globals['_CHECKINREQUEST']._serialized_end=1357
-  _globals['_DEVICEREQUEST']._serialized_start=1360
-  _globals['_DEVICEREQUEST']._serialized_end=1628
-  _globals['_DEVICEREQUEST_KIND']._serialized_start=1466
-  _globals['_DEVICEREQUEST_KIND']._serialized_end=1628
-  _globals['_REQUESTRESULT']._serialized_start=1630
-  _globals['_REQUESTRESULT']._serialized_end=1692
-  _globals['_CHECKINRESPONSE']._serialized_start=1695
-  _globals['_CHECKINRESPONSE']._serialized_end=1945
-  _globals['_FETCHOBJECTREQUEST']._serialized_start=1947
-  _globals['_FETCHOBJECTREQUEST']._serialized_end=1983
-  _globals['_OBJECTPART']._serialized_start=1985
-  _globals['_OBJECTPART']._serialized_end=2011
-  _globals['_BLOCKRANGE']._serialized_start=2013
-  _globals['_BLOCKRANGE']._serialized_end=2055
-  _globals['_FETCHBLOCKSREQUEST']._serialized_start=2058
-  _globals['_FETCHBLOCKSREQUEST']._serialized_end=2238
-  _globals['_BLOCKPART']._serialized_start=2240
-  _globals['_BLOCKPART']._serialized_end=2332
-  _globals['_RENEWREQUEST']._serialized_start=2334
-  _globals['_RENEWREQUEST']._serialized_end=2365
-  _globals['_RENEWRESPONSE']._serialized_start=2367
-  _globals['_RENEWRESPONSE']._serialized_end=2440
-  _globals['_AGENT']._serialized_start=3389
-  _globals['_AGENT']._serialized_end=3767
+  _globals['_CHECKINREQUEST']._serialized_end=1380
+  _globals['_DEVICEREQUEST']._serialized_start=1383
+  _globals['_DEVICEREQUEST']._serialized_end=1651
+  _globals['_DEVICEREQUEST_KIND']._serialized_start=1489
+  _globals['_DEVICEREQUEST_KIND']._serialized_end=1651
+  _globals['_REQUESTRESULT']._serialized_start=1653
+  _globals['_REQUESTRESULT']._serialized_end=1715
+  _globals['_CHECKINRESPONSE']._serialized_start=1718
+  _globals['_CHECKINRESPONSE']._serialized_end=1968
+  _globals['_FETCHOBJECTREQUEST']._serialized_start=1970
+  _globals['_FETCHOBJECTREQUEST']._serialized_end=2006
+  _globals['_OBJECTPART']._serialized_start=2008
+  _globals['_OBJECTPART']._serialized_end=2034
+  _globals['_BLOCKRANGE']._serialized_start=2036
+  _globals['_BLOCKRANGE']._serialized_end=2078
+  _globals['_FETCHBLOCKSREQUEST']._serialized_start=2081
+  _globals['_FETCHBLOCKSREQUEST']._serialized_end=2261
+  _globals['_BLOCKPART']._serialized_start=2263
+  _globals['_BLOCKPART']._serialized_end=2355
+  _globals['_RENEWREQUEST']._serialized_start=2357
+  _globals['_RENEWREQUEST']._serialized_end=2388
+  _globals['_RENEWRESPONSE']._serialized_start=2390
+  _globals['_RENEWRESPONSE']._serialized_end=2463
+  _globals['_AGENT']._serialized_start=3412
+  _globals['_AGENT']._serialized_end=3790
 # @@protoc_insertion_point(module_scope)

@@ -191,20 +191,22 @@ class MetadataFile(_message.Message):
     def __init__(self, repository: _Optional[_Union[Repository, str]] = ..., name: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class CheckInRequest(_message.Message):
-    __slots__ = ("status", "inventory", "inventory_digest", "held", "spool_epoch", "results")
+    __slots__ = ("status", "inventory", "inventory_digest", "held", "spool_epoch", "results", "spool_settled")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     INVENTORY_FIELD_NUMBER: _ClassVar[int]
     INVENTORY_DIGEST_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     SPOOL_EPOCH_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
+    SPOOL_SETTLED_FIELD_NUMBER: _ClassVar[int]
     status: DeviceStatus
     inventory: Inventory
     inventory_digest: str
     held: _containers.RepeatedCompositeFieldContainer[HeldMetadata]
     spool_epoch: bytes
     results: _containers.RepeatedCompositeFieldContainer[RequestResult]
-    def __init__(self, status: _Optional[_Union[DeviceStatus, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., inventory_digest: _Optional[str] = ..., held: _Optional[_Iterable[_Union[HeldMetadata, _Mapping]]] = ..., spool_epoch: _Optional[bytes] = ..., results: _Optional[_Iterable[_Union[RequestResult, _Mapping]]] = ...) -> None: ...
+    spool_settled: int
+    def __init__(self, status: _Optional[_Union[DeviceStatus, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., inventory_digest: _Optional[str] = ..., held: _Optional[_Iterable[_Union[HeldMetadata, _Mapping]]] = ..., spool_epoch: _Optional[bytes] = ..., results: _Optional[_Iterable[_Union[RequestResult, _Mapping]]] = ..., spool_settled: _Optional[int] = ...) -> None: ...
 
 class DeviceRequest(_message.Message):
     __slots__ = ("id", "kind", "argument")

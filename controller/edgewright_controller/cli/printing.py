@@ -127,7 +127,7 @@ def status(answer: operator_pb2.StatusResponse) -> RenderableType:
             status.active_model or view.model or "–",
             short(view.desired_release),
             Text(short(status.active_release), "yellow" if differs else ""),
-            "behind" if status.generation < view.desired_generation else standing(status),
+            _state(view),
             f"{rate:.1f}" if rate else "–",
         )
         if why := _why(view):
@@ -141,12 +141,20 @@ def status(answer: operator_pb2.StatusResponse) -> RenderableType:
     return Group(*lines)
 
 
+def _state(view: operator_pb2.DeviceView) -> str:
+    if view.status.generation < view.desired_generation:
+        return "behind"
+    return "ahead" if view.status.generation > view.desired_generation else standing(view.status)
+
+
 def _why(view: operator_pb2.DeviceView) -> str:
     status = view.status
     if view.revoked:
         return f"its certificates are revoked; to let it in again: edgewright enroll create --device {view.device}"
     if status.generation < view.desired_generation:
         return f"has not taken up generation {view.desired_generation} yet; last heard of {ago(view.seen_s_ago)}"
+    if status.generation > view.desired_generation:
+        return "ahead of the ledger, which came from a backup: apply to take it up; it serves what it has until then"
     return status.reason
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, exists, insert, select, tuple_, update
+from sqlalchemy import Connection, delete, exists, insert, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from edgewright_controller.ledger import tables
@@ -71,6 +71,11 @@ def put_chain(connection: Connection, row: ChainRow) -> None:
     """Keep the chain that a device was just given, in place of the one before."""
     statement = upsert(tables.newest_chains).values(row.__dict__)
     connection.execute(statement.on_conflict_do_update(index_elements=["device"], set_=row.__dict__))
+
+
+def forget_chain(connection: Connection, device: str) -> None:
+    """The device has a newer certificate than the one that was kept, and its chain is not known here."""
+    connection.execute(delete(tables.newest_chains).where(tables.newest_chains.c.device == device))
 
 
 def chain(connection: Connection, device: str) -> ChainRow | None:

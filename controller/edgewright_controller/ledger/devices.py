@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from edgewright_contract.mandate import MAX_GENERATION
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.director import DirectorMetadata
-from edgewright_controller.ledger import mandates, tables
+from edgewright_controller.ledger import mandates, restorations, tables
 from edgewright_controller.ledger.among import among
 from edgewright_controller.ledger.errors import GenerationTaken, NotInLedger
 
@@ -26,8 +26,7 @@ SETTLED = (agent_pb2.OUTCOME_SUCCEEDED, agent_pb2.OUTCOME_FAILED, agent_pb2.OUTC
 
 @dataclass(frozen=True)
 class DeviceRow:
-    """One enrolled device. `inventory` and `status` are as last sent; None: never. `seen_ms` None: never.
-    `generation_floor`: a generation that was signed for it, but not entered here; what it gets is above it."""
+    """One enrolled device. `inventory` and `status` are as last sent; None: never. `seen_ms` None: never."""
 
     id: str
     enrolled_ms: int
@@ -37,7 +36,6 @@ class DeviceRow:
     seen_ms: int | None
     status: agent_pb2.DeviceStatus | None = field(compare=False)
     status_sequence: int
-    generation_floor: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,12 @@ def enrol(
         values |= {"status": None, "inventory": None, "inventory_digest": "", "seen_ms": None}
     statement = upsert(tables.devices).values({"id": device, "inventory_digest": "", **values})
     connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+
+
+def sequence_unknown(connection: Connection, device: str) -> None:
+    """Take the device's next status as news, whatever its number: it may have begun to count anew."""
+    table = tables.devices
+    connection.execute(update(table).where(table.c.id == device).values(status_sequence=0))
 
 
 def renewed(connection: Connection, device: str, certificate_serial: str) -> None:
@@ -158,11 +162,13 @@ def set_desired(
 
 
 def generation_of(connection: Connection, device: str, release: str | None = None) -> int:
-    """The highest generation that was ever set, or that a mandate may have given; 0 when none.
+    """The highest generation that was ever set, or that a mandate may have given, or that may have been set between a
+    backup and its restore; 0 when none.
 
     `release`: what it is to have next, which may make it a device of a profile that has mandates.
     """
-    return max(_set_generation(connection, device), mandates.reserved(connection, device, release))
+    known = max(_set_generation(connection, device), mandates.reserved(connection, device, release))
+    return max(known, restorations.counts_from(connection))
 
 
 def take_mandate(connection: Connection, device: str, generation: int, now_ms: int) -> DesiredRow | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Select, func, insert, or_, select
 
-from edgewright_controller.ledger import tables
+from edgewright_controller.ledger import restorations, tables
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,10 @@ def reserved(connection: Connection, device: str, release: str | None = None) ->
 
 
 def highest(connection: Connection) -> int:
-    """The highest generation that any device of the fleet was ever given, or that a mandate keeps."""
-    tops = (connection.scalar(select(func.max(table.c.generation))) for table in (tables.desired, tables.mandates))
-    return max((top or 0 for top in tops), default=0)
+    """The highest generation that any device of the fleet was ever given, or may have been before a restore, or that
+    a mandate keeps."""
+    tops = [connection.scalar(select(func.max(table.c.generation))) for table in (tables.desired, tables.mandates)]
+    return max(restorations.counts_from(connection), *(top or 0 for top in tops))
 
 
 def of_generation(connection: Connection, device: str, generation: int) -> MandateRow | None:

@@ -1,11 +1,16 @@
 """When this ledger came from a backup. What happened between the backup and the restore, it does not know: certificates
-were issued, and metadata was signed, that devices have and the ledger has not."""
+were issued, and metadata was signed, that devices have and the ledger has not.
+
+Whatever is counted and only rises, generations and versions of metadata, goes on from the time of the restore in
+seconds. Nobody raises them once a second, so that is above all that the fleet was given before, also after a second
+restore from the same backup, and no device has to be believed.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from edgewright_controller.ledger import audit, tables
 
@@ -22,6 +27,12 @@ def every(connection: Connection) -> list[Restoration]:
     """All of them, the newest first; empty for a ledger that never came from a backup."""
     newest_first = select(tables.restorations).order_by(tables.restorations.c.restored_ms.desc())
     return [Restoration(**row._mapping) for row in connection.execute(newest_first)]
+
+
+def counts_from(connection: Connection) -> int:
+    """Above this is what no device has seen: generations and versions that it was given before a restore are not. 0
+    for a ledger that never came from a backup."""
+    return (connection.scalar(select(func.max(tables.restorations.c.restored_ms))) or 0) // 1000
 
 
 def enter(connection: Connection, row: Restoration) -> int:

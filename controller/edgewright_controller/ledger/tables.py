@@ -87,7 +87,6 @@ devices = Table(
     Column("seen_ms", BigInteger),
     Column("status", LargeBinary),
     Column("status_sequence", BigInteger, nullable=False),
-    Column("generation_floor", BigInteger, nullable=False, server_default="0"),
 )
 
 desired = Table(

@@ -63,6 +63,18 @@ def stored_sequence(connection: Connection, device: str, spool_epoch: bytes) -> 
     return connection.scalar(statement) or 0
 
 
+def settled(connection: Connection, device: str, spool_epoch: bytes, seq: int) -> None:
+    """The device keeps nothing up to `seq` any more, since that was stored once: by a ledger that came from a backup it
+    may have been forgotten, and would be waited for in vain. A lower number than the mark changes nothing."""
+    before = stored_sequence(connection, device, spool_epoch)
+    if seq > before:
+        row = {"device": device, "spool_epoch": spool_epoch, "seq": _walk(connection, device, spool_epoch, seq)}
+        statement = insert(tables.watermarks).values(row)
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=["device", "spool_epoch"], set_={"seq": row["seq"]})
+        )
+
+
 def latest(connection: Connection, only: Iterable[str] | None = None) -> dict[str, LatestRow]:
     """The newest telemetry by device: of all, or of those of `only` that sent some."""
     table = tables.latest_telemetry

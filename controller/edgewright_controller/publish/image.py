@@ -172,6 +172,27 @@ class ImageRepository:
             builder = self._signed_builder(builder.signed.targets, now)
         self._advance(now, targets=targets, builder=builder)
 
+    def offline_versions(self) -> Mapping[str, int]:
+        """Role → version of what holders sign below the root."""
+        return {} if self.roots.signer("targets") is not None else {"targets": self._state.targets.version}
+
+    def count_from(self, floor: int, now: datetime) -> None:
+        """See that every version that is signed online is above `floor`. What is already, is left.
+
+        Raises PublishError, OSError.
+        """
+        with self._lock:
+            targets, builder = self._state.targets, self._state.builder
+            online = self.roots.signer("targets") is not None
+            counted = [self._state.timestamp.version, self._state.snapshot.version, builder.version]
+            if min([*counted, targets.version] if online else counted) > floor:
+                return
+            if online and targets.version <= floor:
+                targets = self._signed_targets(targets.signed.delegations, floor + 1, now)
+            if builder.version <= floor:
+                builder = self._signed_builder(builder.signed.targets, now, above=floor)
+            self._advance(now, targets=targets, builder=builder, above=floor)
+
     def refresh(self, now: datetime) -> None:
         """Sign anew whatever has lived half of its life. Call it every few hours.
 
@@ -201,12 +222,17 @@ class ImageRepository:
                 raise failed
 
     def _advance(
-        self, now: datetime, *, targets: Piece[Targets] | None = None, builder: Piece[Targets] | None = None
+        self,
+        now: datetime,
+        *,
+        targets: Piece[Targets] | None = None,
+        builder: Piece[Targets] | None = None,
+        above: int = 0,
     ) -> None:
         state = self._state
         targets, builder = targets or state.targets, builder or state.builder
-        snapshot = self._signed_snapshot(targets, builder, state.snapshot.version + 1, now)
-        timestamp = self._signed_timestamp(snapshot, state.timestamp.version + 1, now)
+        snapshot = self._signed_snapshot(targets, builder, max(state.snapshot.version, above) + 1, now)
+        timestamp = self._signed_timestamp(snapshot, max(state.timestamp.version, above) + 1, now)
         self._commit(_State(targets, builder, snapshot, timestamp))
 
     def _first(self, mandate: Key, now: datetime) -> _State:
@@ -226,8 +252,8 @@ class ImageRepository:
         self._commit(state)
         return state
 
-    def _signed_builder(self, files: Mapping[str, TargetFile], now: datetime) -> Piece[Targets]:
-        version = self._state.builder.version + 1
+    def _signed_builder(self, files: Mapping[str, TargetFile], now: datetime, above: int = 0) -> Piece[Targets]:
+        version = max(self._state.builder.version, above) + 1
         piece = self._sign_as_builder(Targets(version, expires=metadata.end(now, TARGETS_LIFE), targets=dict(files)))
         if len(piece.data) > MAX_BUILDER_BYTES:
             raise PublishError(

@@ -61,6 +61,10 @@ class Roots:
         """What the newest version says."""
         return self._chain[-1].signed
 
+    def offline_version(self) -> Mapping[str, int]:
+        """Role → version, when holders sign the root; empty when the controller does."""
+        return {} if self.signer(Root.type) is not None else {Root.type: self.current.version}
+
     @property
     def newest(self) -> bytes:
         """The newest version, signed."""

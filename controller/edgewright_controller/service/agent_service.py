@@ -14,6 +14,7 @@ from edgewright_controller.service.admission import Admission, RenewalRefused
 from edgewright_controller.service.authorisation import Context, Gate, refuse
 from edgewright_controller.service.blocks import BadRange, Blocks, NotHere, TooMany
 from edgewright_controller.service.check_in import CheckInRefused, UnknownDevice
+from edgewright_controller.service.unentered import Unentered
 
 if TYPE_CHECKING:
     from edgewright_controller.service.check_in import CheckIns
@@ -22,12 +23,16 @@ if TYPE_CHECKING:
 class AgentService(agent_pb2_grpc.AgentServicer):
     """The service `Agent`; the gate has admitted the caller as a device."""
 
-    def __init__(self, gate: Gate, check_ins: CheckIns, blocks: Blocks, admission: Admission) -> None:
+    def __init__(
+        self, gate: Gate, check_ins: CheckIns, blocks: Blocks, admission: Admission, unentered: Unentered
+    ) -> None:
         self._gate, self._check_ins, self._blocks, self._admission = gate, check_ins, blocks, admission
+        self._unentered = unentered
 
     async def CheckIn(self, request: agent_pb2.CheckInRequest, context: Context) -> agent_pb2.CheckInResponse:
         """The status up, the metadata that the device lacks down."""
         try:
+            await self._unentered.see(self._gate.caller(context))
             return await self._check_ins.answer(self._gate.device(context), request)
         except UnknownDevice as error:
             return await refuse(context, StatusCode.PERMISSION_DENIED, str(error))
@@ -57,6 +62,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
     async def Renew(self, request: agent_pb2.RenewRequest, context: Context) -> agent_pb2.RenewResponse:
         """Another certificate for the caller."""
         try:
+            await self._unentered.see(self._gate.caller(context))
             chain = await self._admission.renew(self._gate.caller(context), request.csr_der)
         except RenewalRefused as error:
             return await refuse(context, StatusCode.PERMISSION_DENIED, str(error))

@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edgewright_contract.v1 import agent_pb2
+from edgewright_controller import log
 from edgewright_controller.director import Director, DirectorMetadata
 from edgewright_controller.ledger import NotInLedger, devices
 from edgewright_controller.service import standing
@@ -31,10 +32,14 @@ MAX_REASON_BYTES: Final = 2_000
 MAX_DETAIL_BYTES: Final = 64 << 10
 MAX_HELD: Final = 64
 MAX_RESULTS: Final = 64
+# JSON's whole numbers end at twice that, so that there is always room above.
+MAX_CLAIMED: Final = 1 << 52
 MAX_INVENTORY_BYTES: Final = 64 << 10
 # With a broker, a hint ends the wait; without one this is how long a change may take to be noticed.
 IDLE_S: Final = 60
 BUSY_S: Final = 5
+
+_log = log.of(__name__)
 
 
 class CheckInRefused(ValueError):
@@ -68,6 +73,7 @@ class CheckIns:
         self._ledger, self._image, self._director = ledger, image, director
         self._presence, self._watcher, self._clock = presence, watcher, clock
         self._unbroken = Unbroken()
+        self._told_ahead: set[str] = set()
         self.unchanged = Unchanged(ledger, image, director)
         # Two check-ins of one device at once must not sign two things under one version.
         self._answering: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -85,15 +91,37 @@ class CheckIns:
             if standing.has_news(known, request):
                 await self._record(device, request, now)
                 known = await self._standing(device, request.spool_epoch)
-            metadata = await self._signed(device, known, now)
+            image = held(request, agent_pb2.REPOSITORY_IMAGE)
+            director = held(request, agent_pb2.REPOSITORY_DIRECTOR)
+            answer = _answer(known, request, now)
+            answer.requests.extend(known.requests)
+            if known.counts_from and self._would_refuse(device, known, request):
+                return answer
+            metadata = await self._signed(device, known, _highest(director), now)
         self.unchanged.agree(device, known.generation, metadata.version)
-        image = held(request, agent_pb2.REPOSITORY_IMAGE)
-        director = held(request, agent_pb2.REPOSITORY_DIRECTOR)
-        answer = _answer(known, request, now)
         answer.metadata.extend(_files(agent_pb2.REPOSITORY_IMAGE, self._image.files(image)))
         answer.metadata.extend(_files(agent_pb2.REPOSITORY_DIRECTOR, self._director.files(metadata, director)))
-        answer.requests.extend(known.requests)
         return answer
+
+    def _would_refuse(self, device: str, known: Standing, request: agent_pb2.CheckInRequest) -> bool:
+        """Whether the device has more than this ledger, which came from a backup, can say to it now."""
+        behind = [
+            f"{name} {kind}"
+            for name, repository, roots, versions in (
+                ("image", agent_pb2.REPOSITORY_IMAGE, self._image.roots, self._image.offline_versions()),
+                ("director", agent_pb2.REPOSITORY_DIRECTOR, self._director.roots, {}),
+            )
+            for kind, version in {**roots.offline_version(), **versions}.items()
+            if held(request, repository).get(kind, 0) > version
+        ]
+        if behind and device not in self._told_ahead:
+            self._told_ahead.add(device)
+            _log.warning(
+                "a device holds what people signed after the backup; take it up: edgewright keys publish REQUEST",
+                device=device,
+                newer=behind,
+            )
+        return bool(behind) or standing.is_ahead(known, request)
 
     async def status(self, device: str, status: agent_pb2.DeviceStatus) -> None:
         """A status that came another way, over MQTT. Old news changes nothing.
@@ -123,10 +151,14 @@ class CheckIns:
         except NotInLedger as error:
             raise UnknownDevice(str(error)) from error
 
-    async def _signed(self, device: str, known: Standing, now: datetime) -> DirectorMetadata:
-        if known.metadata is not None and not self._director.needs_new(known.metadata, known.desired, now):
+    async def _signed(self, device: str, known: Standing, claimed: int, now: datetime) -> DirectorMetadata:
+        """`claimed`: the highest version that the device says it holds; if that is not so, it harms only itself."""
+        current = known.metadata.version if known.metadata else 0
+        passed = max(current, known.counts_from, claimed if claimed <= MAX_CLAIMED else 0)
+        newest = current == passed != known.counts_from
+        if known.metadata is not None and newest and not self._director.needs_new(known.metadata, known.desired, now):
             return known.metadata
-        version = known.metadata.version + 1 if known.metadata else 1
+        version = passed + 1
         made = await asyncio.to_thread(self._director.sign, device, known.desired, version, now)
         await self._ledger.write(lambda c: devices.put_metadata(c, device, made))
         return made
@@ -134,7 +166,7 @@ class CheckIns:
 
 def _answer(known: Standing | Glance, request: agent_pb2.CheckInRequest, now: datetime) -> agent_pb2.CheckInResponse:
     """What is said to every device, whether or not something happened to it."""
-    busy = known.generation != request.status.generation or request.status.step > agent_pb2.STEP_IDLE
+    busy = known.generation > request.status.generation or request.status.step > agent_pb2.STEP_IDLE
     return agent_pb2.CheckInResponse(
         stored_sequence=known.stored_sequence,
         next_check_in_s=BUSY_S if busy else IDLE_S,
@@ -142,6 +174,11 @@ def _answer(known: Standing | Glance, request: agent_pb2.CheckInRequest, now: da
         inventory_wanted=not request.HasField("inventory") and request.inventory_digest != known.inventory_digest,
         generation=known.generation,
     )
+
+
+def _highest(director: Mapping[str, int]) -> int:
+    """The version of what was signed for the device; its root counts by itself."""
+    return max((version for role, version in director.items() if role != "root"), default=0)
 
 
 def _ms(time_: datetime) -> int:
@@ -157,6 +194,9 @@ def _check(request: agent_pb2.CheckInRequest) -> None:
         "status.reason": (len(request.status.reason.encode()), MAX_REASON_BYTES),
         "status.held_releases": (len(request.status.held_releases), MAX_HELD),
         "inventory": (request.inventory.ByteSize(), MAX_INVENTORY_BYTES),
+        "status.generation": (request.status.generation, standing.MAX_SEQUENCE),
+        "status.sequence": (request.status.sequence, standing.MAX_SEQUENCE),
+        "spool_settled": (request.spool_settled, standing.MAX_SEQUENCE),
         "held": (len(request.held), MAX_HELD),
         "results": (len(request.results), MAX_RESULTS),
         "results.detail": (max((len(one.detail.encode()) for one in request.results), default=0), MAX_DETAIL_BYTES),

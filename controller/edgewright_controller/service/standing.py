@@ -6,19 +6,24 @@ Functions of a Connection: each runs in one transaction, so that an answer speak
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection
 
 from edgewright_contract import digest
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.director import Desired, DirectorMetadata
-from edgewright_controller.ledger import audit, devices, releases, requests, telemetry
+from edgewright_controller.ledger import audit, devices, releases, requests, restorations, telemetry
 from edgewright_controller.ledger.devices import DeviceRow
+
+# As SQLite counts.
+MAX_SEQUENCE: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
 class Standing:
-    """All that an answer is made of. `stored_sequence`: telemetry of the asked epoch is stored up to here."""
+    """All that an answer is made of. `stored_sequence`: telemetry of the asked epoch is stored up to here.
+    `counts_from`: what this device was given before a restore is not above it (`ledger.restorations`)."""
 
     desired: Desired
     metadata: DirectorMetadata | None
@@ -26,6 +31,7 @@ class Standing:
     status_sequence: int
     requests: tuple[agent_pb2.DeviceRequest, ...]
     stored_sequence: int
+    counts_from: int
 
     @property
     def generation(self) -> int:
@@ -46,6 +52,7 @@ def of(connection: Connection, device: str, spool_epoch: bytes) -> Standing:
             for row in requests.open_of(connection, device)
         ),
         stored_sequence=telemetry.stored_sequence(connection, device, spool_epoch) if spool_epoch else 0,
+        counts_from=restorations.counts_from(connection),
     )
 
 
@@ -70,6 +77,8 @@ def record(connection: Connection, device: str, request: agent_pb2.CheckInReques
     if request.HasField("inventory"):
         named = request.inventory_digest or inventory_digest(request.inventory)
         devices.put_inventory(connection, device, request.inventory, named)
+    if request.spool_epoch and request.spool_settled:
+        telemetry.settled(connection, device, request.spool_epoch, request.spool_settled)
     for result in request.results:
         requests.answer(connection, device, result, now_ms)
     return newer
@@ -93,7 +102,16 @@ def _take_mandate(connection: Connection, device: str, generation: int, now_ms: 
 def has_news(known: Standing, request: agent_pb2.CheckInRequest) -> bool:
     """Whether the request brings anything to store; most check-ins do not."""
     newer = request.status.sequence > known.status_sequence
-    return newer or request.HasField("inventory") or bool(request.results)
+    settled = bool(request.spool_epoch) and known.stored_sequence < request.spool_settled
+    return newer or settled or request.HasField("inventory") or bool(request.results)
+
+
+def is_ahead(known: Standing, request: agent_pb2.CheckInRequest) -> bool:
+    """Whether the device has what a ledger that came from a backup does not know: it would refuse what stands here.
+
+    What an apply gives it will be above what it has. A generation that nobody can have given is no reason.
+    """
+    return known.generation < request.status.generation <= known.counts_from
 
 
 def inventory_digest(inventory: agent_pb2.Inventory) -> str:

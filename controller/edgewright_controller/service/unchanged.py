@@ -77,6 +77,8 @@ class Unchanged:
         status = request.status
         if known.asked or status.sequence > known.status_sequence or status.generation > known.generation:
             return False
+        if request.spool_settled > known.stored_sequence and request.spool_epoch:
+            return False
         if self._agreeing[device] != (known.generation, known.version) or ageing(known.expires, now):
             return False
         image = held(request, agent_pb2.REPOSITORY_IMAGE)

@@ -86,7 +86,6 @@ def upgrade() -> None:
         sa.Column("backup_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("restored_ms", name=op.f("pk_restorations")),
     )
-    op.add_column("devices", sa.Column("generation_floor", sa.BigInteger(), server_default="0", nullable=False))
     op.create_table(
         "audit",
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
