@@ -54,7 +54,7 @@ def test_a_number_is_not_used_again_after_everything_was_stored(tmp_path: Path) 
     spool.settle(3)
     spool.close()
     spool = Spool.open(tmp_path / "spool.sqlite")
-    assert spool.depth() == 0
+    assert (spool.depth(), spool.settled) == (0, 3)
     assert spool.add([said("event")]) == [4]
     assert parsed(spool, 4).dropped_before == 0
 
@@ -65,7 +65,9 @@ def test_a_watermark_from_the_future_or_the_past_does_no_harm(tmp_path: Path) ->
     spool.settle(2)
     spool.settle(1)
     assert spool.after(0, 10) == [3]
+    assert spool.settled == 2
     spool.settle(1_000)
+    assert spool.settled == 3
     assert spool.add([said("event")]) == [4]
     assert spool.after(0, 10) == [4]
 

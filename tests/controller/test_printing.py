@@ -103,6 +103,14 @@ def test_status_has_one_line_a_device_with_whole_short_digests_and_below_it_why(
     assert "rollout-3: failed, wave 1 of 2; 1 failed, 2 skipped, 1 timed_out. 1 of 1 failed" in text
 
 
+def test_status_says_of_a_device_that_is_ahead_of_a_restored_ledger_what_to_do() -> None:
+    answer = fleet()
+    answer.devices[1].desired_generation = 1
+    lines = shown(printing.status(answer), 200)
+    assert row(lines, "mac-01").split()[-2:] == ["ahead", "–"]
+    assert "mac-01: ahead of the ledger, which came from a backup: apply to take it up" in "\n".join(lines)
+
+
 def test_devices_shows_what_each_one_is_and_which_versions_run_there() -> None:
     lines = shown(printing.devices(fleet()), 200)
     known = row(lines, "jetson-01")

@@ -54,6 +54,21 @@ def test_a_publication_raises_builder_snapshot_and_timestamp_only(repository: Im
     assert _names(repository.files({})) == ["timestamp.json", "2.snapshot.json", "1.targets.json", "2.builder.json"]
 
 
+def test_counts_go_on_above_a_number_once(repository: ImageRepository, builder: KeyInHand) -> None:
+    repository.publish([target("a")], NOW)
+    repository.count_from(1000, NOW)
+    above = ["timestamp.json", "1001.snapshot.json", "1001.targets.json", "1001.builder.json"]
+    assert _names(repository.files({})) == above
+    assert look_up(repository.first_root, repository.files({}), target("a").path) is not None
+    before, asked = repository.files({}), builder.asked
+    repository.count_from(1000, NOW)
+    assert (repository.files({}), builder.asked) == (before, asked)
+    repository.publish([target("b")], NOW)
+    assert _names(repository.files({}))[1::2] == ["1002.snapshot.json", "1002.builder.json"]
+    repository.count_from(1000, NOW)
+    assert _names(repository.files({}))[1] == "1002.snapshot.json"
+
+
 def test_a_client_gets_only_what_it_lacks(repository: ImageRepository) -> None:
     held = {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1, "builder": 1}
     assert repository.files(held) == []
