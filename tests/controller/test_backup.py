@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -352,43 +351,48 @@ def test_two_at_once_are_one_after_another(state: Path, tmp_path: Path) -> None:
     making.make(state, tmp_path / "b", PASSPHRASE, NOW, reports=True)
 
 
-def _killed(arguments: list[str], after_s: float) -> bool:
-    """Run a command and kill it after a while; whether it was still running."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "edgewright_controller.cli", *arguments], stdout=subprocess.DEVNULL
-    ) as child:
-        try:
-            child.wait(after_s)
-            return False
-        except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGKILL)
-            return True
+def _killed(arguments: list[str], at: Path | None) -> bool:
+    """Run a command and kill it once there is something at `at`, a pattern; whether it was still running then."""
+    command = [sys.executable, "-m", "edgewright_controller.cli", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
+        deadline = time.monotonic() + 60
+        while child.poll() is None and time.monotonic() < deadline:
+            if at is not None and any(at.parent.glob(at.name)):
+                child.send_signal(signal.SIGKILL)
+                return child.wait(10) == -signal.SIGKILL
+            time.sleep(0.001)  # paces the looking; the deadline ends it
+        assert child.wait(0) == 0
+    return False
 
 
-def test_killed_at_any_moment_it_is_whole_or_not_there(state: Path, tmp_path: Path, soak: int) -> None:
+def test_killed_at_any_moment_it_is_whole_or_not_there(state: Path, tmp_path: Path) -> None:
+    places, base = tmp_path / "places", ["--passphrase-file", str(tmp_path / "secret")]
     (tmp_path / "secret").write_text(PASSPHRASE)
-    places, chance = tmp_path / "places", random.Random(5)
     places.mkdir()
-    started = time.monotonic()
-    base = ["--passphrase-file", str(tmp_path / "secret")]
-    assert not _killed(["backup", "--state", str(state), "--out", str(places / "first"), *base], 60)
-    length, killed = time.monotonic() - started, 0
-    for number in range(4 * soak):
-        out, restored = places / f"b{number}", places / f"r{number}"
-        killed += _killed(["backup", "--state", str(state), "--out", str(out), *base], length * chance.uniform(0.3, 1))
-        if out.exists() and out.stat().st_size:  # the name is taken a moment before
+    assert not _killed(["backup", "--state", str(state), "--out", str(places / "first"), *base], None)
+
+    killed = []
+    for number, name in enumerate(("backup.tmp", "backup.tmp/ledger.sqlite", "../places/.b2.*")):
+        out = places / f"b{number}"
+        killed.append(_killed(["backup", "--state", str(state), "--out", str(out), *base], state / name))
+        if out.exists():
             restoring.check(out, PASSPHRASE)
+    making.make(state, places / "last", PASSPHRASE, NOW, reports=True)
+    assert not (state / "backup.tmp").exists(), "what the killed ones left is gone"
+    assert killed[2], "it was killed while it had half of it, or this means nothing"
+
+    killed = []
+    for number, name in enumerate((".", "keys", "ledger.sqlite", "ledger.sqlite-wal")):
+        restored, room = places / f"r{number}", places / f".r{number}.restoring"
         arguments = ["restore", str(places / "first"), "--state", str(restored), *base]
-        killed += _killed(arguments, length * chance.uniform(0.3, 1.5))
+        killed.append(_killed(arguments, room / name if name != "." else room))
         if restored.exists():
+            assert files(restored).keys() >= {"ledger.sqlite", "keys/image-root.pem", "pki/intermediate.key"}
             Ledger.open(restored / "ledger.sqlite").close()
-            assert files(restored).keys() >= {"keys/image-root.pem", "pki/intermediate.key"}
-            shutil.rmtree(restored)
-        restoring.restore(places / "first", restored, PASSPHRASE, NOW)
-        assert not (places / f".r{number}.restoring").exists(), "what the killed one left is gone"
-    assert killed, "somebody must have been killed for this to mean anything"
-    making.make(state, tmp_path / "last", PASSPHRASE, NOW, reports=True)
-    assert not (state / "backup.tmp").exists()
+        else:
+            restoring.restore(places / "first", restored, PASSPHRASE, NOW)
+        assert not room.exists(), "what the killed one left is gone"
+    assert killed[0], "it was killed in the middle, or this means nothing"
 
 
 def test_as_it_is_typed(state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

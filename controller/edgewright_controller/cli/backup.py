@@ -73,8 +73,7 @@ def restore(
     sys.stdout.write(
         f"{_said(file, done)}\nrestored into {state}; {done.voided} unused tokens and authorised keys are void\n"
         f"{_ended(done.ended)}"
-        f"WHAT WAS REVOKED AFTER {since} IS NOT REVOKED ANY MORE, devices and operators: revoke it again, before anything"
-        " else\n"
+        f"WHO WAS REVOKED AFTER {since} IS NOT REVOKED ANY MORE, device or operator: revoke again, first of all\n"
         f"next: edgewright serve --state {state}, with the addresses as they were; `edgewright apply` your manifest,"
         f" which builds what is missing; if holders signed something after {since}: edgewright keys publish REQUEST\n"
     )
