@@ -8,10 +8,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
 from sqlalchemy import Connection
 
 from edgewright_contract.v1 import agent_pb2
-from edgewright_controller.ledger import Ledger, LedgerError
+from edgewright_controller.ledger import Ledger, LedgerError, audit, rollouts
 from edgewright_controller.rollout import Finish, Paused, Resumed, RolloutPhase, RolloutPolicy
 from edgewright_controller.service import rollouts_runner
 from edgewright_controller.service.job import Job
@@ -135,4 +136,30 @@ async def test_a_command_whose_caller_leaves_is_carried_out_to_its_end(tmp_path:
         await asyncio.gather(pausing, return_exceptions=True)
         slow.pause.set()
         assert await runner.control("rollout-1", Resumed("admin")) is RolloutPhase.RUNNING, "it was paused"
+        await runner.close()
+
+
+async def test_what_an_operator_does_to_a_rollout_is_entered_with_it_or_not_at_all(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        (release,) = ledger.write_now(lambda c: fill(c, "a"))
+        shaky = Shaky(ledger)
+        runner = runner_on(shaky)
+        await begun(runner, release)
+
+        def entered() -> list[tuple[str, str, str]]:
+            rows = ledger.read_now(lambda c: list(audit.entries(c)))
+            return [(row.actor, row.action, row.detail) for row in rows if row.action != "rollout.begin"]
+
+        assert await runner.control("rollout-1", Paused("admin: lunch")) is RolloutPhase.PAUSED
+        assert entered() == [("operator admin", "rollout.paused", "lunch")]
+        # The ledger takes one more write: were the entry another, the act would stand without it.
+        shaky.after = 1
+        assert await runner.control("rollout-1", Resumed("alice")) is RolloutPhase.RUNNING
+        assert entered()[1:] == [("operator alice", "rollout.resumed", "")]
+        shaky.after, shaky.refusals = None, 1
+        with pytest.raises(LedgerError):
+            await runner.control("rollout-1", Paused("eve"))
+        stored = ledger.read_now(lambda c: rollouts.get(c, "rollout-1"))
+        assert stored.state is RolloutPhase.RUNNING
+        assert len(entered()) == 2
         await runner.close()

@@ -20,6 +20,7 @@ from edgewright_controller import log
 from edgewright_controller.ledger import GenerationTaken, LedgerError, audit, devices, releases, rollouts
 from edgewright_controller.rollout import (
     Aborted,
+    Actions,
     Changes,
     DevicePhase,
     DeviceReported,
@@ -205,11 +206,6 @@ class RolloutsRunner:
                 row = await self._ledger.read(lambda c: rollouts.get(c, rollout))
                 raise RolloutError(f"rollout {rollout} has ended already; it {row.state.value}: {row.reason}")
             await self._event(rollout, command)
-            action = f"rollout.{type(command).__name__.lower()}"
-            now_ms = int(self._clock().timestamp() * 1000)
-            actor, _, reason = command.by.partition(": ")
-            said = {"actor": f"operator {actor}", "action": action, "subject": rollout, "detail": reason}
-            await self._ledger.write(lambda c: audit.append(c, **said, now_ms=now_ms))
             self._news.set()
             return live.state.phase
 
@@ -352,7 +348,7 @@ class RolloutsRunner:
         if not changes:
             return
         try:
-            await self._ledger.write(lambda c: rollouts.commit(c, rollout, changes, actions))
+            await self._ledger.write(lambda c: _stored(c, rollout, event, (changes, actions), now))
         except GenerationTaken as taken:
             # Another rollout has taken the device over, or a mandate that was drawn up meanwhile.
             await self._event(rollout, Superseded("another change", frozenset({taken.device})))
@@ -421,6 +417,15 @@ def _created(
     detail = f"{wish.about}: {len(wish.releases)} devices"
     audit.append(connection, **said, detail=detail, now_ms=int(now * 1000))
     return rollouts.create(connection, spec, by=wish.by, about=about, now=now)
+
+
+def _stored(connection: Connection, rollout: str, event: Event, done: tuple[Changes, Actions], now: datetime) -> None:
+    """What an event did to a rollout, and in the same transaction the entry of what an operator did by it."""
+    rollouts.commit(connection, rollout, *done)
+    if isinstance(event, Paused | Resumed | Aborted):
+        by, _, reason = event.by.partition(": ")
+        said = {"actor": f"operator {by}", "action": f"rollout.{type(event).__name__.lower()}", "subject": rollout}
+        audit.append(connection, **said, detail=reason, now_ms=int(now.timestamp() * 1000))
 
 
 def _tell(live: _Live, event: operator_pb2.ApplyEvent) -> None:
