@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edgewright_contract import durable, enrolment_token
+from edgewright_contract import digest, durable, enrolment_token
 from edgewright_contract.v1 import enrolment_pb2, enrolment_pb2_grpc
 from edgewright_controller.client import Access, ClientError, Fleet
 from edgewright_controller.peers import PeerRefused, peer
@@ -58,14 +58,16 @@ def login(token: str, folder: Path, *, force: bool = False) -> LoggedIn:
         raise LoginRefused(f"{folder / CLIENT} is for another fleet; name another --folder, or replace it with --force")
     # The key is kept before it is asked for, so that a cut after the answer can be repeated with the same token.
     durable.make_folder(folder.absolute(), mode=0o700)
-    pending = folder.absolute() / f"{parsed.device}-pending.key"
+    # It belongs to this token: a key that had a certificate from an earlier one gets no other.
+    pending = folder.absolute() / f"{parsed.device}-{digest.of_bytes(token.encode())[:12]}-pending.key"
     key = _kept_key(pending)
     answer = _redeem(parsed, ca, _csr(key))
     if answer.ca_pem != ca:
         raise LoginRefused(f"the controller at {parsed.address} is of another authority than the token")
     place = Access(answer.controller_address, pending, pending, folder.absolute() / "ca.crt")
     access = _put(place, key, answer.certificate_chain_pem, ca, answer.fleet)
-    durable.unlink(pending)
+    for one in folder.absolute().glob(f"{parsed.device}-*-pending.key"):
+        durable.unlink(one)
     ends = x509.load_pem_x509_certificate(access.certificate.read_bytes()).not_valid_after_utc
     return LoggedIn(answer.name, answer.role, answer.fleet, folder / CLIENT, ends)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -30,6 +31,7 @@ from edgewright_controller.pki import Authority
 from edgewright_controller.service import audit_trail
 from edgewright_controller.service.authorisation import METHODS, Role
 from edgewright_controller.service.operators import OperatorRefused, Operators
+from edgewright_controller.service.refusals import EVERY, MAX_CALLERS, Refusals
 from tests.controller.ledger_rows import opened
 from tests.controller.pki_requests import new_key, request
 from tests.controller.service_rig import Controller, controller, manifest, words
@@ -257,6 +259,125 @@ async def test_an_operators_certificate_is_renewed_at_half_life_by_any_command(
     monkeypatch.setattr(operator_login, "_put", _fails)
     ended = await asyncio.to_thread(run, ["status", "--config", str(desk.config("alice"))])
     assert ended == 0
+
+
+async def test_a_renewal_keeps_the_files_address_and_minds_no_relative_path(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.new("alice", "viewer")
+    before = read_access(desk.config("alice"))
+    monkeypatch.setattr(
+        operator_login, "is_due", lambda access, now: access.certificate.name == before.certificate.name
+    )
+    monkeypatch.chdir(tmp_path)
+    port = before.address.rpartition(":")[2]
+    typed = ["status", "--config", "alice/client.toml", "--controller", f"localhost:{port}"]
+    assert "fleet plant-7" in await desk._run(typed)
+    after = read_access(desk.config("alice"))
+    assert after.key != before.key, "renewed"
+    assert after.address == before.address
+    assert "alice, viewer" in await desk.types("alice", "whoami")
+
+
+async def test_a_login_that_was_cut_off_does_not_stand_in_the_way_of_the_next_token(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await desk.token("alice", "viewer")
+    with monkeypatch.context() as cut:
+        cut.setattr(operator_login, "_put", _fails)
+        with pytest.raises(OSError, match="no room"):
+            await asyncio.to_thread(operator_login.login, token, tmp_path / "alice")
+    assert list((tmp_path / "alice").glob("*-pending.key")), "issued, and not written"
+    await desk.new("alice", "viewer")
+    assert not list((tmp_path / "alice").glob("*-pending.key"))
+    assert "alice, viewer" in await desk.types("alice", "whoami")
+
+
+async def test_while_roles_are_read_anew_everybody_keeps_the_role_that_counts(tmp_path: Path) -> None:
+    """And of two that read at once, the older view does not win."""
+
+    async def nothing() -> None:
+        """Nobody else wants to know."""
+
+    with opened(tmp_path) as ledger:
+        authority = Authority.open(tmp_path / "pki", "plant-7", NOW)
+        slow = SlowReads(ledger)
+        people = await Operators.open(cast("Ledger", slow), authority, nothing, lambda: NOW)
+        people.address = "127.0.0.1:1"
+        token, _ = await people.add("alice", "admin", 60, "admin")
+        _, _, chain = await people.login(enrolment_token.parse(token).secret, request(new_key()))
+        alice = peer(chain, "plant-7")
+        slow.hold_next = True
+        adding = asyncio.create_task(people.add("bob", "viewer", 60, "admin"))
+        await asyncio.wait_for(slow.held.wait(), 10)
+        assert people.role(alice) == "admin"
+        demoting = asyncio.create_task(people.set_role("alice", "viewer", "admin"))
+        await asyncio.wait_for(slow.written.wait(), 10)
+        await asyncio.wait({demoting}, timeout=0.5)  # it would be done, if it did not wait for the first to have read
+        slow.go_on.set()
+        await asyncio.wait_for(asyncio.gather(adding, demoting), 10)
+        assert people.role(alice) == "viewer"
+
+
+class SlowReads:
+    """A ledger of which one reading, when told, is answered only at `go_on`; `written` after the next write."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self.hold_next = ledger, False
+        self.held, self.written, self.go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def read(self, act: Callable[[Any], Any]) -> Any:
+        found, hold, self.hold_next = await self._ledger.read(act), self.hold_next, False
+        if hold:
+            self.held.set()
+            await self.go_on.wait()
+        return found
+
+    async def write(self, act: Callable[[Any], Any]) -> Any:
+        done = await self._ledger.write(act)
+        if self.held.is_set():
+            self.written.set()
+        return done
+
+
+async def test_an_operators_certificate_of_another_fleet_is_told_in_one_line(desk: Desk, tmp_path: Path) -> None:
+    await desk.new("alice", "viewer")
+    now = datetime.now(timezone.utc)
+    theirs = Authority.open(tmp_path / "theirs", "plant-8", now).operator_certificate(folder=tmp_path / "eve")
+    files = f'certificate = "{theirs.chain.name}"\nkey = "{theirs.key.name}"\n'
+    for ca in ("../alice/ca.crt", "ca.crt"):
+        text = f'address = "{desk.fleet.running.grpc}"\n{files}ca = "{ca}"\n'
+        (tmp_path / "eve" / "client.toml").write_text(text)
+        assert "is no controller of this operator's fleet" in await desk.types("eve", "status", 1)
+
+
+@pytest.mark.attack("a viewer that tries again and again, to fill the log")
+async def test_refused_acts_are_in_the_log_and_cannot_fill_it(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    await desk.new("alice", "viewer")
+    with caplog.at_level(logging.WARNING):
+        await desk.types("alice", "status")
+        assert not _refusals(caplog)
+        for _ in range(5):
+            await desk.types("alice", "enroll create --device d1", 1)
+    (line,) = _refusals(caplog)
+    for part in ("operator alice", "Operator/CreateEnrolment", "it is for admin"):
+        assert part in line
+    assert "enrolment.create" not in await desk.types("admin", "audit")
+
+
+def _refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [str(record.msg) for record in caplog.records if "call refused" in str(record.msg)]
+
+
+def test_each_caller_has_one_line_a_minute_that_counts_the_rest() -> None:
+    refusals = Refusals()
+    assert refusals.line("operator alice", NOW) == 0
+    assert [refusals.line("operator alice", NOW + timedelta(seconds=s)) for s in (1, 59)] == [None, None]
+    assert refusals.line("operator bob", NOW) == 0, "nobody hides behind another"
+    assert refusals.line("operator alice", NOW + EVERY) == 2
+    for number in range(MAX_CALLERS):
+        refusals.line(f"device {number}", NOW + EVERY)
+    assert len(refusals._said) == MAX_CALLERS
 
 
 def _fails(*_: object) -> None:

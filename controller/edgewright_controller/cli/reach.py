@@ -16,7 +16,7 @@ import typer
 from edgewright_controller.cli.ending import client_errors
 
 if TYPE_CHECKING:
-    from edgewright_controller.client import Access, Fleet
+    from edgewright_controller.client import Fleet
 
 
 def default_config() -> Path:
@@ -57,16 +57,17 @@ def fleet(config: Path | None, controller: str | None) -> Iterator[Fleet]:
         access = read_access(file, controller)
         with Fleet(access) as connection:
             yield connection
-            _renew(access, file, connection)
+            _renew(file.absolute(), connection)
 
 
-def _renew(access: Access, file: Path, connection: Fleet) -> None:
+def _renew(file: Path, connection: Fleet) -> None:
     """Renew the operator's certificate when half of its life is gone. What keeps it from that, the command that was
     typed need not suffer for: it is told, and tried again with the next."""
     from edgewright_controller import operator_login
-    from edgewright_controller.client import ClientError
+    from edgewright_controller.client import ClientError, read_access
 
     try:
+        access = read_access(file)  # with the file's own address, not the one that this command was told
         if operator_login.is_due(access, datetime.now(timezone.utc)):
             operator_login.renew(access, file, connection)
     except (operator_login.LoginRefused, ClientError, OSError, ValueError) as error:

@@ -18,11 +18,15 @@ from typing import Any, Final, NoReturn, Protocol
 import grpc
 from grpc.aio import ServerInterceptor
 
+from edgewright_controller import log
 from edgewright_controller.peers import Peer, PeerRefused, peer
+from edgewright_controller.service.refusals import Refusals
 
 _PREFIX: Final = "/edgewright_contract.v1"
 
 _END: Final = object()
+
+_log = log.of(__name__)
 
 # grpc is not typed; these names say what the values are.
 Context = Any
@@ -135,6 +139,7 @@ class Gate(ServerInterceptor):
     ) -> None:
         """`role` says which role counts for an operator's certificate, empty for none."""
         self._clock, self._denying, self._role = clock, denying, role
+        self._refusals = Refusals()
         # Parsing a certificate costs more than the rest of a check-in; a fleet's certificates repeat.
         self._parse = functools.lru_cache(maxsize=4096)(lambda pem: peer(pem, fleet))
 
@@ -172,14 +177,25 @@ class Gate(ServerInterceptor):
         return _wrapped(handler, functools.partial(self._admit, handler_call_details.method), self._denying)
 
     async def _admit(self, method: str, context: Context) -> Peer | None:
+        caller: Peer | None = None
         try:
             caller = self.peer(context)
             check(method, caller, self._clock())
             if caller is not None and (reason := self._denying.reason(caller)):
                 raise Denied(reason)
         except Denied as error:
+            self._note(method, caller, str(error))
             await refuse(context, grpc.StatusCode.PERMISSION_DENIED, str(error))
         return caller
+
+    def _note(self, method: str, caller: Peer | None, why: str) -> None:
+        """Who was kept from changing something. Refused reading, and devices that were shut out, are no news."""
+        if not (method.startswith(f"{_PREFIX}.Operator/") and Role.VIEWER not in METHODS.get(method, frozenset())):
+            return
+        who = f"{caller.kind} {caller.id}" if caller else "a certificate of another making"
+        left_out = self._refusals.line(who, self._clock())
+        if left_out is not None:
+            _log.warning("call refused", caller=who, method=method, why=why, left_out=left_out)
 
 
 async def refuse(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:

@@ -7,6 +7,7 @@ controller writes at its start, is the controller's own: who has the host has it
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import secrets
@@ -57,6 +58,7 @@ class Operators:
     ) -> None:
         self._ledger, self._authority = ledger, authority
         self._roles, self._changed, self._clock = roles, changed, clock
+        self._looking = asyncio.Lock()
         self.address = ""
 
     @classmethod
@@ -216,8 +218,10 @@ class Operators:
         return chain
 
     async def _look(self) -> None:
-        self._roles.clear()
-        self._roles.update(await self._ledger.read(_roles))
+        async with (
+            self._looking
+        ):  # or what was read before a role was taken could take the place of what was read after
+            self._roles = await self._ledger.read(_roles)
 
 
 def _roles(connection: Connection) -> dict[str, str]:
