@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import delete, update
 
-from edgewright_contract import enrolment_token
+from edgewright_contract import enrolment_token, names
 from edgewright_contract.v1 import enrolment_pb2, enrolment_pb2_grpc, operator_pb2
 from edgewright_controller import operator_login
 from edgewright_controller.cli import run
@@ -134,7 +134,8 @@ async def test_every_method_admits_by_real_certificates_just_the_roles_of_its_ro
             str(desk.fleet.running.enrolment), grpc.ssl_channel_credentials(authority.ca_pem)
         )
     else:
-        pair: Any = authority.service_client_certificate()
+        # Not the controller's own: its upkeep writes that into the same folder, at the same time.
+        pair: Any = authority.service_client_certificate(f"{names.SERVICE_PREFIX}other")
         if role == "root":
             pair = authority.operator_certificate("eve", role="root", folder=tmp_path / "eve")
         keys = grpc.ssl_channel_credentials(authority.ca_pem, pair.key.read_bytes(), pair.chain.read_bytes())
