@@ -244,6 +244,25 @@ async def test_a_certificate_from_after_the_backup_can_be_revoked_and_renewed(pl
     await closed([device])
 
 
+async def test_a_device_from_after_the_backup_may_renew_before_it_checks_in(place: Place) -> None:
+    async with place.controller() as fleet:
+        (known,) = await enrolled(fleet, place.folder, "jetson-01")
+        await known.check_in()
+        place.back_up()
+        (device,) = await enrolled(fleet, place.folder, "jetson-02")
+    place.restore()
+    key = new_key()
+    async with place.controller() as fleet:
+        assert list(await fleet.status()) == ["jetson-01"]
+        answer = await device.device.stub.Renew(agent_pb2.RenewRequest(csr_der=request(key)), timeout=10)
+        assert list(await fleet.status()) == NAMES[:2]
+        renewed = with_certificate(device.device, key, answer.certificate_chain_pem)
+        await renewed.check_in(held=device.held())
+    assert place.actions()[-2:] == ["device.enter", "certificate.renew"]
+    await renewed.channel.close()
+    await closed([known, device])
+
+
 @pytest.mark.attack("restored ledger: older metadata replayed to a device")
 async def test_metadata_from_before_the_restore_is_still_refused(place: Place) -> None:
     async with place.controller() as fleet:
@@ -282,7 +301,9 @@ async def test_a_liar_moves_nobody_but_itself(place: Place) -> None:
             liar.device.says(generation=version)
             answering = liar.device.check_in(held=claimed, spool_epoch=b"e" * 16, spool_settled=version)
             if version < 1 << 63:
-                assert (await answering).generation == honest.assignment.generation
+                answer = await answering
+                assert answer.generation == honest.assignment.generation
+                assert answer.metadata, "nobody can have given it that, so it is no reason to wait for an apply"
                 continue
             with pytest.raises(grpc.aio.AioRpcError) as error:
                 await answering
