@@ -27,8 +27,12 @@ from edgewright_contract.v1 import agent_pb2
 from tests.agent.renewal_server import DEVICE, RenewalServer, key_name
 from tests.agent.throwaway_ca import ThrowawayCa
 
-NOW = datetime.now(timezone.utc)
 ENDED = timedelta(minutes=-1)
+
+
+def now() -> datetime:
+    """The time of the test, not of its collection: certificates are issued by the clock."""
+    return datetime.now(timezone.utc)
 
 
 class PowerCut(BaseException):
@@ -63,7 +67,7 @@ def renew(server: RenewalServer, state: Path) -> Identity:
     identity = Identity.load(state)
     line = Link(server.address, credentials(identity))
     try:
-        renewed = succession.renew(means(server, state), identity, line, NOW)
+        renewed = succession.renew(means(server, state), identity, line, now())
     finally:
         line.close()
     Pairs(state / FOLDER, FileKeys()).forget_former()
@@ -71,7 +75,7 @@ def renew(server: RenewalServer, state: Path) -> Identity:
 
 
 def come_back(server: RenewalServer, state: Path) -> Identity:
-    return succession.come_back(means(server, state), Identity.load(state), NOW)
+    return succession.come_back(means(server, state), Identity.load(state), now())
 
 
 def works(server: RenewalServer, identity: Identity) -> bool:
@@ -166,7 +170,7 @@ def test_a_lost_answer_costs_no_second_certificate(server: RenewalServer, state:
 
     line = LosesTheAnswer(server.address, credentials(identity))
     with pytest.raises(LinkDown):
-        succession.renew(means(server, state), identity, line, NOW)
+        succession.renew(means(server, state), identity, line, now())
     line.close()
     assert server.renewals == 1
     renew(server, state)
@@ -183,7 +187,7 @@ def test_a_pair_that_the_controller_refuses_is_never_used(server: RenewalServer,
         return Link(server.address, shown)
 
     with pytest.raises(Refused, match="not this one"):
-        succession.renew(Means(state, refusing, Cancellation()), before, line, NOW)
+        succession.renew(Means(state, refusing, Cancellation()), before, line, now())
     line.close()
     assert Identity.load(state) == before
     assert files(state) == {"key.pem", "certificate.pem", "ca.pem", "enrolment.json"}
@@ -197,7 +201,7 @@ def test_a_new_pair_that_cannot_be_tried_waits(server: RenewalServer, state: Pat
     line = Link(server.address, credentials(before))
     nobody = Means(state, lambda shown: Link("127.0.0.1:1", shown), Cancellation())
     with pytest.raises(LinkDown):
-        succession.renew(nobody, before, line, NOW)
+        succession.renew(nobody, before, line, now())
     line.close()
     assert Identity.load(state) == before
     assert renew(server, state).key.public_key() != before.key.public_key()
@@ -301,9 +305,9 @@ def _renewing(server: RenewalServer, state: Path, renewed: list[Identity], now: 
 async def test_the_loop_waits_renews_and_tidies_up(server: RenewalServer, state: Path) -> None:
     server.enrolled(state)
     renewed: list[Identity] = []
-    early, line = _renewing(server, state, renewed, NOW)
+    early, line = _renewing(server, state, renewed, now())
     assert (await early.once(), renewed) == (LOOK_S, [])
-    late, other = _renewing(server, state, renewed, NOW + timedelta(hours=20))
+    late, other = _renewing(server, state, renewed, now() + timedelta(hours=20))
     assert await late.once() == LOOK_S
     assert renewed == [Identity.load(state)]
     assert "key.pem" not in files(state)
@@ -316,7 +320,7 @@ async def test_the_loop_serves_on_without_a_controller_and_complains_once(
 ) -> None:
     server.enrolled(state, ENDED)
     server.refuse = "never"
-    loop, line = _renewing(server, state, [], NOW)
+    loop, line = _renewing(server, state, [], now())
     pauses = [await loop.once() for _ in range(3)]
     assert 0 < pauses[0] < pauses[2]
     assert sum("never" in record.getMessage() for record in caplog.records) == 1
@@ -329,7 +333,7 @@ async def test_a_full_disk_is_no_end_of_the_loop(
     server: RenewalServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.enrolled(state)
-    loop, line = _renewing(server, state, [], NOW + timedelta(hours=20))
+    loop, line = _renewing(server, state, [], now() + timedelta(hours=20))
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -374,7 +378,7 @@ def test_what_is_not_the_same_certificate_again_is_not_used(server: RenewalServe
         return Link(server.address, shown)
 
     with pytest.raises(BadAnswer, match="does not know the certificate"):
-        succession.renew(Means(state, forgetful, Cancellation()), before, line, NOW)
+        succession.renew(Means(state, forgetful, Cancellation()), before, line, now())
     line.close()
     assert Identity.load(state) == before
 
@@ -391,9 +395,9 @@ def test_an_agent_that_ends_does_not_wait_for_a_network_that_hangs(
         line = Link(server.address, credentials(identity))
         with ThreadPoolExecutor(1) as thread:
             if hangs == "the enrolment":
-                waiting = thread.submit(succession.come_back, stuck, identity, NOW)
+                waiting = thread.submit(succession.come_back, stuck, identity, now())
             else:
-                waiting = thread.submit(succession.renew, stuck, identity, line, NOW)
+                waiting = thread.submit(succession.renew, stuck, identity, line, now())
             silent.accept()
             stuck.cancellation.cancel()
             assert isinstance(waiting.exception(10), LinkDown)
@@ -405,7 +409,7 @@ async def test_a_clock_that_is_ahead_is_said_and_not_taken_for_a_renewal(
     server: RenewalServer, state: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.enrolled(state)
-    loop, line = _renewing(server, state, [], NOW + timedelta(days=40))
+    loop, line = _renewing(server, state, [], now() + timedelta(days=40))
     assert await loop.once() == LOOK_S
     assert "this device's clock is past that; set it" in caplog.text
     line.close()

@@ -29,6 +29,7 @@ def test_a_spec_is_one_json_document() -> None:
         "model": "m",
         "accelerator": "cpu",
         "options": {"context": 1024},
+        "memory_bytes": 0,
     }
 
 
