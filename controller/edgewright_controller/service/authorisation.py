@@ -100,7 +100,8 @@ def check(method: str, caller: Peer | None, now: datetime) -> None:
     if allowed is None:
         raise Denied(f"{method} is open to nobody")
     if caller is not None and caller.not_after <= now:
-        raise Denied(f"the certificate of {caller.id} expired at {caller.not_after:%Y-%m-%d %H:%M} UTC; enrol again")
+        cure = "ask an administrator: edgewright operator add" if caller.kind == "operator" else "enrol again"
+        raise Denied(f"the certificate of {caller.id} expired at {caller.not_after:%Y-%m-%d %H:%M} UTC; {cure}")
     if role_of(caller) not in allowed:
         raise Denied(f"{_who(caller)} may not call {method}; it is for {_whom(allowed)}")
 
