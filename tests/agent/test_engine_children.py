@@ -22,7 +22,7 @@ CHILDREN = Path(edgewright_agent.engines.__file__).parent / "children"
 def children() -> Iterator[dict[str, ModuleType]]:
     import importlib
 
-    names = ("engine_http", "generation", "gguf_files", "llama_log", "openai_chat", "process_memory")
+    names = ("engine_http", "generation", "gguf_files", "llama_log", "openai_chat", "process_memory", "templates")
     sys.path.insert(0, str(CHILDREN))
     yield {name: importlib.import_module(name) for name in names}
     sys.path.remove(str(CHILDREN))
@@ -284,3 +284,42 @@ def test_a_token_for_somebody_else_is_a_sign_of_life_and_silence_is_none(
     asked.state.worker.progress()
     assert asked.answered(30)
     asked.end()
+
+
+def _rendering(code: str) -> Any:
+    """What runs as jinja has it: code of a file of this name."""
+    compiled = compile(code, "<template>", "exec")
+
+    def make() -> str:
+        scope: dict[str, Any] = {"text": "a prompt"}
+        exec(compiled, scope)
+        return str(scope["text"])
+
+    return make
+
+
+def test_rendering_is_bounded_in_time_memory_and_length(
+    children: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    templates, before = children["templates"], sys.gettrace()
+    assert templates.render(_rendering("for place in range(1000): pass")) == "a prompt"
+    monkeypatch.setattr(templates, "RENDER_S", 0.2)
+    with pytest.raises(templates.Overrun, match="longer than"):
+        templates.render(_rendering("while True:\n    pass"))
+    monkeypatch.setattr(templates, "RENDER_S", 60.0)
+    monkeypatch.setattr(templates, "MAX_GROWTH_BYTES", 64 << 20)
+    with pytest.raises(templates.Overrun, match="MiB of memory"):
+        templates.render(_rendering("kept = []\nwhile True:\n    kept.append(bytearray(1 << 20))"))
+    monkeypatch.setattr(templates, "MAX_TEXT", 7)
+    with pytest.raises(templates.Overrun, match="8 characters"):
+        templates.render(_rendering("pass"))
+    assert sys.gettrace() is before
+
+
+def test_a_template_is_taken_only_when_it_is_the_pinned_one(children: dict[str, ModuleType]) -> None:
+    templates, pinned = children["templates"], "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+    for options, template in (({}, None), ({}, "y"), ({"chat_template": pinned}, "x")):
+        templates.check({"options": options}, template)
+    for other in ("y", "", None, "x\n"):
+        with pytest.raises(templates.OtherTemplate):
+            templates.check({"options": {"chat_template": pinned}}, other)

@@ -5,6 +5,7 @@ import codecs
 import engine_http
 import gguf_files
 import llama_log
+import templates
 from openai_chat import BadRequest
 
 
@@ -31,6 +32,7 @@ class LlamaCpp:
             import llama_cpp
 
             self._llama_cpp = llama_cpp
+            templates.bound_operators()
             if self._spec["accelerator"] == "cpu":
                 _keep_to_plain_kernels(llama_cpp.llama_cpp)
             self._llm = llama_cpp.Llama(
@@ -47,6 +49,7 @@ class LlamaCpp:
 
     def _template(self):
         source = self._llm.metadata.get("tokenizer.chat_template")
+        templates.check(self._spec, source)
         if source is None:
             return None
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
@@ -86,9 +89,9 @@ class LlamaCpp:
         if self._formatter is None:
             raise BadRequest("the artifact has no chat template")
         try:
-            prompt = self._formatter(messages=messages).prompt
+            prompt = templates.render(lambda: self._formatter(messages=messages).prompt)
         except Exception as fault:  # a template may raise anything
-            raise BadRequest(f"the chat template refuses these messages: {fault}", "messages") from fault
+            raise BadRequest(f"the chat template refuses these messages: {fault!r}", "messages") from fault
         return self._llm.tokenize(prompt.encode(), add_bos=False, special=True)
 
     def encode_text(self, text):

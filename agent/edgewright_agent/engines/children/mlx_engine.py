@@ -3,6 +3,7 @@
 import os
 
 import engine_http
+import templates
 from openai_chat import BadRequest
 
 _PREFILL = 128  # tokens between two signs of life
@@ -29,6 +30,7 @@ class Mlx:
         import mlx.core as mx
         from mlx_lm.utils import load
 
+        templates.bound_operators()
         self._mx = mx
         self._gpu = mx.default_device() == mx.Device(mx.gpu, 0)
         self._model, self._tokenizer, self._config = load(
@@ -37,6 +39,14 @@ class Mlx:
         if not self._gpu:
             self._model.set_dtype(mx.float32)  # on a CPU bfloat16 costs six times as much
         mx.eval(self._model.parameters())
+        templates.check(self._spec, self._template())
+
+    def _template(self):
+        """What the tokenizer renders by: a text, or the name of a module of mlx-lm's; None for nothing."""
+        if self._tokenizer._chat_template is not None:
+            return self._tokenizer._chat_template.__module__
+        template = self._tokenizer.chat_template
+        return template.get("default") if isinstance(template, dict) else template
 
     def info(self):
         layers = len(self._model.layers)
@@ -70,9 +80,12 @@ class Mlx:
         if not self._tokenizer.has_chat_template:
             raise BadRequest("the artifact has no chat template")
         try:
-            return list(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+            prompt = templates.render(
+                lambda: self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            )
         except Exception as fault:  # a template may raise anything
-            raise BadRequest(f"the chat template refuses these messages: {fault}", "messages") from fault
+            raise BadRequest(f"the chat template refuses these messages: {fault!r}", "messages") from fault
+        return self.encode_text(prompt)
 
     def encode_text(self, text):
         return list(self._tokenizer.encode(text, add_special_tokens=False))

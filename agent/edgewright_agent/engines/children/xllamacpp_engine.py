@@ -9,6 +9,7 @@ import engine_http
 import gguf_files
 import llama_log
 import sockets
+import templates
 
 _TOKEN_S = 600
 _CACHE_MIB = 64  # llama.cpp's own default of 8 GiB for remembered prompts is no size for a device
@@ -44,6 +45,8 @@ class Xllamacpp:
             else:
                 self._held.socket.close()
             self._server = xllamacpp.Server(params)
+        if self._spec["options"].get("chat_template"):
+            templates.check(self._spec, self._ask("/props").get("chat_template"))
         self._held.serve(self.openai_port)
         self._context = params.n_ctx // params.n_parallel
 
