@@ -168,7 +168,11 @@ class Unfinished:
 
 
 def link_for_a_file(place: Unfinished) -> None:
-    (place.folder / "model.gguf").symlink_to(place.elsewhere / "victim")  # of the very size
+    (place.folder / "model.gguf").symlink_to(place.elsewhere / "victim")
+
+
+def link_that_is_as_long_as_the_file(place: Unfinished) -> None:
+    (place.folder / "model.gguf").symlink_to("../v1234")  # eight bytes, as lstat counts a link's
 
 
 def link_for_a_folder(place: Unfinished) -> None:
@@ -206,8 +210,8 @@ def extra_files(place: Unfinished) -> None:
 @pytest.mark.parametrize(
     "plant",
     [
-        *(link_for_a_file, link_for_a_folder, link_for_an_inner_folder, hard_link_for_a_file, pipe_for_a_file),
-        *(folder_for_a_file, file_for_a_folder, extra_files),
+        *(link_for_a_file, link_that_is_as_long_as_the_file, link_for_a_folder, link_for_an_inner_folder),
+        *(hard_link_for_a_file, pipe_for_a_file, folder_for_a_file, file_for_a_folder, extra_files),
     ],
 )
 def test_what_was_planted_before_a_download_is_replaced_and_its_target_is_left_alone(
