@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import Metadata
 
 from edgewright_agent.trust import MetadataStale, Repository, TrustRefused
@@ -412,6 +412,60 @@ def test_what_stands_must_vouch_for_itself(fleet: Offline) -> None:
     ]
     shown = describe(replace(asked, changes=tuple(honest)))
     assert any(line.startswith("  root: 2 of alice") and "→ 1 of alice" in line for line in shown)
+
+
+def _one_alone(root: Any) -> None:
+    root.roles["root"].threshold = 1
+
+
+def _strangers_key(root: Any) -> None:
+    """Beside the holders', and nobody's."""
+    own = CryptoSigner.generate_ed25519().public_key
+    root.roles["root"].keyids.append(own.keyid)
+    root.keys[own.keyid] = own
+
+
+def _key_by_anothers_id(root: Any) -> None:
+    """The thief's key under the id and the name of a holder's: it would be shown as no change."""
+    taken = root.roles["targets"].keyids[0]
+    known, own = root.keys[taken], CryptoSigner.generate_ed25519().public_key
+    root.keys[taken] = SSlibKey(taken, own.keytype, own.scheme, own.keyval, dict(known.unrecognized_fields))
+
+
+def _takes_the_host_its_key(root: Any) -> None:
+    root.roles["snapshot"].keyids = [root.roles["targets"].keyids[0]]
+
+
+@pytest.mark.attack("a signing request that gives a thief's key a holder's id")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_key_by_anothers_id, "which is not its id"),
+        (_one_alone, "1 holder alone would sign root"),
+        (_strangers_key, "keys of nobody"),
+        (_takes_the_host_its_key, "snapshot signs online with one key"),
+    ],
+)
+def test_keys_are_what_they_are_called_and_holders_stay_two(
+    fleet: Offline, change: Callable[[Any], None], message: str
+) -> None:
+    asked = ceremony.request(fleet.repositories, why="renewal", now=NOW)
+    check(asked, NOW)
+    first, *others = asked.changes
+    read: Metadata[Any] = Metadata.from_bytes(first.next)
+    change(read.signed)
+    bad = replace(asked, changes=(replace(first, next=read.to_bytes()), *others))
+    with pytest.raises(PublishError, match=message):
+        check(bad, NOW)
+
+
+@pytest.mark.attack("a signing request that moves the cursor of a holder's terminal")
+def test_a_requests_words_hide_nothing(fleet: Offline) -> None:
+    asked = ceremony.request(fleet.repositories, why="renewal", now=NOW)
+    shown = describe(replace(asked, why="renewal\x1b[8m\r\nfleet demo"))
+    assert shown[0] == "fleet demo: renewal?[8m??fleet demo"
+    assert all(line.isprintable() for line in shown)
+    assert any(line.startswith("  targets: stays with 2 of alice") for line in shown)
 
 
 def test_what_is_wrong_with_a_request_is_said_and_changes_nothing(fleet: Offline) -> None:

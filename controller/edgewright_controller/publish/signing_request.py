@@ -7,17 +7,20 @@ the metadata before it asks for, and those that it asks for itself.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import Key
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Signed, Targets, VerificationResult
 from tuf.api.serialization import DeserializationError
 
+from edgewright_contract.mandate import ROLE as MANDATE
 from edgewright_controller.publish.errors import PublishError
 from edgewright_controller.publish.holders import Holder, holder_of
 from edgewright_controller.publish.image import TARGETS_LIFE
@@ -27,6 +30,8 @@ FORMAT: Final = "edgewright-signing-request-1"
 MAX_BYTES: Final = 4 << 20
 # What may be signed anew, in the order in which it is put in place: the roots say who may sign the rest.
 SUBJECTS: Final = ("image-root", "director-root", "image-targets")
+# What holders see of a key. Whoever wants another key with the same must make 2**64 of them.
+_SHOWN: Final = 16
 _LIVES: Final = {"image-root": ROOT_LIFE, "director-root": ROOT_LIFE, "image-targets": TARGETS_LIFE}
 
 
@@ -161,6 +166,9 @@ def check(request: SigningRequest, now: datetime) -> None:
             )
         if _without_keys(change.current) != _without_keys(then):
             raise PublishError(f"{change.subject}: it changes more than keys, their number and its end; do not sign it")
+        for signed in (change.current, then):
+            _check_keys(change.subject, signed)
+        _check_speakers(change)
         judge = standing.get("image-root", change) if change.subject == "image-targets" else change
         read: Metadata[Any] = Metadata.from_bytes(change.now)
         role = Targets.type if change.subject == "image-targets" else Root.type
@@ -170,16 +178,47 @@ def check(request: SigningRequest, now: datetime) -> None:
             raise PublishError(f"{change.subject}: what stands now, by this request, nobody has signed") from error
 
 
+def _check_keys(subject: str, signed: Any) -> None:
+    """A key's id is what holders are shown of it, so no other key may go by that id."""
+    keys = signed.keys if isinstance(signed, Root) else _delegated(signed)[1]
+    for keyid, key in keys.items():
+        canonical = encode_canonical({"keytype": key.keytype, "scheme": key.scheme, "keyval": key.keyval}) or ""
+        if hashlib.sha256(canonical.encode()).hexdigest() != keyid:
+            raise PublishError(f"{subject}: a key goes by {keyid[:_SHOWN]!r}, which is not its id; do not sign it")
+
+
+def _check_speakers(change: Change) -> None:
+    """What holders sign stays with holders, two of whom sign; what is signed online stays with one key that is."""
+    (before, _), (after, keys) = (_roles(signed) for signed in (change.current, change.proposed))
+    known = _roles(change.current)[1]
+    for name, role in after.items():
+        was = before.get(name)
+        if was is None:
+            continue
+        held = [holder_of(keys[keyid]) for keyid in role.keyids]
+        if any(holder_of(known[keyid]) for keyid in was.keyids):
+            if not all(held) or len(set(held)) != len(held):
+                raise PublishError(f"{change.subject}: {name} would be with keys of nobody, or two of one holder")
+            if role.threshold < min(was.threshold, 2):
+                raise PublishError(f"{change.subject}: {role.threshold} holder alone would sign {name}; do not sign it")
+        elif name not in (Root.type, Targets.type, MANDATE) and (any(held) or len(held) != 1):
+            raise PublishError(f"{change.subject}: {name} signs online with one key, and would not any more")
+
+
+def _roles(signed: Any) -> tuple[Mapping[str, Any], Mapping[str, Key]]:
+    return (signed.roles, signed.keys) if isinstance(signed, Root) else _delegated(signed)
+
+
 def _without_keys(signed: Any) -> dict[str, Any]:
     """All that a document says besides who may speak, its version and its end."""
     document: dict[str, Any] = signed.to_dict()
     for name in ("version", "expires", "keys", "roles"):
         document.pop(name, None)
     delegations = document.pop("delegations", None) or {}
-    document["delegated"] = sorted(
+    document["delegated"] = [
         json.dumps({name: value for name, value in role.items() if name not in ("keyids", "threshold")}, sort_keys=True)
         for role in delegations.get("roles", ())
-    )
+    ]
     if isinstance(signed, Root):
         document["roles"] = sorted(signed.roles)
     return document
@@ -230,7 +269,14 @@ def _count(of: str, result: VerificationResult) -> Count:
 
 
 def describe(request: SigningRequest) -> list[str]:
-    """What a holder must know before signing, line by line: what changes against what stands, and who has signed."""
+    """What a holder must know before signing, line by line: what changes against what stands, and who has signed.
+
+    A stranger's words in it move no cursor and hide no line.
+    """
+    return ["".join(sign if sign.isprintable() else "?" for sign in line) for line in _described(request)]
+
+
+def _described(request: SigningRequest) -> list[str]:
     lines = [f"fleet {request.fleet}: {request.why}"]
     for change in request.changes:
         now, then = change.current, change.proposed
@@ -252,7 +298,9 @@ def _differences(now: Any, then: Any) -> list[str]:
     for role in sorted(before.keys() | after.keys()):
         if before.get(role) != after.get(role):
             lines.append(f"{role}: {_speaker(before.get(role))} → {_speaker(after.get(role))}")
-    return lines or ["nobody's keys change"]
+        else:  # said too: a forged account of what stands shows no change, but it has to show its keys
+            lines.append(f"{role}: stays with {_speaker(after[role])}")
+    return lines
 
 
 Speaker = tuple[int, tuple[str, ...]]
@@ -260,7 +308,7 @@ Speaker = tuple[int, tuple[str, ...]]
 
 def _speakers(signed: Any) -> dict[str, Speaker]:
     """Role → threshold and keys, in words."""
-    roles, keys = (signed.roles, signed.keys) if isinstance(signed, Root) else _delegated(signed)
+    roles, keys = _roles(signed)
     return {
         name: (role.threshold, tuple(sorted(_words(keys[keyid]) for keyid in role.keyids)))
         for name, role in roles.items()
@@ -281,4 +329,4 @@ def _speaker(speaker: Speaker | None) -> str:
 
 def _words(key: Key) -> str:
     name = holder_of(key)
-    return f"{name} ({key.keyid[:8]})" if name else key.keyid[:8]
+    return f"{name} ({key.keyid[:_SHOWN]})" if name else key.keyid[:_SHOWN]
