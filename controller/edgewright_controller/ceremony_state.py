@@ -82,14 +82,17 @@ class CeremonyState:
         path = self.state / "pki" / "intermediate.key"
         return pki_files.key(path, of=path.with_suffix(".crt"))
 
-    def forget_online_keys(self) -> list[Path]:
-        """Remove the keys that holders have now, and the root authority's. Raises OSError."""
-        removed = ceremony.forget_online_keys(self.repositories)
+    def forget_online_keys(self, *, authority: bool = False) -> list[Path]:
+        """Remove the keys that holders have now; with `authority`, also the root authority's.
+
+        The caller knows a sealed copy of that. Raises OSError.
+        """
+        removed = []
         root = self.state / "pki" / "root.key"
-        if removed and root.exists():
+        if authority and root.exists():
             keys.remove(root)
             removed.append(root)
-        return removed
+        return removed + ceremony.forget_online_keys(self.repositories)
 
 
 @contextmanager

@@ -49,6 +49,9 @@ class KeyInHand:
     def prepare(self) -> Key:
         raise AssertionError("no other key is asked for here")
 
+    def check_has(self, keyids: Sequence[str]) -> None:
+        pass
+
     def adopt(self, keyids: Sequence[str]) -> None:
         raise AssertionError("no other key is named here")
 

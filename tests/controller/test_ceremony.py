@@ -34,7 +34,7 @@ from edgewright_controller.publish.builder import BuilderProcess
 from edgewright_controller.publish.ceremony import Repositories
 from edgewright_controller.publish.holders import Holder
 from edgewright_controller.publish.signing_request import SigningRequest, check, collected, decode, describe
-from edgewright_controller.publish.succession import changed_holders
+from edgewright_controller.publish.succession import changed_holders, present_threshold
 from edgewright_controller.sealed import SealedError
 from tests.agent.trust_fleet import DAY, JETSON, NOW, Files, chained, desired, of, release, target
 
@@ -330,6 +330,28 @@ def test_a_rotation_that_was_cut_off_anywhere_is_made_good(
     fleet.update(store, "c", 3)
     versions = [fleet.image.roots.current.version, fleet.director.roots.current.version]
     assert versions == [3, 3]
+
+
+@pytest.mark.attack("a prepared key that was copied, after its request was abandoned")
+@pytest.mark.parametrize("role", ["snapshot", "timestamp", "director", "builder"])
+def test_a_request_made_again_has_another_key_and_the_first_changes_nothing(fleet: Offline, role: str) -> None:
+    first = ceremony.request(fleet.repositories, why="abandoned", now=NOW, roles=[role])
+    second = ceremony.request(fleet.repositories, why="after a theft", now=NOW, roles=[role])
+    assert [one.proposed for one in first.changes] != [one.proposed for one in second.changes]
+    before = {path: path.read_bytes() for path in fleet.folder.rglob("*") if path.is_file()}
+    with pytest.raises(PublishError, match="make a new request"):
+        ceremony.publish(fleet.repositories, fleet.signed(first, "alice", "bob"), NOW)
+    assert before == {path: path.read_bytes() for path in fleet.folder.rglob("*") if path.is_file()}
+    ceremony.publish(fleet.repositories, fleet.signed(second, "alice", "bob"), NOW)
+    fleet.open()
+
+
+def test_as_many_holders_sign_as_before_when_nobody_says_otherwise(fleet: Offline) -> None:
+    assert present_threshold(fleet.repositories.standing()) == 2
+    people = [one.public for one in fleet.people.values()]
+    asked = ceremony.request(fleet.repositories, why="three", now=NOW, holders=people, threshold=3)
+    ceremony.publish(fleet.repositories, fleet.signed(asked, *fleet.people), NOW)
+    assert present_threshold(fleet.repositories.standing()) == 3
 
 
 def _changed(request: SigningRequest, subject: str, **changes: object) -> SigningRequest:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
+from edgewright_controller import ceremony_state
 from edgewright_controller.cli import run
 from edgewright_controller.ledger import Ledger, audit
 from edgewright_controller.state_lock import StateLock
@@ -110,6 +112,38 @@ def test_a_fleet_can_begin_with_the_ceremony(host: Host) -> None:
         1,
     )
     assert "holders have the keys already" in again
+
+
+def test_an_init_that_was_cut_off_after_its_publication_leaves_no_keys_behind(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("edgewright_controller.ceremony_state.CeremonyState.forget_online_keys", _power_cut)
+        with pytest.raises(AssertionError, match="130 == 0"):
+            host.init()
+    assert (host.state / "keys" / "image-root.pem").exists()
+    again = "keys init --state {state} --out {stick} --holder alice --holder bob --holder carol"
+    assert "5 keys that an earlier run left are removed now" in host.types(again, 1)
+    assert not list(host.state.rglob("image-root.pem")) + list(host.state.rglob("root.key"))
+
+
+def _power_cut(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_holders_who_come_by_a_rotation_leave_the_root_authoritys_only_key(host: Host, tmp_path: Path) -> None:
+    """No root-ca.keys was written, so the key in the state folder is the only one."""
+    with ceremony_state.opened(host.state, "plant-7", datetime.now(timezone.utc)):
+        pass
+    host.types("keys holder dave --fleet plant-7 --out {stick} --passphrase-file dave={secret}")
+    host.types("keys holder erin --fleet plant-7 --out {stick} --passphrase-file erin={secret}")
+    host.types("keys rotate --state {state} --request {folder}/r.json --add {stick}/dave.pub --add {stick}/erin.pub")
+    request = str(tmp_path / "r.json")
+    host.sign(request, "dave")
+    host.sign(request, "erin")
+    host.types(f"keys publish {request} --state {{state}}")
+    assert not (host.state / "keys" / "image-root.pem").exists()
+    assert (host.state / "pki" / "root.key").exists()
 
 
 def test_the_intermediate_is_renewed_by_whoever_keeps_the_root(host: Host, tmp_path: Path) -> None:

@@ -74,8 +74,11 @@ def init(
     with _opened(state, fleet) as opened:
         repositories = opened.repositories
         if repositories.controller_as_holder().signers.keys() != {"image-root", "image-targets", "director-root"}:
+            # A run that was cut off after its publication left them, and devices that sleep still believe them.
+            left = opened.forget_online_keys(authority=(out / "root-ca.keys").exists())
+            also = f"; {len(left)} keys that an earlier run left are removed now" if left else ""
             raise Ending(
-                f"{state}: holders have the keys already; `edgewright keys rotate` changes who they are", FAILED
+                f"{state}: holders have the keys already; `edgewright keys rotate` changes who they are{also}", FAILED
             )
         people = [holder_files.new(name, opened.fleet) for name in holders]
         holder_files.check_distinct([one.public for one in people], opened.fleet)
@@ -94,7 +97,7 @@ def init(
             files["root-ca.keys"] = (authority, _new_passphrase("root-ca", passphrase_files))
         _write_new(out, {name: holder_files.encode(one, secret) for name, (one, secret) in files.items()})
         opened.publish(request, by="keys init")
-        removed = opened.forget_online_keys()
+        removed = opened.forget_online_keys(authority=authority is not None)
     sys.stdout.write(
         f"{out}: {', '.join(files)}\n{threshold} of {len(people)} holders now sign for roots and targets;"
         f" {len(removed)} keys are removed from {state}\n"
@@ -138,7 +141,9 @@ def rotate(
         list[Path] | None, typer.Option("--add", help="the .pub file of a new holder", exists=True, dir_okay=False)
     ] = None,
     remove: Annotated[list[str] | None, typer.Option("--remove", help="the name of a holder who leaves")] = None,
-    threshold: Annotated[int, typer.Option("--threshold", min=1, help="how many holders must sign")] = 2,
+    threshold: Annotated[
+        int | None, typer.Option("--threshold", min=2, help="how many holders must sign; else as many as now")
+    ] = None,
 ) -> int:
     """Ask for other keys: of roles that sign online, or other holders. Old keys are worthless once it is published."""
     from edgewright_controller.publish import holders as holder_files
@@ -246,18 +251,21 @@ def _sign_intermediate(request: Path, keys: Path, passphrase_files: list[str] | 
     return 0
 
 
-People = tuple["Sequence[HolderKeys]", Sequence[str], int]
+People = tuple["Sequence[HolderKeys]", Sequence[str], int | None]
 
 
 def _ask(state: Path, file: Path, *, roles: Sequence[str], why: str, people: People | None = None) -> int:
     from edgewright_controller.publish import ceremony, succession
 
+    if file.exists():  # before a new key takes the place of one that the request there may name
+        raise Ending(f"{file} is there already; nothing was written", BAD_INPUT)
     with _opened(state) as opened:
         repositories = opened.repositories
         holders: Sequence[HolderKeys] = ()
         threshold = 2
         if people is not None and (people[0] or people[1]):
-            new, leaving, threshold = people
+            new, leaving, wanted = people
+            threshold = wanted or succession.present_threshold(repositories.standing())
             holders = succession.changed_holders(repositories.standing(), new, leaving)
         made = ceremony.request(repositories, why=why, now=_now(), roles=roles, holders=holders, threshold=threshold)
         if not made.missing:

@@ -34,7 +34,10 @@ class Builder(Protocol):
         """A signature over `targets`. Raises PublishError when it is refused."""
 
     def prepare(self) -> Key:
-        """The public key that is to follow, made when there is none yet. Raises PublishError."""
+        """A new public key that is to follow, in place of one that was prepared before. Raises PublishError."""
+
+    def check_has(self, keyids: Sequence[str]) -> None:
+        """Raise PublishError unless it could sign with one of these keys. Changes nothing."""
 
     def adopt(self, keyids: Sequence[str]) -> None:
         """Sign from now on with the key that is one of these. Raises PublishError when none is at hand."""
@@ -54,8 +57,12 @@ class BuilderProcess:
         return self._key({"op": "public"})
 
     def prepare(self) -> Key:
-        """The public key that is to follow, made when there is none yet. Raises PublishError."""
+        """A new public key that is to follow, in place of one that was prepared before. Raises PublishError."""
         return self._key({"op": "prepare"})
+
+    def check_has(self, keyids: Sequence[str]) -> None:
+        """Raise PublishError unless it could sign with one of these keys. Changes nothing."""
+        self._ask({"op": "has", "keyids": list(keyids)})
 
     def adopt(self, keyids: Sequence[str]) -> None:
         """Sign from now on with the key that is one of these. Raises PublishError when none is at hand."""

@@ -4,6 +4,7 @@
 
     {"op": "public"}                      → {"keyid": "…", "key": {…}}
     {"op": "prepare"}                     → the same, of the key that is to follow; it signs nothing yet
+    {"op": "has", "keyids": ["…"]}        → {} when one of these is here; nothing changes
     {"op": "adopt", "keyids": ["…"]}      → the same, of the key that signs from now on: the one of these that is here
     {"op": "sign", "signed": {targets}}   → {"signature": {"keyid": "…", "sig": "…"}}
     anything it will not do               → {"error": "why"}
@@ -40,6 +41,9 @@ def answer(request: Any, folder: Path, now: datetime) -> dict[str, Any]:
     operation = request.get("op") if isinstance(request, dict) else None
     if operation == "adopt":
         return _public(keys.named(path, [str(keyid) for keyid in request.get("keyids", ())], of=last))
+    if operation == "has":
+        keys.check_at_hand(path, [str(keyid) for keyid in request.get("keyids", ())])
+        return {}
     signer = keys.signer(path, of=last)
     if operation == "public":
         return _public(signer)

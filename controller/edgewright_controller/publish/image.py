@@ -159,6 +159,9 @@ class ImageRepository:
                     " request"
                 )
             _verify(metadata.parse(root, Root, "the new root"), "targets", targets)
+            self.roots.follower(root)
+            if not _signed_by(self._state.builder.data, _builders(piece.signed)):
+                self._builder.check_has(_builders(piece.signed))
             durable.write(self._folder / f"{piece.version}.targets.json", targets)
             self.roots.install(root)
             self._succeed(piece, now)

@@ -36,8 +36,22 @@ def following(path: Path) -> Path:
 
 
 def prepare(path: Path) -> CryptoSigner:
-    """The key that is to follow the one at `path`, made when absent. Raises PublishError, OSError."""
-    return signer(following(path))
+    """A new key that is to follow the one at `path`, in place of one that was prepared before: whoever broke in since
+    may have copied that. Raises OSError.
+    """
+    durable.make_folder(path.parent, mode=0o700)
+    made = CryptoSigner.generate_ed25519()
+    durable.write(following(path), made.private_bytes, mode=0o600)
+    return made
+
+
+def check_at_hand(path: Path, keyids: Collection[str]) -> None:
+    """Raise PublishError unless one of these keys lies at `path`, or was prepared to follow the one there."""
+    if not any(file.exists() and load(file).public_key.keyid in keyids for file in (path, following(path))):
+        raise PublishError(
+            f"neither {path} nor the key that was prepared to follow it is the one asked for: the request is"
+            " of another host, or a newer one was made since; make a new request"
+        )
 
 
 def named(path: Path, keyids: Collection[str], *, of: Path) -> CryptoSigner:

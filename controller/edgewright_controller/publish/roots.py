@@ -119,7 +119,10 @@ class Roots:
         self._take_keys()
 
     def follower(self, content: bytes) -> Piece[Root] | None:
-        """The next root in `content`, checked; None for the one that stands. Raises PublishError."""
+        """The next root in `content`, checked, as are the keys it wants here; None for the one that stands.
+
+        Raises PublishError.
+        """
         if content == self.newest:
             return None
         piece = Piece(metadata.parse(content, Root, "the new root"), content)
@@ -129,6 +132,9 @@ class Roots:
                 " earlier: make a new request"
             )
         _check(self._folder, [*self._chain, piece])
+        for role, path in self._key_files.items():
+            if keyids := _online(piece.signed, role):
+                keys.check_at_hand(path, keyids)
         return piece
 
     def _take_keys(self) -> None:
@@ -136,12 +142,17 @@ class Roots:
         newest = self._folder / f"{self.current.version}.root.json"
         taken: dict[str, CryptoSigner] = {}
         for role, path in self._key_files.items():
-            keyids = self.current.roles[role].keyids
-            if not any(holders.holder_of(self.current.keys[keyid]) for keyid in keyids):
+            if keyids := _online(self.current, role):
                 # Roles that share one key share one object.
                 known = next((taken[other] for other in taken if self._key_files[other] == path), None)
                 taken[role] = known or keys.named(path, keyids, of=newest)
         self._signers = taken
+
+
+def _online(root: Root, role: str) -> list[str]:
+    """The keys of a role that must be here; none when holders have them."""
+    keyids = root.roles[role].keyids
+    return [] if any(holders.holder_of(root.keys[keyid]) for keyid in keyids) else keyids
 
 
 def _first(signers: Mapping[str, CryptoSigner], now: datetime) -> Root:

@@ -133,6 +133,13 @@ def changed_holders(standing: Standing, coming: Sequence[HolderKeys], leaving: S
     return [holder for name, holder in present.items() if name not in leaving] + list(coming)
 
 
+def present_threshold(standing: Standing) -> int:
+    """How many holders must sign now; the usual number while there are none."""
+    image = _root(standing.image_root)
+    role = image.roles[Root.type]
+    return role.threshold if any(holder_of(image.keys[keyid]) for keyid in role.keyids) else DEFAULT_THRESHOLD
+
+
 def present_holders(standing: Standing) -> dict[str, HolderKeys]:
     """The holders whom the signed metadata names."""
     image, director = (_root(content) for content in (standing.image_root, standing.director_root))
