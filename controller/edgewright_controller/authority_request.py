@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from edgewright_contract import names
 from edgewright_controller import pki_forms
 from edgewright_controller.peers import key_digest
 from edgewright_controller.pki import CsrRefused, requested_key
@@ -66,6 +67,8 @@ def decode(content: bytes) -> AuthorityRequest:
         request = AuthorityRequest(**{name: str(document[name]) for name in ("fleet", "csr", "root", "certificate")})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise AuthorityError(f"not a request to the root authority: {error!r}") from error
+    if not names.is_id(request.fleet):  # it is shown on a terminal
+        raise AuthorityError(f"not a request to the root authority: {request.fleet!r} is not a fleet's name")
     _ = request.key
     return request
 

@@ -155,6 +155,9 @@ def test_the_intermediate_is_renewed_by_whoever_keeps_the_root(host: Host, tmp_p
     assert "it has not the root authority's key" in host.sign(request, "alice", 1)
     assert "asks for a certificate of 1825 days" in host.sign(request, "root-ca")
     answered = Path(request).read_bytes()
+    Path(request).write_bytes(answered.replace(b'"plant-7"', b'"plant-7\\u001b[8m"'))
+    assert "'plant-7\\x1b[8m' is not a fleet's name" in host.sign(request, "root-ca", 2)
+    Path(request).write_bytes(answered)
     assert "is good until" in host.types(f"keys publish {request} --state {{state}}")
     after = (host.state / "pki" / "intermediate.crt").read_bytes()
     assert after != before
