@@ -225,9 +225,14 @@ async def test_it_works_as_a_user_of_its_own_and_confined_in_all(
     )
     try:
         await process.wait_ready(300)
-        assert psutil.Process(process.pid).uids().real not in (0, os.geteuid())
+        lacking = set(process.unconfined)
+        if all(_open_to_anybody(Path(place)) for place in (*_packages(), catalogue.__file__)):
+            assert psutil.Process(process.pid).uids().real not in (0, os.geteuid())
+            assert OWN_USER not in lacking
+        else:  # a checkout that only its owner may enter: another user could not read the engine, and that is told
+            assert OWN_USER in lacking
         # What this kernel lacks, it lacks for the trial without an engine too.
-        assert set(process.unconfined) <= set(Confinement().unconfined()) - {OWN_USER} | {OWN_PORT, NETWORK}
+        assert lacking - {OWN_USER} <= set(Confinement().unconfined()) - {OWN_USER} | {OWN_PORT, NETWORK}
         assert await Serving(process, runtime).ask(max_tokens=2)
     finally:
         await process.stop(0)
@@ -269,9 +274,18 @@ def _interpreter_for_anybody(folder: Path) -> Path:
     if not told.stdout.decode().startswith(f"{version}."):
         pytest.skip(f"no Python {version} here that every user may start")
     subprocess.run([base, "-m", "venv", "--without-pip", str(folder / "env")], check=True)
-    packages = [path for path in sys.path if path.endswith("site-packages")]
+    packages = _packages()
     (folder / "env" / "lib" / f"python{version}" / "site-packages" / "all.pth").write_text("\n".join(packages))
     return folder / "env" / "bin" / "python"
+
+
+def _packages() -> list[str]:
+    return [path for path in sys.path if path.endswith("site-packages")]
+
+
+def _open_to_anybody(path: Path) -> bool:
+    """Whether every folder above lets every user pass."""
+    return all(folder.stat().st_mode & 0o001 for folder in path.resolve().parents)
 
 
 def _distance(one: tuple[float, ...], other: tuple[float, ...]) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,13 +26,25 @@ class DemoError(Exception):
     """The demo cannot go on; the message says which process and what to look at."""
 
 
+# Below what systems give to connections (Linux from 32,768 on, others from 49,152).
+_PORTS: Final = range(20_000, 30_000)
+
+
 def free_ports(count: int) -> list[int]:
-    """Different ports of the loopback that were free a moment ago."""
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+    """Different ports of the loopback that are free just now, and that no connection gets as its own end meanwhile.
+
+    Raises DemoError when there are none.
+    """
+    candidates = list(_PORTS)
+    random.SystemRandom().shuffle(candidates)
+    found: list[int] = []
+    for port in candidates:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise DemoError(f"{count} free ports from {_PORTS.start} to {_PORTS.stop} are not to be had on 127.0.0.1")
 
 
 class Child:
