@@ -6,6 +6,7 @@ The devices are real: their trust stores read what the controller's repositories
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -515,6 +516,18 @@ def test_what_is_wrong_with_a_request_is_said_and_changes_nothing(fleet: Offline
     fleet.rotate()
     with pytest.raises(PublishError, match="it was asked for earlier: make a new request"):
         ceremony.publish(fleet.repositories, good, NOW)
+
+
+@pytest.mark.parametrize("side", ["now", "next"])
+@pytest.mark.parametrize("subject", ["image-root", "director-root", "image-targets"])
+def test_a_request_that_names_a_key_which_it_does_not_hold_is_none(fleet: Offline, subject: str, side: str) -> None:
+    document = json.loads(ceremony.request(fleet.repositories, why="renewal", now=NOW).encode())
+    assert decode(json.dumps(document).encode()).missing
+    signed = next(one for one in document["changes"] if one["subject"] == subject)[side]["signed"]
+    holder = signed["delegations"] if subject == "image-targets" else signed
+    holder["keys"].pop(next(iter(holder["keys"])))
+    with pytest.raises(PublishError, match=rf"{subject}: .* is with a key '.*' that it does not hold"):
+        decode(json.dumps(document).encode())
 
 
 def test_a_holders_file_opens_by_its_passphrase_only(tmp_path: Path) -> None:

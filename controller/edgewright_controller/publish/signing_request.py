@@ -260,6 +260,11 @@ def _change(listed: Mapping[str, Any]) -> Change:
     before, after = read["now"].signed.version, read["next"].signed.version
     if after != before + 1:
         raise PublishError(f"{subject}: version {after} does not follow version {before}")
+    for one in read.values():
+        roles, keys = _roles(one.signed)
+        for name, role in roles.items():
+            if lost := [keyid for keyid in role.keyids if keyid not in keys]:  # TUF only counts it as unsigned
+                raise PublishError(f"{subject}: {name} is with a key {lost[0][:_SHOWN]!r} that it does not hold")
     return Change(subject, read["now"].to_bytes(), read["next"].to_bytes())
 
 
