@@ -25,6 +25,7 @@ from edgewright_controller.publish.image import ImageRepository
 from edgewright_controller.publish.key_status import Look
 from edgewright_controller.publish.signing_request import SigningRequest
 from edgewright_controller.state_lock import StateLock
+from edgewright_controller.unix_time import unix_ms
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class CeremonyState:
             for key in count.signed
         }
         detail = f"{request.why}; signed by {', '.join(sorted(signers))}"
-        now_ms = int(self.now.timestamp() * 1000)
+        now_ms = unix_ms(self.now)
         self.ledger.write_now(
             lambda c: audit.append(c, actor=f"host {by}", action="keys.publish", detail=detail, now_ms=now_ms)
         )
@@ -71,7 +72,7 @@ class CeremonyState:
         root = pki_files.load_certificate(folder / "root.crt")
         made = authority_request.signed(answered, self._intermediate_key(), root)
         durable.write(folder / "intermediate.crt", pki_files.pem(made))
-        now_ms = int(self.now.timestamp() * 1000)
+        now_ms = unix_ms(self.now)
         detail = f"the intermediate authority, good until {made.not_valid_after_utc:%Y-%m-%d}"
         self.ledger.write_now(
             lambda c: audit.append(c, actor="host keys publish", action="keys.publish", detail=detail, now_ms=now_ms)
@@ -111,7 +112,7 @@ def opened(state: Path, fleet: str, now: datetime) -> Iterator[CeremonyState]:
         name = fleet or ledger.read_now(ledger_fleet.name) or ""
         if not name:
             raise PublishError(f"{state}: its ledger is of no fleet yet; give --fleet")
-        ledger.write_now(lambda c: ledger_fleet.bind(c, name, int(now.timestamp() * 1000)))
+        ledger.write_now(lambda c: ledger_fleet.bind(c, name, unix_ms(now)))
         Authority.open(state / "pki", name, now)
         image = ImageRepository.open(state / "image", state / "keys", now)
         director = Director.open(state / "director", state / "keys", name, now)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Final
 
 from edgewright_controller.ledger.certificates import CertificateRow
+from edgewright_controller.unix_time import unix_ms
 
 MOST: Final = 4
 WINDOW: Final = timedelta(days=7)
@@ -26,7 +27,7 @@ class ReturnRefused(Exception):
 
 def check_pace(device: str, held: Sequence[CertificateRow], now: datetime) -> None:
     """Raise TooOften unless a device that holds `held`, the newest first, may have one more now."""
-    recent = [row for row in held if row.issued_ms > _ms(now - WINDOW)]
+    recent = [row for row in held if row.issued_ms > unix_ms(now - WINDOW)]
     if len(recent) >= MOST:
         again = _time(recent[MOST - 1].issued_ms) + WINDOW
         raise TooOften(
@@ -66,10 +67,6 @@ def replaced(held: Sequence[CertificateRow], key_sha256: str) -> list[Certificat
     """
     good = [row for row in held if row.revoked_ms is None]
     return [] if any(row.key_sha256 == key_sha256 for row in good) else good
-
-
-def _ms(time: datetime) -> int:
-    return int(time.timestamp() * 1000)
 
 
 def _time(ms: int) -> datetime:

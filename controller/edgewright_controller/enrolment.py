@@ -26,6 +26,7 @@ from edgewright_contract.enrolment_token import EnrolmentToken
 from edgewright_controller.peers import key_digest
 from edgewright_controller.pki import Authority, CsrRefused
 from edgewright_controller.pki import requested_key as key_of
+from edgewright_controller.unix_time import unix_ms
 
 MAX_VALID_S: Final = 24 * 3600
 REPEAT: Final = timedelta(minutes=10)
@@ -83,7 +84,7 @@ class Enrolments:
             raise EnrolmentRefused(f"a token is good for at most {MAX_VALID_S} seconds, not {valid_s}")
         secret = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
         expires = now + timedelta(seconds=valid_s or MAX_VALID_S)
-        self.store.put(EnrolmentRow(_hash(secret), device, _ms(expires), by=by))
+        self.store.put(EnrolmentRow(_hash(secret), device, unix_ms(expires), by=by))
         ca = x509.load_pem_x509_certificate(self.authority.ca_pem)
         der = ca.public_bytes(serialization.Encoding.DER)
         return EnrolmentToken(self.address, device, der, secret).encode()
@@ -102,13 +103,13 @@ class Enrolments:
             key_sha256 = key_digest(key_of(csr_der))
             if row.used_ms is not None:
                 return row.device, _again(row, key_sha256, now)
-            if _ms(now) >= row.expires_ms:
+            if unix_ms(now) >= row.expires_ms:
                 ended = datetime.fromtimestamp(row.expires_ms / 1000, timezone.utc)
                 raise EnrolmentRefused(f"this enrolment token ended at {ended:%Y-%m-%d %H:%M} UTC; ask for a new one")
             chain = self.authority.issue_device(row.device, csr_der, now)
         except CsrRefused as error:
             raise EnrolmentRefused(f"{row.device}: {error}") from error
-        self.store.put(replace(row, used_ms=_ms(now), key_sha256=key_sha256, chain_pem=chain))
+        self.store.put(replace(row, used_ms=unix_ms(now), key_sha256=key_sha256, chain_pem=chain))
         return row.device, chain
 
 
@@ -127,7 +128,7 @@ def key_in(public_key_pem: str) -> str:
 
 
 def _again(row: EnrolmentRow, key_sha256: str, now: datetime) -> bytes:
-    recent = row.used_ms is not None and _ms(now) - row.used_ms <= REPEAT / timedelta(milliseconds=1)
+    recent = row.used_ms is not None and unix_ms(now) - row.used_ms <= REPEAT / timedelta(milliseconds=1)
     if row.chain_pem is None or row.key_sha256 != key_sha256 or not recent:
         raise EnrolmentRefused(f"this enrolment token of {row.device} was used already; ask the operator for a new one")
     return row.chain_pem
@@ -136,7 +137,3 @@ def _again(row: EnrolmentRow, key_sha256: str, now: datetime) -> bytes:
 def _hash(secret: str) -> str:
     # The secret has 256 random bits, so a plain hash is enough; looking it up by hash takes no secret-dependent time.
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _ms(time: datetime) -> int:
-    return int(time.timestamp() * 1000)

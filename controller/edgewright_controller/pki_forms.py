@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from edgewright_controller.unix_time import unix_ms
+
 ROOT_LIFE: Final = timedelta(days=3650)
 INTERMEDIATE_LIFE: Final = timedelta(days=1825)
 # A broker that holds a list which has ended lets nobody in at all, so a list outlives several days without a new one.
@@ -88,7 +90,7 @@ def revocation_list(revoked: Mapping[int, datetime], issuer: Issuer, now: dateti
         .last_update(now - SKEW)
         .next_update(now + CRL_LIFE)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()), critical=False)
-        .add_extension(x509.CRLNumber(int(now.timestamp() * 1000)), critical=False)
+        .add_extension(x509.CRLNumber(unix_ms(now)), critical=False)
     )
     for serial, when in sorted(revoked.items()):
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(when).build()

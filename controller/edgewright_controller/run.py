@@ -54,6 +54,7 @@ from edgewright_controller.service.tokens import Tokens
 from edgewright_controller.service.unentered import Unentered
 from edgewright_controller.service.upkeep import Upkeep
 from edgewright_controller.state_lock import StateInUse, StateLock
+from edgewright_controller.unix_time import unix_ms
 
 GRACE_S: Final = 3.0
 _LOOPBACK: Final = ("localhost", "127.0.0.1")
@@ -268,7 +269,7 @@ async def _fleet(ledger: Ledger, settings: Settings, now: datetime) -> str:
     """The fleet's name: of the ledger, else of the settings, from now on. Raises LedgerError for another fleet's."""
     bound = await ledger.read(ledger_fleet.name)
     fleet = settings.fleet or bound or DEFAULT_FLEET
-    await ledger.write(lambda c: ledger_fleet.bind(c, fleet, int(now.timestamp() * 1000)))
+    await ledger.write(lambda c: ledger_fleet.bind(c, fleet, unix_ms(now)))
     return fleet
 
 

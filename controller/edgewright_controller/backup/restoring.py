@@ -24,6 +24,7 @@ from edgewright_controller.ledger import fleet as ledger_fleet
 from edgewright_controller.ledger.restorations import Restoration
 from edgewright_controller.rollout import Superseded, step
 from edgewright_controller.state_lock import StateLock
+from edgewright_controller.unix_time import unix_ms
 
 _BY: Final = "the restore of a backup"
 
@@ -114,7 +115,7 @@ def _enter(path: Path, header: Header, now: datetime) -> tuple[int, tuple[str, .
     try:
         if ledger.read_now(ledger_fleet.name) != header.fleet:
             raise BackupRefused(f"its ledger is not of fleet {header.fleet!r}")
-        row = Restoration(int(now.timestamp() * 1000), int(header.created.timestamp() * 1000))
+        row = Restoration(unix_ms(now), unix_ms(header.created))
         return ledger.write_now(lambda c: (restorations.enter(c, row), _end_rollouts(c, now)))
     finally:
         ledger.close()
@@ -135,7 +136,7 @@ def _end_rollouts(connection: Connection, now: datetime) -> tuple[str, ...]:
             actor="host restore",
             action="rollout.superseded",
             subject=rollout,
-            now_ms=int(now.timestamp() * 1000),
+            now_ms=unix_ms(now),
         )
     return ended
 

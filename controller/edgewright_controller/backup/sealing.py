@@ -20,6 +20,7 @@ from edgewright_contract import canonical, digest, names
 from edgewright_controller import sealed
 from edgewright_controller.backup.errors import BackupRefused
 from edgewright_controller.sealed import SealedError, Work
+from edgewright_controller.unix_time import unix_ms
 
 FORMAT: Final = 1
 CHUNK: Final = 1 << 20
@@ -43,7 +44,7 @@ class Header:
         said = {
             "format": FORMAT,
             "fleet": self.fleet,
-            "created_unix_ms": int(self.created.timestamp() * 1000),
+            "created_unix_ms": unix_ms(self.created),
             "work": sealed.work_to(self.work),
         }
         return canonical.encode(said)

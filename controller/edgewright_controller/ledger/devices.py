@@ -20,6 +20,7 @@ from edgewright_controller.director import DirectorMetadata
 from edgewright_controller.ledger import mandates, restorations, tables
 from edgewright_controller.ledger.among import among
 from edgewright_controller.ledger.errors import GenerationTaken, NotInLedger
+from edgewright_controller.unix_time import unix_ms
 
 SETTLED = (agent_pb2.OUTCOME_SUCCEEDED, agent_pb2.OUTCOME_FAILED, agent_pb2.OUTCOME_HELD)
 
@@ -253,7 +254,7 @@ def put_metadata(connection: Connection, device: str, made: DirectorMetadata) ->
         "timestamp": made.timestamp,
         "snapshot": made.snapshot,
         "targets": made.targets,
-        "expires_ms": int(made.expires.timestamp() * 1000),
+        "expires_ms": unix_ms(made.expires),
         "inputs": made.inputs,
     }
     statement = upsert(tables.director_metadata).values(device=device, **values)

@@ -25,6 +25,7 @@ from edgewright_controller.peers import Peer, key_digest, peer
 from edgewright_controller.pki import Authority, CsrRefused, requested_key
 from edgewright_controller.service.tokens import check_not_revoked, check_own
 from edgewright_controller.service.unbroken import Unbroken
+from edgewright_controller.unix_time import unix_ms
 
 REPLACED = "replaced"
 _SAID = {"device.enrol": "device enrolled", "device.return": "device came back"}
@@ -110,7 +111,7 @@ class Admission:
             authorised = authorised_keys.get(connection, key)
             if authorised is not None and authorised.used_ms is None:
                 check_not_revoked(connection, key)
-                authorised_keys.use(connection, key, _ms(now))
+                authorised_keys.use(connection, key, unix_ms(now))
                 chain = self._authority.issue_device(authorised.device, csr_der, now)
                 return self._entered(connection, authorised.device, chain, now)
             return self._returned(connection, key, csr_der, now)
@@ -124,14 +125,16 @@ class Admission:
             return _Given(device, chain, "device.enrol", again=True)
         check_own(connection, device, issued.key_sha256, now)
         gone = policy.replaced(certificates.of(connection, DEVICE, device), issued.key_sha256)
-        devices.enrol(connection, device, issued.serial, _ms(now), another_machine=bool(gone))
+        devices.enrol(connection, device, issued.serial, unix_ms(now), another_machine=bool(gone))
         self._enter(connection, issued, chain, "device.enrol", now)
         actor = f"device {device}"
-        revoked = certificates.revoke(connection, [row.serial for row in gone], by=actor, why=REPLACED, now_ms=_ms(now))
+        revoked = certificates.revoke(
+            connection, [row.serial for row in gone], by=actor, why=REPLACED, now_ms=unix_ms(now)
+        )
         if revoked:
             detail = f"{REPLACED} by {issued.serial}: {', '.join(revoked)}"
             said = {"actor": actor, "action": "certificate.revoke", "subject": device, "detail": detail}
-            audit.append(connection, **said, now_ms=_ms(now))
+            audit.append(connection, **said, now_ms=unix_ms(now))
         return _Given(device, chain, "device.enrol", replaced=revoked)
 
     def _returned(self, connection: Connection, key: str, csr_der: bytes, now: datetime) -> _Given:
@@ -141,7 +144,11 @@ class Admission:
         device = known[0].holder
         kept = certificates.chain(connection, device)
         newest = _newest(connection, device, kept)
-        lately = _ms(now - REPEAT) <= newest.issued_ms and newest.revoked_ms is None and _ms(now) < newest.not_after_ms
+        lately = (
+            unix_ms(now - REPEAT) <= newest.issued_ms
+            and newest.revoked_ms is None
+            and unix_ms(now) < newest.not_after_ms
+        )
         if kept is not None and kept.key_sha256 == key and lately:
             return _Given(device, kept.chain_pem, "device.return", again=True)
         policy.check_return(newest, key, now, self._return_within)
@@ -175,17 +182,15 @@ class Admission:
 
     def _enter(self, connection: Connection, issued: Peer, chain: bytes, action: str, now: datetime) -> None:
         device, serial, key = issued.id, issued.serial, issued.key_sha256
-        certificates.put(connection, CertificateRow(serial, DEVICE, device, key, _ms(now), _ms(issued.not_after)))
+        certificates.put(
+            connection, CertificateRow(serial, DEVICE, device, key, unix_ms(now), unix_ms(issued.not_after))
+        )
         certificates.put_chain(connection, ChainRow(device, serial, key, chain))
         said = {"actor": f"device {device}", "action": action, "subject": device}
-        audit.append(connection, **said, detail=f"certificate {serial}, key {key}", now_ms=_ms(now))
+        audit.append(connection, **said, detail=f"certificate {serial}, key {key}", now_ms=unix_ms(now))
 
 
 def _newest(connection: Connection, device: str, kept: ChainRow | None) -> CertificateRow:
     """The certificate that the device got last; two may have been issued in one millisecond."""
     last = certificates.get(connection, kept.serial) if kept else None
     return last or certificates.of(connection, DEVICE, device)[0]
-
-
-def _ms(time: datetime) -> int:
-    return int(time.timestamp() * 1000)

@@ -21,6 +21,7 @@ from edgewright_controller.service import standing
 from edgewright_controller.service.presence import Presence
 from edgewright_controller.service.unbroken import Unbroken
 from edgewright_controller.service.unchanged import Unchanged, held
+from edgewright_controller.unix_time import unix_ms
 
 if TYPE_CHECKING:
     from edgewright_controller.ledger import Ledger
@@ -139,7 +140,7 @@ class CheckIns:
 
     async def _record_and_tell(self, device: str, request: agent_pb2.CheckInRequest, now: datetime) -> None:
         try:
-            newer = await self._ledger.write(lambda c: standing.record(c, device, request, _ms(now)))
+            newer = await self._ledger.write(lambda c: standing.record(c, device, request, unix_ms(now)))
         except NotInLedger as error:
             raise UnknownDevice(str(error)) from error
         if newer:
@@ -170,7 +171,7 @@ def _answer(known: Standing | Glance, request: agent_pb2.CheckInRequest, now: da
     return agent_pb2.CheckInResponse(
         stored_sequence=known.stored_sequence,
         next_check_in_s=BUSY_S if busy else IDLE_S,
-        server_unix_ms=_ms(now),
+        server_unix_ms=unix_ms(now),
         inventory_wanted=not request.HasField("inventory") and request.inventory_digest != known.inventory_digest,
         generation=known.generation,
     )
@@ -179,10 +180,6 @@ def _answer(known: Standing | Glance, request: agent_pb2.CheckInRequest, now: da
 def _highest(director: Mapping[str, int]) -> int:
     """The version of what was signed for the device; its root counts by itself."""
     return max((version for role, version in director.items() if role != "root"), default=0)
-
-
-def _ms(time_: datetime) -> int:
-    return int(time_.timestamp() * 1000)
 
 
 def _files(repository: agent_pb2.Repository, files: Sequence[tuple[str, bytes]]) -> list[agent_pb2.MetadataFile]:

@@ -19,6 +19,7 @@ from edgewright_controller.ledger import Ledger, artifacts
 from edgewright_controller.plan import Build
 from edgewright_controller.service.change import ChangeRefused
 from edgewright_controller.service.job import Job
+from edgewright_controller.unix_time import unix_ms
 
 # A toolchain loads its libraries and, at the worst, the checkpoint in float32.
 TOOLCHAIN_BYTES: Final = 1 << 30
@@ -76,7 +77,7 @@ class Compiling:
         row = artifacts.ArtifactRow(
             artifact.bundle, artifact.size, artifact.bundle_length, artifact.block_index, artifact.block_index_length
         )
-        made_ms = int(now.timestamp() * 1000)
+        made_ms = unix_ms(now)
         made = artifacts.BuildRow(build.key, artifact.bundle, artifact.size, build.recipe.runtime, made_ms)
 
         def enter(connection: Connection) -> None:

@@ -39,6 +39,7 @@ from edgewright_controller.service.rollouts_runner import RolloutsRunner
 from edgewright_controller.service.survey import Survey, Surveyor
 from edgewright_controller.service.ways_back import still_leaving, ways_back
 from edgewright_controller.service.wish import Wish
+from edgewright_controller.unix_time import unix_ms
 
 # What ends a change in an orderly way; its message is the change's result.
 _ENDINGS = (BadInput, ChangeRefused, LedgerError, PublishError, RolloutError, PlanError, RecipeError, OSError)
@@ -266,7 +267,7 @@ class Jobs:
         await self._ledger.write(lambda c: audit.append(c, **said, release=release, now_ms=now_ms))
 
     def _now_ms(self) -> int:
-        return int(self._clock().timestamp() * 1000)
+        return unix_ms(self._clock())
 
 
 def _sources(plan: Plan, survey: Survey) -> Mapping[str, Source]:

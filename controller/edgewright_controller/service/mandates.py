@@ -17,6 +17,7 @@ from edgewright_controller.ledger.releases import ReleaseRow
 from edgewright_controller.publish import PublishError
 from edgewright_controller.publish.mandates import Terms, draw_up
 from edgewright_controller.service.change import BadInput, ChangeRefused
+from edgewright_controller.unix_time import unix_ms
 
 if TYPE_CHECKING:
     from edgewright_controller.ledger import Ledger
@@ -69,8 +70,8 @@ class Mandates:
                 profile=profile or None,
                 generation=_next_generation(connection, device, chosen.digest),
                 release=chosen.digest,
-                issued_ms=_ms(now),
-                expires_ms=_ms(now) + valid_s * 1000,
+                issued_ms=unix_ms(now),
+                expires_ms=unix_ms(now) + valid_s * 1000,
                 by=by,
             )
             document = draw_up(self._image.documents(), self._terms(row, chosen, now, valid_s))
@@ -181,7 +182,3 @@ def _enter(connection: Connection, row: MandateRow) -> None:
         detail=f"mandate {row.number}, generation {row.generation}, until {until:%Y-%m-%d}",
         now_ms=row.issued_ms,
     )
-
-
-def _ms(time: datetime) -> int:
-    return int(time.timestamp() * 1000)

@@ -20,6 +20,7 @@ from edgewright_controller.service.authorisation import Context, Gate, refuse
 from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText
 from edgewright_controller.service.operators import OperatorRefused
 from edgewright_controller.service.revocations import NothingToRevoke
+from edgewright_controller.unix_time import unix_ms
 
 if TYPE_CHECKING:
     from edgewright_controller.peers import Peer
@@ -195,7 +196,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             name=caller.id,
             role=caller.role,
             fleet=self._overview.fleet,
-            certificate_ends_unix_ms=int(caller.not_after.timestamp() * 1000),
+            certificate_ends_unix_ms=unix_ms(caller.not_after),
             controller_version=__version__,
         )
 

@@ -30,6 +30,7 @@ from edgewright_controller.ledger.operators import LoginToken, OperatorRow
 from edgewright_controller.peers import Peer, key_digest, peer
 from edgewright_controller.pki import Authority, CsrRefused, requested_key
 from edgewright_controller.service.revocations import withdraw_unused
+from edgewright_controller.unix_time import unix_ms
 
 # From the least to the most.
 ROLES: Final = ("viewer", "operator", "admin")
@@ -89,10 +90,10 @@ class Operators:
             raise OperatorRefused(f"a token is good for at most {MAX_VALID_S} seconds, not {valid_s}")
         now = self._clock()
         secret = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
-        ends_ms = _ms(now) + 1000 * (valid_s or MAX_VALID_S)
+        ends_ms = unix_ms(now) + 1000 * (valid_s or MAX_VALID_S)
 
         def act(connection: Connection) -> None:
-            operators.put(connection, OperatorRow(name, role, by, _ms(now)))
+            operators.put(connection, OperatorRow(name, role, by, unix_ms(now)))
             operators.put_token(connection, LoginToken(_hash(secret), name, ends_ms))
             _enter(connection, by, f"operator.add {name}", role, now)
 
@@ -121,7 +122,7 @@ class Operators:
             raise OperatorRefused("the controller renews the files of admin itself, in its state folder")
 
         def act(connection: Connection) -> bytes:
-            since = _ms(now - RENEWALS_WITHIN)
+            since = unix_ms(now - RENEWALS_WITHIN)
             lately = [row for row in certificates.of(connection, OPERATOR, caller.id) if row.issued_ms > since]
             if len(lately) >= MAX_RENEWALS:
                 raise OperatorRefused(f"{caller.id} had {len(lately)} certificates in 7 days; use those")
@@ -154,12 +155,12 @@ class Operators:
 
         def act(connection: Connection) -> int:
             _known(connection, name)
-            operators.remove(connection, name, _ms(now))
+            operators.remove(connection, name, unix_ms(now))
             rows = certificates.of(connection, OPERATOR, name)
-            serials = [row.serial for row in rows if row.revoked_ms is None and row.not_after_ms > _ms(now)]
-            gone = certificates.revoke(connection, serials, by=f"operator {by}", why="removed", now_ms=_ms(now))
+            serials = [row.serial for row in rows if row.revoked_ms is None and row.not_after_ms > unix_ms(now)]
+            gone = certificates.revoke(connection, serials, by=f"operator {by}", why="removed", now_ms=unix_ms(now))
             _enter(connection, by, f"operator.remove {name}", ", ".join(gone), now)
-            withdraw_unused(connection, name, f"operator {by}", _ms(now))
+            withdraw_unused(connection, name, f"operator {by}", unix_ms(now))
             return len(gone)
 
         count = await self._ledger.write(act)
@@ -169,7 +170,7 @@ class Operators:
 
     async def listed(self) -> list[tuple[OperatorRow, int]]:
         """Each operator, and when its newest good certificate ends (Unix milliseconds, 0: none)."""
-        now_ms = _ms(self._clock())
+        now_ms = unix_ms(self._clock())
 
         def act(connection: Connection) -> list[tuple[OperatorRow, int]]:
             found = []
@@ -191,18 +192,18 @@ class Operators:
         try:
             key = key_digest(requested_key(csr_der))
             if row.used_ms is not None:
-                recent = _ms(now) - row.used_ms <= REPEAT / timedelta(milliseconds=1)
+                recent = unix_ms(now) - row.used_ms <= REPEAT / timedelta(milliseconds=1)
                 if row.chain_pem is None or row.key_sha256 != key or not recent:
                     raise EnrolmentRefused(
                         f"this login token of {row.operator} was used already; ask an administrator for a new one"
                     )
                 return row.operator, known.role, row.chain_pem
-            if _ms(now) >= row.expires_ms:
+            if unix_ms(now) >= row.expires_ms:
                 raise EnrolmentRefused(f"this login token of {row.operator} has ended; ask for a new one")
             chain = self._issue(connection, (row.operator, known.role), csr_der, "operator.login", now)
         except CsrRefused as error:
             raise EnrolmentRefused(f"{row.operator}: {error}") from error
-        operators.put_token(connection, replace(row, used_ms=_ms(now), key_sha256=key, chain_pem=chain))
+        operators.put_token(connection, replace(row, used_ms=unix_ms(now), key_sha256=key, chain_pem=chain))
         return row.operator, known.role, chain
 
     def _issue(self, connection: Connection, who: tuple[str, str], csr_der: bytes, action: str, now: datetime) -> bytes:
@@ -212,7 +213,7 @@ class Operators:
             raise CsrRefused("this key had a certificate before; make a new key")
         chain = self._authority.issue_operator(name, role, csr_der, now)
         issued = peer(chain, self._authority.fleet)
-        row = CertificateRow(issued.serial, OPERATOR, name, key, _ms(now), _ms(issued.not_after))
+        row = CertificateRow(issued.serial, OPERATOR, name, key, unix_ms(now), unix_ms(issued.not_after))
         certificates.put(connection, row)
         _enter(connection, name, f"{action} {name}", f"{role}, certificate {issued.serial}, key {key}", now)
         return chain
@@ -249,13 +250,9 @@ def _known(connection: Connection, name: str) -> OperatorRow:
 def _enter(connection: Connection, by: str, act: str, detail: str, now: datetime) -> None:
     """`act`: the action and the operator that it is done to."""
     action, _, subject = act.partition(" ")
-    audit.append(connection, actor=f"operator {by}", action=action, subject=subject, detail=detail, now_ms=_ms(now))
+    audit.append(connection, actor=f"operator {by}", action=action, subject=subject, detail=detail, now_ms=unix_ms(now))
 
 
 def _hash(secret: str) -> str:
     # The secret has 256 random bits, so a plain hash is enough.
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _ms(time: datetime) -> int:
-    return int(time.timestamp() * 1000)

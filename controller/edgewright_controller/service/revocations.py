@@ -24,6 +24,7 @@ from edgewright_controller.ledger.certificates import DEVICE, OPERATOR, Certific
 from edgewright_controller.peers import Peer
 from edgewright_controller.pki_forms import SKEW
 from edgewright_controller.service.unbroken import Unbroken
+from edgewright_controller.unix_time import unix_ms
 
 # How often a stream that stands is looked at again, although nothing was revoked: its caller's certificate may end.
 LOOK_EVERY_S: Final = 60.0
@@ -83,7 +84,7 @@ class Revocations:
     @classmethod
     async def open(cls, ledger: Ledger, clock: Callable[[], datetime]) -> Revocations:
         """As the ledger has them now. Raises LedgerError."""
-        return cls(ledger, await ledger.read(lambda c: denials(c, _ms(clock()))), clock)
+        return cls(ledger, await ledger.read(lambda c: denials(c, unix_ms(clock()))), clock)
 
     def listen(self, told: Callable[[], None]) -> None:
         """Have `told` called after each change. It must not block."""
@@ -100,7 +101,7 @@ class Revocations:
 
     async def _revoke(self, kind: str, holder: str, *, by: str, why: str) -> int:
         def act(connection: Connection) -> list[str]:
-            now_ms = _ms(self._clock())
+            now_ms = unix_ms(self._clock())
             rows = certificates.of(connection, kind, holder)
             # Also those that ended: a device may come back by the key of its last one (`certificate_policy`).
             serials = [
@@ -129,7 +130,7 @@ class Revocations:
         Call it after every transaction that revokes. Raises LedgerError.
         """
         async with self._reading:  # or what was read before a revocation could take the place of what was read after
-            before, self.current = self.current, await self._ledger.read(lambda c: denials(c, _ms(self._clock())))
+            before, self.current = self.current, await self._ledger.read(lambda c: denials(c, unix_ms(self._clock())))
         if self.current.revoked.keys() - before.revoked.keys():
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
@@ -185,7 +186,3 @@ def _cure(kind: str) -> str:
 
 def _look(kind: str) -> str:
     return "`edgewright devices` lists those enrolled" if kind == DEVICE else "`edgewright operator list` lists them"
-
-
-def _ms(time: datetime) -> int:
-    return int(time.timestamp() * 1000)

@@ -47,6 +47,7 @@ from edgewright_controller.service import rollout_views, standing
 from edgewright_controller.service.job import Job
 from edgewright_controller.service.unbroken import Unbroken
 from edgewright_controller.service.wish import Wish, does, targets
+from edgewright_controller.unix_time import unix_ms
 
 AGAIN_S: Final = 1.0
 
@@ -425,7 +426,7 @@ def _stored(connection: Connection, rollout: str, event: Event, done: tuple[Chan
     if isinstance(event, Paused | Resumed | Aborted):
         by, _, reason = event.by.partition(": ")
         said = {"actor": f"operator {by}", "action": f"rollout.{type(event).__name__.lower()}", "subject": rollout}
-        audit.append(connection, **said, detail=reason, now_ms=int(now.timestamp() * 1000))
+        audit.append(connection, **said, detail=reason, now_ms=unix_ms(now))
 
 
 def _tell(live: _Live, event: operator_pb2.ApplyEvent) -> None:

@@ -14,6 +14,7 @@ from edgewright_controller.ledger import Ledger, audit, authorised_keys, certifi
 from edgewright_controller.ledger.authorised_keys import AuthorisedKey
 from edgewright_controller.ledger.enrolments import LedgerEnrolments
 from edgewright_controller.pki import Authority
+from edgewright_controller.unix_time import unix_ms
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Tokens:
 
         def act(connection: Connection) -> Invitation:
             token = self._enrolments(connection).create(device, valid_s, now, by)
-            ends_ms = _ms(now) + 1000 * (valid_s or MAX_VALID_S)
+            ends_ms = unix_ms(now) + 1000 * (valid_s or MAX_VALID_S)
             actor = f"operator {by}"
-            audit.append(connection, actor=actor, action="enrolment.create", subject=device, now_ms=_ms(now))
+            audit.append(connection, actor=actor, action="enrolment.create", subject=device, now_ms=unix_ms(now))
             return Invitation(token, ends_ms, _enrolled_ms(connection, device))
 
         return await self._ledger.write(act)
@@ -61,9 +62,9 @@ class Tokens:
             check_not_revoked(connection, key)
             check_own(connection, device, key, now)
             if before is None or before.used_ms is not None:
-                authorised_keys.put(connection, AuthorisedKey(key, device, by, _ms(now)))
+                authorised_keys.put(connection, AuthorisedKey(key, device, by, unix_ms(now)))
                 said = {"actor": f"operator {by}", "action": "key.authorise", "subject": device}
-                audit.append(connection, **said, detail=f"key {key}", now_ms=_ms(now))
+                audit.append(connection, **said, detail=f"key {key}", now_ms=unix_ms(now))
             token = self._enrolments(connection).without_secret(device)
             return Invitation(token, 0, _enrolled_ms(connection, device), key)
 
@@ -86,7 +87,7 @@ def check_not_revoked(connection: Connection, key_sha256: str) -> None:
 def check_own(connection: Connection, device: str, key_sha256: str, now: datetime) -> None:
     """Raise EnrolmentRefused when this key speaks for somebody else at this moment."""
     for row in certificates.of_key(connection, key_sha256):
-        if row.holder != device and row.revoked_ms is None and row.not_after_ms > _ms(now):
+        if row.holder != device and row.revoked_ms is None and row.not_after_ms > unix_ms(now):
             raise EnrolmentRefused(
                 f"the key {key_sha256[:12]} is that of {row.kind} {row.holder}; {device} needs a key of its own,"
                 " in a state folder of its own"
@@ -96,7 +97,3 @@ def check_own(connection: Connection, device: str, key_sha256: str, now: datetim
 def _enrolled_ms(connection: Connection, device: str) -> int:
     rows = devices.every(connection, [device])
     return rows[0].enrolled_ms if rows else 0
-
-
-def _ms(time: datetime) -> int:
-    return int(time.timestamp() * 1000)

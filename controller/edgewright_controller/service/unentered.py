@@ -18,6 +18,7 @@ from edgewright_controller.ledger.certificates import DEVICE, CertificateRow
 from edgewright_controller.ledger.restorations import Restoration
 from edgewright_controller.peers import Peer
 from edgewright_controller.pki_forms import SKEW
+from edgewright_controller.unix_time import unix_ms
 
 MAX_SEEN: Final = 200_000
 _SKEW_MS: Final = int(SKEW.total_seconds() * 1000)
@@ -50,7 +51,7 @@ class Unentered:
         if not self._restorations or caller.serial in self._seen:
             return
         if self._is_between(caller) and await self._ledger.read(lambda c: certificates.get(c, caller.serial)) is None:
-            now_ms = _ms(self._clock())
+            now_ms = unix_ms(self._clock())
             if await self._ledger.write(lambda c: _enter(c, caller, now_ms)):
                 await self._entered()
                 _log.warning("certificate from between backup and restore entered", device=caller.id)
@@ -76,7 +77,7 @@ def _enter(connection: Connection, caller: Peer, now_ms: int) -> bool:
         devices.enrol(connection, device, caller.serial, issued_ms)
         what = "device.enter"
     newer = all(row.issued_ms < issued_ms for row in certificates.of(connection, DEVICE, device))
-    row = CertificateRow(caller.serial, DEVICE, device, caller.key_sha256, issued_ms, _ms(caller.not_after))
+    row = CertificateRow(caller.serial, DEVICE, device, caller.key_sha256, issued_ms, unix_ms(caller.not_after))
     certificates.put(connection, row)
     if newer:
         devices.renewed(connection, device, caller.serial)
@@ -89,8 +90,4 @@ def _enter(connection: Connection, caller: Peer, now_ms: int) -> bool:
 
 def _issued_ms(caller: Peer) -> int:
     # Its first moment lies a little before its issue, for clocks that are behind.
-    return _ms(caller.not_before + SKEW)
-
-
-def _ms(time: datetime) -> int:
-    return int(time.timestamp() * 1000)
+    return unix_ms(caller.not_before + SKEW)

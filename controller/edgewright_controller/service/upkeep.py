@@ -17,6 +17,7 @@ from edgewright_controller.pki_files import AuthorityError
 from edgewright_controller.publish.errors import PublishError
 from edgewright_controller.service.presence import Presence
 from edgewright_controller.service.renewals import Renewal
+from edgewright_controller.unix_time import unix_ms
 
 SEEN_EVERY_S: Final = 30.0
 RENEW_EVERY_S: Final = 3600.0
@@ -65,7 +66,7 @@ class Upkeep:
 
     async def _forget(self) -> None:
         now = self._clock()
-        before, abandoned = _ms(now - self._keep_reports), _ms(now - max(KEEP_ABANDONED, self._keep_reports))
+        before, abandoned = unix_ms(now - self._keep_reports), unix_ms(now - max(KEEP_ABANDONED, self._keep_reports))
         pruned = 1
         while pruned:  # in portions, so that other writes come in between
             pruned = await self._ledger.write(lambda c: telemetry.prune(c, before, abandoned))
@@ -74,7 +75,7 @@ class Upkeep:
         ago, self._last = self._presence.since(self._last)
         if ago:
             now = self._clock()
-            times = {device: _ms(now - timedelta(seconds=seconds)) for device, seconds in ago.items()}
+            times = {device: unix_ms(now - timedelta(seconds=seconds)) for device, seconds in ago.items()}
             await self._ledger.write(lambda c: devices.seen(c, times))
 
 
@@ -88,7 +89,3 @@ async def _again(what: str, act: Callable[[], Awaitable[None]], every_s: float) 
             # A fault of ours. Were this the end of it, metadata would expire in silence, and the fleet stand still.
             _log.exception("upkeep failed by a fault and is tried again", what=what)
         await asyncio.sleep(every_s)  # the pace of upkeep, not a wait for something
-
-
-def _ms(time: datetime) -> int:
-    return int(time.timestamp() * 1000)
