@@ -9,27 +9,21 @@ be redeemed twice at once.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from typing import Final, Protocol
+from typing import Protocol
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgewright_contract import names
-from edgewright_contract.enrolment_token import EnrolmentToken
+from edgewright_controller import single_use
 from edgewright_controller.peers import key_digest
 from edgewright_controller.pki import Authority, CsrRefused
 from edgewright_controller.pki import requested_key as key_of
+from edgewright_controller.single_use import MAX_VALID_S
 from edgewright_controller.unix_time import unix_ms
-
-MAX_VALID_S: Final = 24 * 3600
-REPEAT: Final = timedelta(minutes=10)
 
 
 class EnrolmentRefused(Exception):
@@ -82,21 +76,18 @@ class Enrolments:
             raise EnrolmentRefused(f"{device!r} is not a device id; one looks like jetson-01")
         if not 0 <= valid_s <= MAX_VALID_S:
             raise EnrolmentRefused(f"a token is good for at most {MAX_VALID_S} seconds, not {valid_s}")
-        secret = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+        secret = single_use.new_secret()
         expires = now + timedelta(seconds=valid_s or MAX_VALID_S)
-        self.store.put(EnrolmentRow(_hash(secret), device, unix_ms(expires), by=by))
-        ca = x509.load_pem_x509_certificate(self.authority.ca_pem)
-        der = ca.public_bytes(serialization.Encoding.DER)
-        return EnrolmentToken(self.address, device, der, secret).encode()
+        self.store.put(EnrolmentRow(single_use.named(secret), device, unix_ms(expires), by=by))
+        return single_use.text(self.address, device, self.authority.ca_pem, secret)
 
     def without_secret(self, device: str) -> str:
         """The text with which `device` enrols by an authorised key: where, as whom, whom to trust."""
-        ca = x509.load_pem_x509_certificate(self.authority.ca_pem)
-        return EnrolmentToken(self.address, device, ca.public_bytes(serialization.Encoding.DER), "").encode()
+        return single_use.text(self.address, device, self.authority.ca_pem, "")
 
     def redeem(self, secret: str, csr_der: bytes, now: datetime) -> tuple[str, bytes]:
         """(device, chain in PEM) for the holder of `secret` and of the request's key. Raises EnrolmentRefused."""
-        row = self.store.get(_hash(secret))
+        row = self.store.get(single_use.named(secret))
         if row is None:
             raise EnrolmentRefused("this enrolment token is not known here; ask the operator for a new one")
         try:
@@ -128,12 +119,7 @@ def key_in(public_key_pem: str) -> str:
 
 
 def _again(row: EnrolmentRow, key_sha256: str, now: datetime) -> bytes:
-    recent = row.used_ms is not None and unix_ms(now) - row.used_ms <= REPEAT / timedelta(milliseconds=1)
-    if row.chain_pem is None or row.key_sha256 != key_sha256 or not recent:
+    repeated = row.used_ms is not None and single_use.is_repeated(row.used_ms, row.key_sha256, key_sha256, now)
+    if row.chain_pem is None or not repeated:
         raise EnrolmentRefused(f"this enrolment token of {row.device} was used already; ask the operator for a new one")
     return row.chain_pem
-
-
-def _hash(secret: str) -> str:
-    # The secret has 256 random bits, so a plain hash is enough; looking it up by hash takes no secret-dependent time.
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from edgewright_controller import certificate_policy as policy
 from edgewright_controller import log
 from edgewright_controller.certificate_policy import ReturnRefused
-from edgewright_controller.enrolment import REPEAT, EnrolmentRefused, Enrolments
+from edgewright_controller.enrolment import EnrolmentRefused, Enrolments
 from edgewright_controller.ledger import Ledger, NotInLedger, audit, authorised_keys, certificates, devices
 from edgewright_controller.ledger.certificates import DEVICE, CertificateRow, ChainRow
 from edgewright_controller.ledger.enrolments import LedgerEnrolments
@@ -25,6 +25,7 @@ from edgewright_controller.peers import Peer, key_digest, peer
 from edgewright_controller.pki import Authority, CsrRefused, requested_key
 from edgewright_controller.service.tokens import check_not_revoked, check_own
 from edgewright_controller.service.unbroken import Unbroken
+from edgewright_controller.single_use import REPEAT
 from edgewright_controller.unix_time import unix_ms
 
 REPLACED = "replaced"

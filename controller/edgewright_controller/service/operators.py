@@ -8,28 +8,23 @@ controller writes at its start, is the controller's own: who has the host has it
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from sqlalchemy import Connection
 
 from edgewright_contract import names
-from edgewright_contract.enrolment_token import EnrolmentToken
-from edgewright_controller import log
-from edgewright_controller.enrolment import MAX_VALID_S, REPEAT, EnrolmentRefused
+from edgewright_controller import log, single_use
+from edgewright_controller.enrolment import EnrolmentRefused
 from edgewright_controller.ledger import Ledger, audit, certificates, operators
 from edgewright_controller.ledger.certificates import OPERATOR, CertificateRow
 from edgewright_controller.ledger.operators import LoginToken, OperatorRow
 from edgewright_controller.peers import Peer, key_digest, peer
 from edgewright_controller.pki import Authority, CsrRefused, requested_key
 from edgewright_controller.service.revocations import withdraw_unused
+from edgewright_controller.single_use import MAX_VALID_S
 from edgewright_controller.unix_time import unix_ms
 
 # From the least to the most.
@@ -89,19 +84,17 @@ class Operators:
         if not 0 <= valid_s <= MAX_VALID_S:
             raise OperatorRefused(f"a token is good for at most {MAX_VALID_S} seconds, not {valid_s}")
         now = self._clock()
-        secret = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+        secret = single_use.new_secret()
         ends_ms = unix_ms(now) + 1000 * (valid_s or MAX_VALID_S)
 
         def act(connection: Connection) -> None:
             operators.put(connection, OperatorRow(name, role, by, unix_ms(now)))
-            operators.put_token(connection, LoginToken(_hash(secret), name, ends_ms))
+            operators.put_token(connection, LoginToken(single_use.named(secret), name, ends_ms))
             _enter(connection, by, f"operator.add {name}", role, now)
 
         await self._ledger.write(act)
         await self._look()
-        ca = x509.load_pem_x509_certificate(self._authority.ca_pem)
-        der = ca.public_bytes(serialization.Encoding.DER)
-        return EnrolmentToken(self.address, name, der, secret).encode(), ends_ms
+        return single_use.text(self.address, name, self._authority.ca_pem, secret), ends_ms
 
     async def login(self, secret: str, csr_der: bytes) -> tuple[str, str, bytes]:
         """(name, role, chain) for the holder of a login token and of the request's key. The same again for ten minutes.
@@ -183,7 +176,7 @@ class Operators:
         return [(OperatorRow(BUILT_IN, "admin", "", 0), 0), *await self._ledger.read(act)]
 
     def _login(self, connection: Connection, secret: str, csr_der: bytes, now: datetime) -> tuple[str, str, bytes]:
-        row = operators.token(connection, _hash(secret))
+        row = operators.token(connection, single_use.named(secret))
         if row is None:
             raise EnrolmentRefused("this login token is not known here; ask an administrator for a new one")
         known = operators.get(connection, row.operator)
@@ -192,8 +185,7 @@ class Operators:
         try:
             key = key_digest(requested_key(csr_der))
             if row.used_ms is not None:
-                recent = unix_ms(now) - row.used_ms <= REPEAT / timedelta(milliseconds=1)
-                if row.chain_pem is None or row.key_sha256 != key or not recent:
+                if row.chain_pem is None or not single_use.is_repeated(row.used_ms, row.key_sha256, key, now):
                     raise EnrolmentRefused(
                         f"this login token of {row.operator} was used already; ask an administrator for a new one"
                     )
@@ -219,9 +211,8 @@ class Operators:
         return chain
 
     async def _look(self) -> None:
-        async with (
-            self._looking
-        ):  # or what was read before a role was taken could take the place of what was read after
+        # One at a time, or what was read before a role was taken could take the place of what was read after.
+        async with self._looking:
             self._roles = await self._ledger.read(_roles)
 
 
@@ -251,8 +242,3 @@ def _enter(connection: Connection, by: str, act: str, detail: str, now: datetime
     """`act`: the action and the operator that it is done to."""
     action, _, subject = act.partition(" ")
     audit.append(connection, actor=f"operator {by}", action=action, subject=subject, detail=detail, now_ms=unix_ms(now))
-
-
-def _hash(secret: str) -> str:
-    # The secret has 256 random bits, so a plain hash is enough.
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -9,11 +9,12 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from edgewright_contract import names
-from edgewright_controller.enrolment import MAX_VALID_S, EnrolmentRefused, Enrolments, KeyRevoked, key_in
+from edgewright_controller.enrolment import EnrolmentRefused, Enrolments, KeyRevoked, key_in
 from edgewright_controller.ledger import Ledger, audit, authorised_keys, certificates, devices
 from edgewright_controller.ledger.authorised_keys import AuthorisedKey
 from edgewright_controller.ledger.enrolments import LedgerEnrolments
 from edgewright_controller.pki import Authority
+from edgewright_controller.single_use import MAX_VALID_S
 from edgewright_controller.unix_time import unix_ms
 
 
