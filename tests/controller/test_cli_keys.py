@@ -203,6 +203,8 @@ def test_what_is_wrong_is_said_in_one_line_and_changes_nothing(host: Host, tmp_p
     assert "nothing to rotate" in host.types("keys rotate --state {state} --request {folder}/q", 2)
     assert "is no controller's state folder" in host.types("keys status --state {folder}/nowhere", 1)
     assert "name three holders" in host.types("keys init --state {state} --out {folder}/o --holder a", 2)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    assert "binary: a passphrase is text in UTF-8" in host.sign(request, "alice", 2, secret="binary")
     lock = StateLock.take(host.state)
     assert "stop it first, devices serve on" in host.types(f"keys publish {request} --state {{state}}", 1)
     lock.release()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgewright_controller.cli import passphrases
 from edgewright_controller.cli.ending import BAD_INPUT, FAILED, Ending
 
 if TYPE_CHECKING:
@@ -99,13 +100,7 @@ def _counted(devices: int, releases: int) -> str:
 def _passphrase(file: Path | None, *, new: bool) -> str:
     from edgewright_controller.sealed import check_passphrase
 
-    if file is None:
-        secret: str = typer.prompt("passphrase of the backup", hide_input=True, confirmation_prompt=new)
-    else:
-        try:
-            secret = file.read_text(encoding="utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise Ending(f"{file}: a passphrase is text in UTF-8", BAD_INPUT) from error
+    secret = passphrases.of_file(file) if file else passphrases.typed("passphrase of the backup", twice=new)
     if new:
         check_passphrase(secret)
     return secret

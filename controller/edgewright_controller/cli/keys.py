@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgewright_controller.cli import passphrases
 from edgewright_controller.cli.ending import BAD_INPUT, FAILED, Ending
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def status(
     from edgewright_controller.publish import key_status
 
     with _refusals(FAILED):
-        rows = key_status.rows(ceremony_state.look(state, _now()), _now())
+        rows = key_status.rows(ceremony_state.look(state), _now())
     if as_json:
         sys.stdout.write(json.dumps([row.document() for row in rows], sort_keys=True) + "\n")
     else:
@@ -325,9 +326,8 @@ def _passphrase(name: str, files: list[str] | None) -> str:
     for given in files or []:
         who, _, file = given.partition("=")
         if who == name and file:
-            return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
-    asked: str = typer.prompt(f"passphrase of {name}", hide_input=True)
-    return asked
+            return passphrases.of_file(Path(file))
+    return passphrases.typed(f"passphrase of {name}")
 
 
 def _new_passphrase(name: str, files: list[str] | None) -> str:
@@ -337,7 +337,7 @@ def _new_passphrase(name: str, files: list[str] | None) -> str:
         if given.partition("=")[0] == name:
             return _passphrase(name, files)
     while True:
-        asked: str = typer.prompt(f"a new passphrase for {name}", hide_input=True, confirmation_prompt=True)
+        asked = passphrases.typed(f"a new passphrase for {name}", twice=True)
         try:
             check_passphrase(asked)
         except SealedError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgewright_controller.cli import reach
+from edgewright_controller.cli import passphrases, reach
 from edgewright_controller.cli.ending import BAD_INPUT, FAILED, Ending
 
 if TYPE_CHECKING:
@@ -107,12 +107,11 @@ def _signer(key: Path, passphrase_file: Path | None) -> Signer:
 
 def _passphrase(key: Path, file: Path | None) -> str | None:
     if file is not None:
-        return file.read_text(encoding="utf-8").rstrip("\r\n")
+        return passphrases.of_file(file)
     content = key.read_bytes()
     if b"ENCRYPTED" not in content and b'"sealed"' not in content:
         return None
-    asked: str = typer.prompt(f"Passphrase of {key}", hide_input=True)
-    return asked
+    return passphrases.typed(f"Passphrase of {key}")
 
 
 def _read(file: Path, document: bytes) -> Reading:
