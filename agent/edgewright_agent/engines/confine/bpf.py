@@ -29,11 +29,6 @@ def argument(index: int) -> int:
     return _ARGUMENTS + 8 * index
 
 
-def high_half(index: int) -> int:
-    """Where the high half of an argument stands. Both architectures are little-endian."""
-    return argument(index) + 4
-
-
 def load(offset: int) -> Block:
     """Take the 32 bits at this offset."""
     return ((_LOAD, 0, 0, offset),)
