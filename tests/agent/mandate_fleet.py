@@ -13,7 +13,8 @@ from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Targets
 from edgewright_contract import mandate as contract
 from edgewright_controller.publish import ImageRepository, mandates
 from edgewright_controller.publish.mandates import Terms
-from tests.agent.trust_fleet import DAY, NOW, Fleet, release, target
+from tests.agent.trust_fleet import DAY, NOW, Fleet, release
+from tests.controller.signed_things import target
 
 
 def delegate(image: ImageRepository, *signers: CryptoSigner, threshold: int = 1, now: datetime) -> None:

@@ -33,7 +33,7 @@ from tests.agent import echo
 from tests.agent.block_server import BlockServer
 from tests.agent.mandate_fleet import delegate
 from tests.agent.throwaway_ca import Leaf
-from tests.agent.trust_fleet import KeyInHand
+from tests.controller.signed_things import KeyInHand
 
 DEVICE, FLEET = "jetson-01", "demo"
 SOUND = Probe("greets", "well met", expect="well met")

@@ -30,8 +30,8 @@ from tests.agent.trust_fleet import (
     release,
     resigned,
     rotated,
-    target,
 )
+from tests.controller.signed_things import target
 
 IMAGE, DIRECTOR = Repository.IMAGE, Repository.DIRECTOR
 

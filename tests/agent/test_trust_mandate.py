@@ -17,7 +17,8 @@ from edgewright_agent.trust_store import HeldVersion, TrustStore
 from edgewright_contract import mandate as contract
 from edgewright_controller.publish import mandates
 from tests.agent.mandate_fleet import MandateFleet, altered, days
-from tests.agent.trust_fleet import JETSON, MAC, NOW, Someone, desired, release, resigned, rotated, target
+from tests.agent.trust_fleet import JETSON, MAC, NOW, Someone, desired, release, resigned, rotated
+from tests.controller.signed_things import target
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from edgewright_agent.database import StateDamaged
 from edgewright_agent.trust import Assignment, MetadataStale, Reason, Repository, TrustRefused
 from edgewright_agent.trust_store import HeldVersion, OtherAnchor, TrustStore
-from tests.agent.trust_fleet import DAY, JETSON, MAC, NOW, Fleet, release, target
+from tests.agent.trust_fleet import DAY, JETSON, MAC, NOW, Fleet, release
+from tests.controller.signed_things import target
 
 
 @pytest.fixture

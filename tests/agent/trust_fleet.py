@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from securesystemslib.signer import CryptoSigner, Key, Signature
+from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from edgewright_agent.trust import Repository
 from edgewright_agent.trust_store import TrustStore
 from edgewright_contract.release import Probe, Release
-from edgewright_contract.targets import ImageTarget
 from edgewright_controller.director import Desired, Director, DirectorMetadata
 from edgewright_controller.publish import ImageRepository, keys, metadata
+from tests.controller.signed_things import KeyInHand, target
 
 # Far from the machine's clock, so that a test fails if anything judges by that.
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
@@ -36,11 +36,6 @@ class Someone:
 JETSON, MAC = Someone(), Someone("mac-01")
 
 
-def target(mark: str, hw_class: str = "gguf-cpu", epoch: int = 0) -> ImageTarget:
-    """An artifact's target; `mark` is a hex digit that makes its digest."""
-    return ImageTarget("model", "smollm2", hw_class, "gguf", mark * 64, 321, "b" * 64, 77, epoch)
-
-
 def release(mark: str) -> Release:
     """The release of `target(mark)`."""
     return Release("smollm2", "jetson", "gguf", mark * 64, "cpu", 1 << 30, {}, (Probe("hi", "Say hello."),))
@@ -49,28 +44,6 @@ def release(mark: str) -> Release:
 def desired(generation: int, mark: str | None) -> Desired:
     """The release of this mark, or nothing, at this generation."""
     return Desired(generation, release(mark), target(mark)) if mark else Desired(generation)
-
-
-class KeyInHand:
-    """A builder whose key is in this process: the seam without the process."""
-
-    def __init__(self) -> None:
-        self.signer = CryptoSigner.generate_ed25519()
-
-    def public(self) -> Key:
-        return self.signer.public_key
-
-    def sign(self, targets: Targets) -> Signature:
-        return Metadata(targets).sign(self.signer)
-
-    def prepare(self) -> Key:
-        raise AssertionError("no other key is asked for here")
-
-    def check_has(self, keyids: Sequence[str]) -> None:
-        pass
-
-    def adopt(self, keyids: Sequence[str]) -> None:
-        raise AssertionError("no other key is named here")
 
 
 class Fleet:

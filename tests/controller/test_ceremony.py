@@ -37,7 +37,8 @@ from edgewright_controller.publish.holders import Holder
 from edgewright_controller.publish.signing_request import SigningRequest, check, collected, decode, describe
 from edgewright_controller.publish.succession import changed_holders, present_threshold
 from edgewright_controller.sealed import SealedError
-from tests.agent.trust_fleet import DAY, JETSON, NOW, Files, chained, desired, of, release, target
+from tests.agent.trust_fleet import DAY, JETSON, NOW, Files, chained, desired, of, release
+from tests.controller.signed_things import target
 
 IMAGE, DIRECTOR = Repository.IMAGE, Repository.DIRECTOR
 

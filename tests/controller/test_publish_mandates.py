@@ -15,7 +15,8 @@ from edgewright_contract import mandate as contract
 from edgewright_controller.publish import PublishError, keys, mandates
 from edgewright_controller.publish.mandates import Terms
 from tests.agent.mandate_fleet import MandateFleet, altered
-from tests.agent.trust_fleet import NOW, release, target
+from tests.agent.trust_fleet import NOW, release
+from tests.controller.signed_things import target
 
 TERMS = Terms("demo", "jetson-01", None, 3, 7, release("b"), target("b"), NOW, NOW + timedelta(days=90))
 
