@@ -55,11 +55,7 @@ class CeremonyState:
             for count in request.counts(change)
             for key in count.signed
         }
-        detail = f"{request.why}; signed by {', '.join(sorted(signers))}"
-        now_ms = unix_ms(self.now)
-        self.ledger.write_now(
-            lambda c: audit.append(c, actor=f"host {by}", action="keys.publish", detail=detail, now_ms=now_ms)
-        )
+        self._enter(by, f"{request.why}; signed by {', '.join(sorted(signers))}")
 
     def ask_for_intermediate(self) -> AuthorityRequest:
         """A request for a new certificate of the intermediate. Raises AuthorityError."""
@@ -72,12 +68,12 @@ class CeremonyState:
         root = pki_files.load_certificate(folder / "root.crt")
         made = authority_request.signed(answered, self._intermediate_key(), root)
         durable.write(folder / "intermediate.crt", pki_files.pem(made))
-        now_ms = unix_ms(self.now)
-        detail = f"the intermediate authority, good until {made.not_valid_after_utc:%Y-%m-%d}"
-        self.ledger.write_now(
-            lambda c: audit.append(c, actor="host keys publish", action="keys.publish", detail=detail, now_ms=now_ms)
-        )
+        self._enter("keys publish", f"the intermediate authority, good until {made.not_valid_after_utc:%Y-%m-%d}")
         return made.not_valid_after_utc
+
+    def _enter(self, by: str, detail: str) -> None:
+        said = {"actor": f"host {by}", "action": "keys.publish", "detail": detail}
+        self.ledger.write_now(lambda c: audit.append(c, **said, now_ms=unix_ms(self.now)))
 
     def _intermediate_key(self) -> EllipticCurvePrivateKey:
         path = self.state / "pki" / "intermediate.key"
@@ -119,11 +115,11 @@ def opened(state: Path, fleet: str, now: datetime) -> Iterator[CeremonyState]:
         yield CeremonyState(state, name, Repositories(name, image, director), ledger, now)
 
 
-def look(state: Path, now: datetime) -> Look:
+def look(state: Path) -> Look:
     """What stands, for `keys status`: only read, also beside a controller that runs.
 
     Raises PublishError, AuthorityError, OSError.
     """
     if not (state / "image" / "timestamp.json").exists():
         raise PublishError(f"{state} is no controller's state folder, or its controller was never started")
-    return Look.read(state, now)
+    return Look.read(state)

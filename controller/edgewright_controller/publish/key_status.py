@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -13,15 +12,13 @@ from securesystemslib.signer import Key
 from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
 from edgewright_controller import pki_files
-from edgewright_controller.publish import metadata
+from edgewright_controller.publish import metadata, roots
 from edgewright_controller.publish.holders import holder_of
-from edgewright_controller.publish.metadata import Piece
 
 # Days before its end at which something offline is warned of: a ceremony takes people and days.
 WARN_DAYS: Final = 30
 # No leaf outlives the intermediate, so this is longer than any leaf lives.
 AUTHORITY_WARN_DAYS: Final = 365
-_NAME: Final = re.compile(r"([1-9][0-9]*)\.root\.json")
 
 
 @dataclass(frozen=True)
@@ -55,15 +52,15 @@ class Look:
     ca_key_here: bool
 
     @classmethod
-    def read(cls, state: Path, now: datetime) -> Look:
-        """As it stands in a state folder at `now`. Raises PublishError, AuthorityError, OSError."""
+    def read(cls, state: Path) -> Look:
+        """As it stands in a state folder. Raises PublishError, AuthorityError, OSError."""
         folder = state / "image"
         timestamp = metadata.read(folder / "timestamp.json", Timestamp).signed
         snapshot = metadata.read(folder / f"{timestamp.snapshot_meta.version}.snapshot.json", Snapshot).signed
         versions = {name.removesuffix(".json"): meta.version for name, meta in snapshot.meta.items()}
         targets = metadata.read(folder / f"{versions['targets']}.targets.json", Targets).signed
         builder = metadata.read(folder / f"{versions['builder']}.builder.json", Targets).signed
-        image, director = _newest(folder).signed, _newest(state / "director").signed
+        image, director = roots.newest(folder), roots.newest(state / "director")
         expiries = {
             "image root": image.expires,
             "image targets": targets.expires,
@@ -160,8 +157,3 @@ def _keys(row: KeyRow) -> str:
 
 def _until(row: KeyRow) -> str:
     return f"{row.expires:%Y-%m-%d}, {row.days_left} days" if row.expires else "on demand"
-
-
-def _newest(folder: Path) -> Piece[Root]:
-    numbers = [int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return metadata.read(folder / f"{max(numbers, default=1)}.root.json", Root)

@@ -38,7 +38,7 @@ class Roots:
         Raises PublishError when a version is lost or damaged, or a key that the chain names and nobody holds; OSError.
         """
         durable.make_folder(folder)
-        numbers = sorted(int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
+        numbers = _versions(folder)
         if not numbers:
             made = cls(folder, key_files, [])
             signers = {role: keys.signer(path) for role, path in key_files.items()}
@@ -153,6 +153,16 @@ def _online(root: Root, role: str) -> list[str]:
     """The keys of a role that must be here; none when holders have them."""
     keyids = root.roles[role].keyids
     return [] if any(holders.holder_of(root.keys[keyid]) for keyid in keyids) else keyids
+
+
+def newest(folder: Path) -> Root:
+    """What the newest root in `folder` says, for who only looks: the chain below it is not checked. Raises
+    PublishError."""
+    return metadata.read(folder / f"{max(_versions(folder), default=1)}.root.json", Root).signed
+
+
+def _versions(folder: Path) -> list[int]:
+    return sorted(int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
 
 
 def _first(signers: Mapping[str, CryptoSigner], now: datetime) -> Root:

@@ -52,7 +52,7 @@ def renewals(
             served[0] = chain
 
     def offline_keys(now: datetime) -> None:
-        for row in key_status.rows(key_status.Look.read(state, now), now):
+        for row in key_status.rows(key_status.Look.read(state), now):
             if row.warning:
                 _log.warning("something that people sign needs them", role=row.role, what=row.warning)
 
