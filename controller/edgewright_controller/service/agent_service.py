@@ -31,9 +31,10 @@ class AgentService(agent_pb2_grpc.AgentServicer):
 
     async def CheckIn(self, request: agent_pb2.CheckInRequest, context: Context) -> agent_pb2.CheckInResponse:
         """The status up, the metadata that the device lacks down."""
+        caller = self._gate.caller(context)
         try:
-            await self._unentered.see(self._gate.caller(context))
-            return await self._check_ins.answer(self._gate.device(context), request)
+            await self._unentered.see(caller)
+            return await self._check_ins.answer(caller.id, request)
         except UnknownDevice as error:
             return await refuse(context, StatusCode.PERMISSION_DENIED, str(error))
         except CheckInRefused as error:
@@ -61,9 +62,10 @@ class AgentService(agent_pb2_grpc.AgentServicer):
 
     async def Renew(self, request: agent_pb2.RenewRequest, context: Context) -> agent_pb2.RenewResponse:
         """Another certificate for the caller."""
+        caller = self._gate.caller(context)
         try:
-            await self._unentered.see(self._gate.caller(context))
-            chain = await self._admission.renew(self._gate.caller(context), request.csr_der)
+            await self._unentered.see(caller)
+            chain = await self._admission.renew(caller, request.csr_der)
         except RenewalRefused as error:
             return await refuse(context, StatusCode.PERMISSION_DENIED, str(error))
         except CsrRefused as error:

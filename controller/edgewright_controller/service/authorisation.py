@@ -155,10 +155,6 @@ class Gate(ServerInterceptor):
             raise Denied(f"the certificate is not of this fleet: {error}") from error
         return replace(caller, role=self._role(caller)) if caller.kind == "operator" else caller
 
-    def device(self, context: Context) -> str:
-        """The id of the calling device, for handlers that only devices reach."""
-        return self.caller(context).id
-
     def caller(self, context: Context) -> Peer:
         """The calling device with its certificate, for handlers that only devices reach."""
         caller = self.peer(context)
