@@ -10,14 +10,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PlanRequest(_message.Message):
-    __slots__ = ("manifest", "file", "folder")
+    __slots__ = ("manifest", "file", "folder", "devices", "groups")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
     FOLDER_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     manifest: str
     file: str
     folder: str
-    def __init__(self, manifest: _Optional[str] = ..., file: _Optional[str] = ..., folder: _Optional[str] = ...) -> None: ...
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, manifest: _Optional[str] = ..., file: _Optional[str] = ..., folder: _Optional[str] = ..., devices: _Optional[_Iterable[str]] = ..., groups: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PlannedBuild(_message.Message):
     __slots__ = ("build_key", "model", "profiles", "runtime", "quantization", "cached", "estimated_bytes")
@@ -48,6 +52,7 @@ class PlannedChange(_message.Message):
         KIND_REMOVE: _ClassVar[PlannedChange.Kind]
         KIND_HELD: _ClassVar[PlannedChange.Kind]
         KIND_UNENROLLED: _ClassVar[PlannedChange.Kind]
+        KIND_CORDONED: _ClassVar[PlannedChange.Kind]
     KIND_UNSPECIFIED: PlannedChange.Kind
     KIND_NONE: PlannedChange.Kind
     KIND_INSTALL: PlannedChange.Kind
@@ -55,6 +60,7 @@ class PlannedChange(_message.Message):
     KIND_REMOVE: PlannedChange.Kind
     KIND_HELD: PlannedChange.Kind
     KIND_UNENROLLED: PlannedChange.Kind
+    KIND_CORDONED: PlannedChange.Kind
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
@@ -98,26 +104,40 @@ class PlanResponse(_message.Message):
     def __init__(self, builds: _Optional[_Iterable[_Union[PlannedBuild, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PlannedChange, _Mapping]]] = ..., misfits: _Optional[_Iterable[_Union[Misfit, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("manifest", "file", "folder", "again", "build_only")
+    __slots__ = ("manifest", "file", "folder", "again", "build_only", "devices", "groups", "reason", "supersede")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
     FOLDER_FIELD_NUMBER: _ClassVar[int]
     AGAIN_FIELD_NUMBER: _ClassVar[int]
     BUILD_ONLY_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SUPERSEDE_FIELD_NUMBER: _ClassVar[int]
     manifest: str
     file: str
     folder: str
     again: bool
     build_only: bool
-    def __init__(self, manifest: _Optional[str] = ..., file: _Optional[str] = ..., folder: _Optional[str] = ..., again: _Optional[bool] = ..., build_only: _Optional[bool] = ...) -> None: ...
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    reason: str
+    supersede: bool
+    def __init__(self, manifest: _Optional[str] = ..., file: _Optional[str] = ..., folder: _Optional[str] = ..., again: _Optional[bool] = ..., build_only: _Optional[bool] = ..., devices: _Optional[_Iterable[str]] = ..., groups: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., supersede: _Optional[bool] = ...) -> None: ...
 
 class RollbackRequest(_message.Message):
-    __slots__ = ("release", "devices")
+    __slots__ = ("release", "devices", "groups", "generation", "reason")
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     release: str
     devices: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, release: _Optional[str] = ..., devices: _Optional[_Iterable[str]] = ...) -> None: ...
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    generation: int
+    reason: str
+    def __init__(self, release: _Optional[str] = ..., devices: _Optional[_Iterable[str]] = ..., groups: _Optional[_Iterable[str]] = ..., generation: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class BuildProgress(_message.Message):
     __slots__ = ("build_key", "model", "runtime", "quantization", "stage", "fraction", "detail", "artifact", "artifact_bytes")
@@ -142,14 +162,18 @@ class BuildProgress(_message.Message):
     def __init__(self, build_key: _Optional[str] = ..., model: _Optional[str] = ..., runtime: _Optional[str] = ..., quantization: _Optional[str] = ..., stage: _Optional[str] = ..., fraction: _Optional[float] = ..., detail: _Optional[str] = ..., artifact: _Optional[str] = ..., artifact_bytes: _Optional[int] = ...) -> None: ...
 
 class DeviceProgress(_message.Message):
-    __slots__ = ("device", "state", "status")
+    __slots__ = ("device", "state", "status", "wave", "reason")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    WAVE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     device: str
     state: str
     status: _agent_pb2.DeviceStatus
-    def __init__(self, device: _Optional[str] = ..., state: _Optional[str] = ..., status: _Optional[_Union[_agent_pb2.DeviceStatus, _Mapping]] = ...) -> None: ...
+    wave: int
+    reason: str
+    def __init__(self, device: _Optional[str] = ..., state: _Optional[str] = ..., status: _Optional[_Union[_agent_pb2.DeviceStatus, _Mapping]] = ..., wave: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class RolloutProgress(_message.Message):
     __slots__ = ("rollout", "state", "wave", "waves", "reason")
@@ -198,7 +222,7 @@ class ApplyEvent(_message.Message):
     def __init__(self, build: _Optional[_Union[BuildProgress, _Mapping]] = ..., rollout: _Optional[_Union[RolloutProgress, _Mapping]] = ..., device: _Optional[_Union[DeviceProgress, _Mapping]] = ..., message: _Optional[str] = ..., result: _Optional[_Union[ApplyResult, _Mapping]] = ..., plan: _Optional[_Union[PlanResponse, _Mapping]] = ...) -> None: ...
 
 class ControlRolloutRequest(_message.Message):
-    __slots__ = ("rollout", "action", "reason")
+    __slots__ = ("rollout", "action", "reason", "devices")
     class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ACTION_UNSPECIFIED: _ClassVar[ControlRolloutRequest.Action]
@@ -206,24 +230,132 @@ class ControlRolloutRequest(_message.Message):
         ACTION_RESUME: _ClassVar[ControlRolloutRequest.Action]
         ACTION_ABORT_KEEP: _ClassVar[ControlRolloutRequest.Action]
         ACTION_ABORT_REVERT: _ClassVar[ControlRolloutRequest.Action]
+        ACTION_APPROVE: _ClassVar[ControlRolloutRequest.Action]
+        ACTION_RETRY: _ClassVar[ControlRolloutRequest.Action]
+        ACTION_SKIP: _ClassVar[ControlRolloutRequest.Action]
     ACTION_UNSPECIFIED: ControlRolloutRequest.Action
     ACTION_PAUSE: ControlRolloutRequest.Action
     ACTION_RESUME: ControlRolloutRequest.Action
     ACTION_ABORT_KEEP: ControlRolloutRequest.Action
     ACTION_ABORT_REVERT: ControlRolloutRequest.Action
+    ACTION_APPROVE: ControlRolloutRequest.Action
+    ACTION_RETRY: ControlRolloutRequest.Action
+    ACTION_SKIP: ControlRolloutRequest.Action
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
     rollout: str
     action: ControlRolloutRequest.Action
     reason: str
-    def __init__(self, rollout: _Optional[str] = ..., action: _Optional[_Union[ControlRolloutRequest.Action, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, rollout: _Optional[str] = ..., action: _Optional[_Union[ControlRolloutRequest.Action, str]] = ..., reason: _Optional[str] = ..., devices: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ControlRolloutResponse(_message.Message):
-    __slots__ = ("state",)
+    __slots__ = ("state", "rollout", "devices")
     STATE_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
     state: str
-    def __init__(self, state: _Optional[str] = ...) -> None: ...
+    rollout: str
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, state: _Optional[str] = ..., rollout: _Optional[str] = ..., devices: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ShowRolloutRequest(_message.Message):
+    __slots__ = ("rollout",)
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    rollout: str
+    def __init__(self, rollout: _Optional[str] = ...) -> None: ...
+
+class RolloutDeviceView(_message.Message):
+    __slots__ = ("device", "wave", "state", "reason", "generation", "release", "previous", "since_unix_ms", "answers_within_s", "detached")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    WAVE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_WITHIN_S_FIELD_NUMBER: _ClassVar[int]
+    DETACHED_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    wave: int
+    state: str
+    reason: str
+    generation: int
+    release: str
+    previous: str
+    since_unix_ms: int
+    answers_within_s: float
+    detached: bool
+    def __init__(self, device: _Optional[str] = ..., wave: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., generation: _Optional[int] = ..., release: _Optional[str] = ..., previous: _Optional[str] = ..., since_unix_ms: _Optional[int] = ..., answers_within_s: _Optional[float] = ..., detached: _Optional[bool] = ...) -> None: ...
+
+class WaveView(_message.Message):
+    __slots__ = ("number", "devices", "soak_s", "then", "what")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    SOAK_S_FIELD_NUMBER: _ClassVar[int]
+    THEN_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    devices: int
+    soak_s: float
+    then: str
+    what: str
+    def __init__(self, number: _Optional[int] = ..., devices: _Optional[int] = ..., soak_s: _Optional[float] = ..., then: _Optional[str] = ..., what: _Optional[str] = ...) -> None: ...
+
+class RolloutChangeView(_message.Message):
+    __slots__ = ("device", "state", "at_unix_ms", "reason")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    state: str
+    at_unix_ms: int
+    reason: str
+    def __init__(self, device: _Optional[str] = ..., state: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ShowRolloutResponse(_message.Message):
+    __slots__ = ("rollout", "waves", "devices", "changes", "policy")
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    WAVES_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    rollout: RolloutView
+    waves: _containers.RepeatedCompositeFieldContainer[WaveView]
+    devices: _containers.RepeatedCompositeFieldContainer[RolloutDeviceView]
+    changes: _containers.RepeatedCompositeFieldContainer[RolloutChangeView]
+    policy: RolloutPolicyView
+    def __init__(self, rollout: _Optional[_Union[RolloutView, _Mapping]] = ..., waves: _Optional[_Iterable[_Union[WaveView, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[RolloutDeviceView, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[RolloutChangeView, _Mapping]]] = ..., policy: _Optional[_Union[RolloutPolicyView, _Mapping]] = ...) -> None: ...
+
+class RolloutPolicyView(_message.Message):
+    __slots__ = ("device_deadline_s", "max_failures", "max_failed_percent", "on_failure", "patience_s", "deadline_s", "devices_per_minute", "windows")
+    DEVICE_DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    MAX_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    MAX_FAILED_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    ON_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_S_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    device_deadline_s: float
+    max_failures: int
+    max_failed_percent: float
+    on_failure: str
+    patience_s: float
+    deadline_s: float
+    devices_per_minute: int
+    windows: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, device_deadline_s: _Optional[float] = ..., max_failures: _Optional[int] = ..., max_failed_percent: _Optional[float] = ..., on_failure: _Optional[str] = ..., patience_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., devices_per_minute: _Optional[int] = ..., windows: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WatchRolloutRequest(_message.Message):
+    __slots__ = ("rollout",)
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    rollout: str
+    def __init__(self, rollout: _Optional[str] = ...) -> None: ...
 
 class ListRolloutsRequest(_message.Message):
     __slots__ = ("limit",)
@@ -246,7 +378,14 @@ class StatusRequest(_message.Message):
     def __init__(self, devices: _Optional[_Iterable[str]] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class DeviceView(_message.Message):
-    __slots__ = ("device", "enrolled", "online", "seen_s_ago", "desired_generation", "desired_release", "model", "profile", "status", "inventory", "telemetry", "rollout_state", "revoked")
+    __slots__ = ("device", "enrolled", "online", "seen_s_ago", "desired_generation", "desired_release", "model", "profile", "status", "inventory", "telemetry", "rollout_state", "revoked", "labels", "cordoned", "decommissioned")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     ENROLLED_FIELD_NUMBER: _ClassVar[int]
     ONLINE_FIELD_NUMBER: _ClassVar[int]
@@ -260,6 +399,9 @@ class DeviceView(_message.Message):
     TELEMETRY_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_STATE_FIELD_NUMBER: _ClassVar[int]
     REVOKED_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    CORDONED_FIELD_NUMBER: _ClassVar[int]
+    DECOMMISSIONED_FIELD_NUMBER: _ClassVar[int]
     device: str
     enrolled: bool
     online: bool
@@ -273,10 +415,182 @@ class DeviceView(_message.Message):
     telemetry: _telemetry_pb2.Telemetry
     rollout_state: str
     revoked: bool
-    def __init__(self, device: _Optional[str] = ..., enrolled: _Optional[bool] = ..., online: _Optional[bool] = ..., seen_s_ago: _Optional[float] = ..., desired_generation: _Optional[int] = ..., desired_release: _Optional[str] = ..., model: _Optional[str] = ..., profile: _Optional[str] = ..., status: _Optional[_Union[_agent_pb2.DeviceStatus, _Mapping]] = ..., inventory: _Optional[_Union[_agent_pb2.Inventory, _Mapping]] = ..., telemetry: _Optional[_Union[_telemetry_pb2.Telemetry, _Mapping]] = ..., rollout_state: _Optional[str] = ..., revoked: _Optional[bool] = ...) -> None: ...
+    labels: _containers.ScalarMap[str, str]
+    cordoned: str
+    decommissioned: bool
+    def __init__(self, device: _Optional[str] = ..., enrolled: _Optional[bool] = ..., online: _Optional[bool] = ..., seen_s_ago: _Optional[float] = ..., desired_generation: _Optional[int] = ..., desired_release: _Optional[str] = ..., model: _Optional[str] = ..., profile: _Optional[str] = ..., status: _Optional[_Union[_agent_pb2.DeviceStatus, _Mapping]] = ..., inventory: _Optional[_Union[_agent_pb2.Inventory, _Mapping]] = ..., telemetry: _Optional[_Union[_telemetry_pb2.Telemetry, _Mapping]] = ..., rollout_state: _Optional[str] = ..., revoked: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., cordoned: _Optional[str] = ..., decommissioned: _Optional[bool] = ...) -> None: ...
+
+class ShowDeviceRequest(_message.Message):
+    __slots__ = ("device",)
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    def __init__(self, device: _Optional[str] = ...) -> None: ...
+
+class GenerationView(_message.Message):
+    __slots__ = ("generation", "release", "outcome", "since_unix_ms", "settled_unix_ms", "reason")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    release: str
+    outcome: _agent_pb2.Outcome
+    since_unix_ms: int
+    settled_unix_ms: int
+    reason: str
+    def __init__(self, generation: _Optional[int] = ..., release: _Optional[str] = ..., outcome: _Optional[_Union[_agent_pb2.Outcome, str]] = ..., since_unix_ms: _Optional[int] = ..., settled_unix_ms: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ShowDeviceResponse(_message.Message):
+    __slots__ = ("device", "generations", "rollouts")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    GENERATIONS_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
+    device: DeviceView
+    generations: _containers.RepeatedCompositeFieldContainer[GenerationView]
+    rollouts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, device: _Optional[_Union[DeviceView, _Mapping]] = ..., generations: _Optional[_Iterable[_Union[GenerationView, _Mapping]]] = ..., rollouts: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LabelDevicesRequest(_message.Message):
+    __slots__ = ("devices", "set", "remove")
+    class SetEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    SET_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    set: _containers.ScalarMap[str, str]
+    remove: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, devices: _Optional[_Iterable[str]] = ..., set: _Optional[_Mapping[str, str]] = ..., remove: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LabelDevicesResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CordonDevicesRequest(_message.Message):
+    __slots__ = ("devices", "cordoned", "reason")
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    CORDONED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    cordoned: bool
+    reason: str
+    def __init__(self, devices: _Optional[_Iterable[str]] = ..., cordoned: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class CordonDevicesResponse(_message.Message):
+    __slots__ = ("changed",)
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    changed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, changed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DecommissionDeviceRequest(_message.Message):
+    __slots__ = ("device", "reason")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    reason: str
+    def __init__(self, device: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class DecommissionDeviceResponse(_message.Message):
+    __slots__ = ("certificates",)
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    certificates: int
+    def __init__(self, certificates: _Optional[int] = ...) -> None: ...
+
+class ListReleasesRequest(_message.Message):
+    __slots__ = ("limit", "model")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    model: str
+    def __init__(self, limit: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
+
+class ReleaseView(_message.Message):
+    __slots__ = ("release", "model", "profile", "runtime", "artifact", "artifact_bytes", "release_epoch", "created_unix_ms", "rolled_back_by", "rolled_back_unix_ms", "devices_active", "devices_desired", "collected", "document")
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CREATED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    ROLLED_BACK_BY_FIELD_NUMBER: _ClassVar[int]
+    ROLLED_BACK_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_DESIRED_FIELD_NUMBER: _ClassVar[int]
+    COLLECTED_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    release: str
+    model: str
+    profile: str
+    runtime: str
+    artifact: str
+    artifact_bytes: int
+    release_epoch: int
+    created_unix_ms: int
+    rolled_back_by: str
+    rolled_back_unix_ms: int
+    devices_active: int
+    devices_desired: int
+    collected: bool
+    document: str
+    def __init__(self, release: _Optional[str] = ..., model: _Optional[str] = ..., profile: _Optional[str] = ..., runtime: _Optional[str] = ..., artifact: _Optional[str] = ..., artifact_bytes: _Optional[int] = ..., release_epoch: _Optional[int] = ..., created_unix_ms: _Optional[int] = ..., rolled_back_by: _Optional[str] = ..., rolled_back_unix_ms: _Optional[int] = ..., devices_active: _Optional[int] = ..., devices_desired: _Optional[int] = ..., collected: _Optional[bool] = ..., document: _Optional[str] = ...) -> None: ...
+
+class ListReleasesResponse(_message.Message):
+    __slots__ = ("releases",)
+    RELEASES_FIELD_NUMBER: _ClassVar[int]
+    releases: _containers.RepeatedCompositeFieldContainer[ReleaseView]
+    def __init__(self, releases: _Optional[_Iterable[_Union[ReleaseView, _Mapping]]] = ...) -> None: ...
+
+class ShowReleaseRequest(_message.Message):
+    __slots__ = ("release",)
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    release: str
+    def __init__(self, release: _Optional[str] = ...) -> None: ...
+
+class HistoryRequest(_message.Message):
+    __slots__ = ("limit", "device", "since_unix_ms")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    device: str
+    since_unix_ms: int
+    def __init__(self, limit: _Optional[int] = ..., device: _Optional[str] = ..., since_unix_ms: _Optional[int] = ...) -> None: ...
+
+class HistoryEntry(_message.Message):
+    __slots__ = ("at_unix_ms", "by", "action", "subject", "what", "why", "outcome")
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    at_unix_ms: int
+    by: str
+    action: str
+    subject: str
+    what: str
+    why: str
+    outcome: str
+    def __init__(self, at_unix_ms: _Optional[int] = ..., by: _Optional[str] = ..., action: _Optional[str] = ..., subject: _Optional[str] = ..., what: _Optional[str] = ..., why: _Optional[str] = ..., outcome: _Optional[str] = ...) -> None: ...
+
+class HistoryResponse(_message.Message):
+    __slots__ = ("entries",)
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[HistoryEntry]
+    def __init__(self, entries: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ...) -> None: ...
 
 class RolloutView(_message.Message):
-    __slots__ = ("rollout", "state", "reason", "wave", "waves", "devices_by_state", "what", "by", "created_unix_ms")
+    __slots__ = ("rollout", "state", "reason", "wave", "waves", "devices_by_state", "what", "by", "created_unix_ms", "ended_unix_ms", "why", "waits_for")
     class DevicesByStateEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -293,6 +607,9 @@ class RolloutView(_message.Message):
     WHAT_FIELD_NUMBER: _ClassVar[int]
     BY_FIELD_NUMBER: _ClassVar[int]
     CREATED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
     rollout: str
     state: str
     reason: str
@@ -302,7 +619,10 @@ class RolloutView(_message.Message):
     what: str
     by: str
     created_unix_ms: int
-    def __init__(self, rollout: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., wave: _Optional[int] = ..., waves: _Optional[int] = ..., devices_by_state: _Optional[_Mapping[str, int]] = ..., what: _Optional[str] = ..., by: _Optional[str] = ..., created_unix_ms: _Optional[int] = ...) -> None: ...
+    ended_unix_ms: int
+    why: str
+    waits_for: str
+    def __init__(self, rollout: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., wave: _Optional[int] = ..., waves: _Optional[int] = ..., devices_by_state: _Optional[_Mapping[str, int]] = ..., what: _Optional[str] = ..., by: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., why: _Optional[str] = ..., waits_for: _Optional[str] = ...) -> None: ...
 
 class StatusResponse(_message.Message):
     __slots__ = ("fleet", "controller_version", "devices", "rollouts", "broker_connected", "telemetry_stored")

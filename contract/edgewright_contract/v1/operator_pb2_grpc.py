@@ -59,10 +59,55 @@ class OperatorStub:
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ListRolloutsRequest.SerializeToString,
                 response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ListRolloutsResponse.FromString,
                 _registered_method=True)
+        self.ShowRollout = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/ShowRollout',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowRolloutRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowRolloutResponse.FromString,
+                _registered_method=True)
+        self.WatchRollout = channel.unary_stream(
+                '/edgewright_contract.v1.Operator/WatchRollout',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.WatchRolloutRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ApplyEvent.FromString,
+                _registered_method=True)
         self.Status = channel.unary_unary(
                 '/edgewright_contract.v1.Operator/Status',
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.StatusRequest.SerializeToString,
                 response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.StatusResponse.FromString,
+                _registered_method=True)
+        self.ShowDevice = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/ShowDevice',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowDeviceRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowDeviceResponse.FromString,
+                _registered_method=True)
+        self.LabelDevices = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/LabelDevices',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.LabelDevicesRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.LabelDevicesResponse.FromString,
+                _registered_method=True)
+        self.CordonDevices = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/CordonDevices',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CordonDevicesRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CordonDevicesResponse.FromString,
+                _registered_method=True)
+        self.DecommissionDevice = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/DecommissionDevice',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.DecommissionDeviceRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.DecommissionDeviceResponse.FromString,
+                _registered_method=True)
+        self.ListReleases = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/ListReleases',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ListReleasesRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ListReleasesResponse.FromString,
+                _registered_method=True)
+        self.ShowRelease = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/ShowRelease',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowReleaseRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ReleaseView.FromString,
+                _registered_method=True)
+        self.History = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/History',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.HistoryRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.HistoryResponse.FromString,
                 _registered_method=True)
         self.Tail = channel.unary_stream(
                 '/edgewright_contract.v1.Operator/Tail',
@@ -161,8 +206,66 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ShowRollout(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRollout(self, request, context):
+        """How it stands, then each change, until it has ended; the last event is a Result.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Status(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShowDevice(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LabelDevices(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CordonDevices(self, request, context):
+        """A cordoned device keeps what it has: no rollout and no rollback of the fleet reaches it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecommissionDevice(self, request, context):
+        """For good: its certificates are revoked, and no rollout waits for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReleases(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShowRelease(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def History(self, request, context):
+        """What was changed, by whom and why, the newest first.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -274,10 +377,55 @@ def add_OperatorServicer_to_server(servicer, server):
                     request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ListRolloutsRequest.FromString,
                     response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ListRolloutsResponse.SerializeToString,
             ),
+            'ShowRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowRollout,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowRolloutRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowRolloutResponse.SerializeToString,
+            ),
+            'WatchRollout': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRollout,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.WatchRolloutRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ApplyEvent.SerializeToString,
+            ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
                     request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.StatusRequest.FromString,
                     response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.StatusResponse.SerializeToString,
+            ),
+            'ShowDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowDevice,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowDeviceRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowDeviceResponse.SerializeToString,
+            ),
+            'LabelDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.LabelDevices,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.LabelDevicesRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.LabelDevicesResponse.SerializeToString,
+            ),
+            'CordonDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.CordonDevices,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CordonDevicesRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CordonDevicesResponse.SerializeToString,
+            ),
+            'DecommissionDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecommissionDevice,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.DecommissionDeviceRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.DecommissionDeviceResponse.SerializeToString,
+            ),
+            'ListReleases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReleases,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ListReleasesRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ListReleasesResponse.SerializeToString,
+            ),
+            'ShowRelease': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowRelease,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowReleaseRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ReleaseView.SerializeToString,
+            ),
+            'History': grpc.unary_unary_rpc_method_handler(
+                    servicer.History,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.HistoryRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.HistoryResponse.SerializeToString,
             ),
             'Tail': grpc.unary_stream_rpc_method_handler(
                     servicer.Tail,
@@ -486,6 +634,60 @@ class Operator:
             _registered_method=True)
 
     @staticmethod
+    def ShowRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/ShowRollout',
+            edgewright__contract_dot_v1_dot_operator__pb2.ShowRolloutRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.ShowRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/WatchRollout',
+            edgewright__contract_dot_v1_dot_operator__pb2.WatchRolloutRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.ApplyEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Status(request,
             target,
             options=(),
@@ -502,6 +704,195 @@ class Operator:
             '/edgewright_contract.v1.Operator/Status',
             edgewright__contract_dot_v1_dot_operator__pb2.StatusRequest.SerializeToString,
             edgewright__contract_dot_v1_dot_operator__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/ShowDevice',
+            edgewright__contract_dot_v1_dot_operator__pb2.ShowDeviceRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.ShowDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LabelDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/LabelDevices',
+            edgewright__contract_dot_v1_dot_operator__pb2.LabelDevicesRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.LabelDevicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CordonDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/CordonDevices',
+            edgewright__contract_dot_v1_dot_operator__pb2.CordonDevicesRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.CordonDevicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecommissionDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/DecommissionDevice',
+            edgewright__contract_dot_v1_dot_operator__pb2.DecommissionDeviceRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.DecommissionDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReleases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/ListReleases',
+            edgewright__contract_dot_v1_dot_operator__pb2.ListReleasesRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.ListReleasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowRelease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/ShowRelease',
+            edgewright__contract_dot_v1_dot_operator__pb2.ShowReleaseRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.ReleaseView.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def History(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/History',
+            edgewright__contract_dot_v1_dot_operator__pb2.HistoryRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.HistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,16 @@ METHODS: Final[Mapping[str, frozenset[Role]]] = {
     f"{_PREFIX}.Operator/ListRollouts": _VIEWERS,
     f"{_PREFIX}.Operator/Status": _VIEWERS,
     f"{_PREFIX}.Operator/Tail": _VIEWERS,
+    f"{_PREFIX}.Operator/ShowRollout": _VIEWERS,
+    f"{_PREFIX}.Operator/WatchRollout": _VIEWERS,
+    f"{_PREFIX}.Operator/ShowDevice": _VIEWERS,
+    f"{_PREFIX}.Operator/ListReleases": _VIEWERS,
+    f"{_PREFIX}.Operator/ShowRelease": _VIEWERS,
+    f"{_PREFIX}.Operator/History": _VIEWERS,
+    f"{_PREFIX}.Operator/LabelDevices": _OPERATORS,
+    f"{_PREFIX}.Operator/CordonDevices": _OPERATORS,
+    # It revokes certificates.
+    f"{_PREFIX}.Operator/DecommissionDevice": _ADMINS,
     # Whoever adds a device extends the fleet's trust; that is for administrators.
     f"{_PREFIX}.Operator/CreateEnrolment": _ADMINS,
     f"{_PREFIX}.Operator/Revoke": _ADMINS,
