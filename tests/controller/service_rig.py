@@ -99,8 +99,8 @@ class Controller:
     access: Access
     operator: Any
 
-    async def apply(self, text: str, folder: Path, **flags: bool) -> list[operator_pb2.ApplyEvent]:
-        """Apply a manifest to its end."""
+    async def apply(self, text: str, folder: Path, **flags: Any) -> list[operator_pb2.ApplyEvent]:
+        """Apply a manifest to its end; `flags` are fields of the request."""
         asked = operator_pb2.ApplyRequest(manifest=text, file="fleet.toml", folder=str(folder), **flags)
         return [event async for event in self.operator.Apply(asked, timeout=60)]
 
