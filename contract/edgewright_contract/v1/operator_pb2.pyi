@@ -176,18 +176,28 @@ class DeviceProgress(_message.Message):
     def __init__(self, device: _Optional[str] = ..., state: _Optional[str] = ..., status: _Optional[_Union[_agent_pb2.DeviceStatus, _Mapping]] = ..., wave: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class RolloutProgress(_message.Message):
-    __slots__ = ("rollout", "state", "wave", "waves", "reason")
+    __slots__ = ("rollout", "state", "wave", "waves", "reason", "view", "wave_views")
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     WAVE_FIELD_NUMBER: _ClassVar[int]
     WAVES_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    WAVE_VIEWS_FIELD_NUMBER: _ClassVar[int]
     rollout: str
     state: str
     wave: int
     waves: int
     reason: str
-    def __init__(self, rollout: _Optional[str] = ..., state: _Optional[str] = ..., wave: _Optional[int] = ..., waves: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    view: RolloutView
+    wave_views: _containers.RepeatedCompositeFieldContainer[WaveView]
+    def __init__(self, rollout: _Optional[str] = ..., state: _Optional[str] = ..., wave: _Optional[int] = ..., waves: _Optional[int] = ..., reason: _Optional[str] = ..., view: _Optional[_Union[RolloutView, _Mapping]] = ..., wave_views: _Optional[_Iterable[_Union[WaveView, _Mapping]]] = ...) -> None: ...
+
+class DevicesProgress(_message.Message):
+    __slots__ = ("devices",)
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    devices: _containers.RepeatedCompositeFieldContainer[DeviceProgress]
+    def __init__(self, devices: _Optional[_Iterable[_Union[DeviceProgress, _Mapping]]] = ...) -> None: ...
 
 class ApplyResult(_message.Message):
     __slots__ = ("succeeded", "summary", "devices_succeeded", "devices_failed", "builds_made", "builds_cached")
@@ -206,20 +216,22 @@ class ApplyResult(_message.Message):
     def __init__(self, succeeded: _Optional[bool] = ..., summary: _Optional[str] = ..., devices_succeeded: _Optional[int] = ..., devices_failed: _Optional[int] = ..., builds_made: _Optional[int] = ..., builds_cached: _Optional[int] = ...) -> None: ...
 
 class ApplyEvent(_message.Message):
-    __slots__ = ("build", "rollout", "device", "message", "result", "plan")
+    __slots__ = ("build", "rollout", "device", "message", "result", "plan", "devices")
     BUILD_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
     build: BuildProgress
     rollout: RolloutProgress
     device: DeviceProgress
     message: str
     result: ApplyResult
     plan: PlanResponse
-    def __init__(self, build: _Optional[_Union[BuildProgress, _Mapping]] = ..., rollout: _Optional[_Union[RolloutProgress, _Mapping]] = ..., device: _Optional[_Union[DeviceProgress, _Mapping]] = ..., message: _Optional[str] = ..., result: _Optional[_Union[ApplyResult, _Mapping]] = ..., plan: _Optional[_Union[PlanResponse, _Mapping]] = ...) -> None: ...
+    devices: DevicesProgress
+    def __init__(self, build: _Optional[_Union[BuildProgress, _Mapping]] = ..., rollout: _Optional[_Union[RolloutProgress, _Mapping]] = ..., device: _Optional[_Union[DeviceProgress, _Mapping]] = ..., message: _Optional[str] = ..., result: _Optional[_Union[ApplyResult, _Mapping]] = ..., plan: _Optional[_Union[PlanResponse, _Mapping]] = ..., devices: _Optional[_Union[DevicesProgress, _Mapping]] = ...) -> None: ...
 
 class ControlRolloutRequest(_message.Message):
     __slots__ = ("rollout", "action", "reason", "devices")
@@ -590,7 +602,7 @@ class HistoryResponse(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ...) -> None: ...
 
 class RolloutView(_message.Message):
-    __slots__ = ("rollout", "state", "reason", "wave", "waves", "devices_by_state", "what", "by", "created_unix_ms", "ended_unix_ms", "why", "waits_for")
+    __slots__ = ("rollout", "state", "reason", "wave", "waves", "devices_by_state", "what", "by", "created_unix_ms", "ended_unix_ms", "why", "waits_for", "waits_s")
     class DevicesByStateEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -610,6 +622,7 @@ class RolloutView(_message.Message):
     ENDED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
     WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
+    WAITS_S_FIELD_NUMBER: _ClassVar[int]
     rollout: str
     state: str
     reason: str
@@ -622,7 +635,8 @@ class RolloutView(_message.Message):
     ended_unix_ms: int
     why: str
     waits_for: str
-    def __init__(self, rollout: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., wave: _Optional[int] = ..., waves: _Optional[int] = ..., devices_by_state: _Optional[_Mapping[str, int]] = ..., what: _Optional[str] = ..., by: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., why: _Optional[str] = ..., waits_for: _Optional[str] = ...) -> None: ...
+    waits_s: float
+    def __init__(self, rollout: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., wave: _Optional[int] = ..., waves: _Optional[int] = ..., devices_by_state: _Optional[_Mapping[str, int]] = ..., what: _Optional[str] = ..., by: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., why: _Optional[str] = ..., waits_for: _Optional[str] = ..., waits_s: _Optional[float] = ...) -> None: ...
 
 class StatusResponse(_message.Message):
     __slots__ = ("fleet", "controller_version", "devices", "rollouts", "broker_connected", "telemetry_stored")
