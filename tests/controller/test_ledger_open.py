@@ -12,6 +12,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
+from edgewright_controller.gates import GatePolicy
 from edgewright_controller.ledger import (
     FleetMismatch,
     Ledger,
@@ -20,8 +21,10 @@ from edgewright_controller.ledger import (
     artifacts,
     fleet,
     migrate,
+    rollouts,
     tables,
 )
+from edgewright_controller.rollout import DeviceChange, DevicePhase, OnFailure, RolloutPolicy, RolloutTarget
 from tests.controller.ledger_rows import opened
 
 
@@ -41,24 +44,56 @@ def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> None:
             ledger.write_now(lambda c: fleet.bind(c, "other", 3))
 
 
-def test_a_ledger_of_the_first_version_keeps_its_builds(tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+def _at_revision(path: Path, revision: str, *statements: str) -> None:
+    """Make a ledger as an older version left it, with these rows."""
+    engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection, connection.begin():
-        first = Config()
-        first.set_main_option("script_location", str(migrate.FOLDER))
-        first.attributes["connection"] = connection
-        command.upgrade(first, "0001")
-        connection.execute(text("INSERT INTO artifacts VALUES ('a', 7, 1, 'i', 1)"))
-        connection.execute(
-            text(
-                "INSERT INTO builds (build_key, bundle, size, memory_bytes, runtime, made_ms)"
-                " VALUES ('k', 'a', 7, 7, 'gguf', 5)"
-            )
-        )
+        older = Config()
+        older.set_main_option("script_location", str(migrate.FOLDER))
+        older.attributes["connection"] = connection
+        command.upgrade(older, revision)
+        for statement in statements:
+            connection.exec_driver_sql(statement)
     engine.dispose()
+
+
+def test_a_ledger_of_the_first_version_keeps_its_builds(tmp_path: Path) -> None:
+    _at_revision(
+        tmp_path / "ledger.sqlite",
+        "0001",
+        "INSERT INTO artifacts VALUES ('a', 7, 1, 'i', 1)",
+        "INSERT INTO builds (build_key, bundle, size, memory_bytes, runtime, made_ms)"
+        " VALUES ('k', 'a', 7, 7, 'gguf', 5)",
+    )
     with opened(tmp_path) as ledger:
         assert ledger.read_now(artifacts.builds) == {"k": artifacts.BuildRow("k", "a", 7, "gguf", 5)}
         assert ledger.read_now(lambda c: compare_metadata(MigrationContext.configure(c), tables.metadata)) == []
+
+
+def test_a_rollout_that_ran_under_an_older_version_goes_on_under_its_policy(tmp_path: Path) -> None:
+    document = (
+        '{"about":{"undoes":false,"what":"apply of fleet.toml"},"device_deadline_s":30.0,"max_failures":2,'
+        '"on_failure":"revert","patience_s":60.0,"soak_s":5.0}'
+    )
+    _at_revision(
+        tmp_path / "ledger.sqlite",
+        "0003",
+        "INSERT INTO rollouts (id, number, document, state, wave, waves, reason, created_at, created_by, changed_at,"
+        f" watched, wall, state_watched, concluded_at) VALUES ('rollout-1', 1, '{document}', 'running', 1, 1, 'wave 1',"
+        " 1.0, 'admin', 2.0, 1.0, 2.0, 0.0, 0.0)",
+        'INSERT INTO rollout_devices (rollout, device, place, wave, "release", first_generation, state, generation,'
+        " changed_at, deadline, detached, reason)"
+        " VALUES ('rollout-1', 'mac-01', 0, 1, 'r', 0, 'offered', 1, 2.0, 30.0, 0, '')",
+    )
+    with opened(tmp_path) as ledger:
+        state = ledger.read_now(lambda c: rollouts.load(c, "rollout-1"))
+        about = ledger.read_now(lambda c: rollouts.get(c, "rollout-1")).about
+    assert state.spec.policy == RolloutPolicy(
+        device_deadline_s=30.0, gate=GatePolicy(2, 5.0), on_failure=OnFailure.REVERT, patience_s=60.0
+    )
+    assert about == {"what": "apply of fleet.toml", "undoes": False}
+    assert state.devices == {"mac-01": DeviceChange("mac-01", DevicePhase.OFFERED, 1, 30.0)}
+    assert state.spec.waves == ((RolloutTarget("mac-01", "r", None, 0),),)
 
 
 def test_it_is_durable_and_checks_references(tmp_path: Path) -> None:

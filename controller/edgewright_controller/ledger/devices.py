@@ -27,7 +27,8 @@ SETTLED = (agent_pb2.OUTCOME_SUCCEEDED, agent_pb2.OUTCOME_FAILED, agent_pb2.OUTC
 
 @dataclass(frozen=True)
 class DeviceRow:
-    """One enrolled device. `inventory` and `status` are as last sent; None: never. `seen_ms` None: never."""
+    """One enrolled device. `inventory` and `status` are as last sent; None: never. `seen_ms` None: never.
+    `decommissioned_ms`: since when it is out of the fleet for good, None: it is not."""
 
     id: str
     enrolled_ms: int
@@ -37,6 +38,7 @@ class DeviceRow:
     seen_ms: int | None
     status: agent_pb2.DeviceStatus | None = field(compare=False)
     status_sequence: int
+    decommissioned_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,32 @@ def enrol(
     """Enter a device, or enter it anew with another certificate.
 
     A device that enrols anew may have lost its disk, so its statuses may count from the start again. What
-    `another_machine` was, and what it served, says nothing of the one that takes its place.
+    `another_machine` was, and what it served, says nothing of the one that takes its place. One that was decommissioned
+    is of the fleet again.
     """
-    values: dict[str, Any] = {"certificate_serial": certificate_serial, "enrolled_ms": now_ms, "status_sequence": 0}
+    values: dict[str, Any] = {
+        "certificate_serial": certificate_serial,
+        "enrolled_ms": now_ms,
+        "status_sequence": 0,
+        "decommissioned_ms": None,
+    }
     if another_machine:
         values |= {"status": None, "inventory": None, "inventory_digest": "", "seen_ms": None}
     statement = upsert(tables.devices).values({"id": device, "inventory_digest": "", **values})
     connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+
+
+def decommission(connection: Connection, device: str, now_ms: int) -> bool:
+    """Take a device out of the fleet for good, until it enrols anew. False when it is out already.
+
+    Raises NotInLedger.
+    """
+    row = get(connection, device)
+    if row.decommissioned_ms is not None:
+        return False
+    table = tables.devices
+    connection.execute(update(table).where(table.c.id == device).values(decommissioned_ms=now_ms))
+    return True
 
 
 def sequence_unknown(connection: Connection, device: str) -> None:

@@ -6,16 +6,13 @@ in one transaction, so that a crash leaves both or neither. Times are Unix secon
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
-from edgewright_contract import canonical
-from edgewright_controller.gates import GatePolicy
-from edgewright_controller.ledger import devices, tables
+from edgewright_controller.ledger import devices, rollout_document, tables
 from edgewright_controller.ledger.among import among
 from edgewright_controller.ledger.errors import NotInLedger
 from edgewright_controller.rollout import (
@@ -23,11 +20,9 @@ from edgewright_controller.rollout import (
     Changes,
     DeviceChange,
     DevicePhase,
-    OnFailure,
     RolloutChange,
     RolloutClock,
     RolloutPhase,
-    RolloutPolicy,
     RolloutSpec,
     RolloutState,
     RolloutTarget,
@@ -71,22 +66,13 @@ def next_id(connection: Connection) -> str:
 
 def create(connection: Connection, spec: RolloutSpec, *, by: str, about: Mapping[str, Any], now: float) -> RolloutState:
     """Enter a rollout, which then waits for Started. Its id is from `next_id` in the same transaction."""
-    policy = spec.policy
-    document = {
-        "about": dict(about),
-        "device_deadline_s": policy.device_deadline_s,
-        "max_failures": policy.gate.max_failures,
-        "soak_s": policy.gate.soak_s,
-        "on_failure": policy.on_failure.value,
-        "patience_s": policy.patience_s,
-    }
     state = begin(spec, now)
     number = (connection.scalar(select(func.max(tables.rollouts.c.number))) or 0) + 1
     connection.execute(
         insert(tables.rollouts).values(
             id=spec.id,
             number=number,
-            document=canonical.encode(document).decode("ascii"),
+            document=rollout_document.encode(spec, about),
             state=state.phase.value,
             wave=state.wave,
             waves=len(spec.waves),
@@ -208,20 +194,11 @@ def load(connection: Connection, rollout: str) -> RolloutState:
                 one.device, DevicePhase(one.state), one.generation, one.deadline, one.detached, one.reason
             )
             changed.append(change)
-    spec = RolloutSpec(rollout, tuple(tuple(wave) for wave in waves), _policy(json.loads(row.document)))
+    spec = RolloutSpec(rollout, tuple(tuple(wave) for wave in waves), rollout_document.policy(row.document))
     ending = RolloutPhase(row.ending) if row.ending else None
     change_of_all = RolloutChange(RolloutPhase(row.state), row.wave, ending, row.reason)
     return restore(
         spec, RolloutClock(row.watched, row.wall, row.concluded_at), change_of_all, row.state_watched, changed
-    )
-
-
-def _policy(document: Mapping[str, Any]) -> RolloutPolicy:
-    return RolloutPolicy(
-        device_deadline_s=document["device_deadline_s"],
-        gate=GatePolicy(document["max_failures"], document["soak_s"]),
-        on_failure=OnFailure(document["on_failure"]),
-        patience_s=document["patience_s"],
     )
 
 
@@ -257,7 +234,7 @@ def _row(row: Row[Any]) -> RolloutRow:
         created_by=row.created_by,
         changed_at=row.changed_at,
         ended_at=row.ended_at,
-        about=json.loads(row.document)["about"],
+        about=rollout_document.about(row.document),
     )
 
 

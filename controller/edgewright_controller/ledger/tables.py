@@ -21,6 +21,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 
 metadata = MetaData(
@@ -87,6 +88,27 @@ devices = Table(
     Column("seen_ms", BigInteger),
     Column("status", LargeBinary),
     Column("status_sequence", BigInteger, nullable=False),
+    Column("decommissioned_ms", BigInteger),
+)
+
+cordons = Table(
+    "cordons",
+    metadata,
+    Column("device", String(63), ForeignKey("devices.id"), primary_key=True),
+    Column("by", String(128), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("device", String(63), ForeignKey("devices.id"), nullable=False),
+    Column("name", String(63), nullable=False),
+    Column("value", String(128), nullable=False),
+    Column("by", String(128), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("device", "name"),
 )
 
 desired = Table(
@@ -133,6 +155,9 @@ rollouts = Table(
     Column("wall", Float, nullable=False),
     Column("state_watched", Float, nullable=False),
     Column("concluded_at", Float, nullable=False),
+    Column("offered_at", Float, nullable=False, server_default="0"),
+    Column("next_offer_at", Float, nullable=False, server_default="0"),
+    Column("halted", Integer, nullable=False, server_default="0"),
     Index(None, "ended_at"),
 )
 
@@ -152,6 +177,11 @@ rollout_devices = Table(
     Column("deadline", Float),
     Column("detached", Boolean, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("windows", Text, nullable=False, server_default="[]"),
+    Column("zone", String(63), nullable=False, server_default="UTC"),
+    Column("step", String(16), nullable=False, server_default=""),
+    Column("until", Float),
+    Column("offer_stands", Boolean, nullable=False, server_default=false()),
     PrimaryKeyConstraint("rollout", "device"),
     Index(None, "device"),
 )
