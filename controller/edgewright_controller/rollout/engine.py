@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from edgewright_controller.gates import Ruling, judge
+from edgewright_controller.gates import Ruling, Samples, judge
 from edgewright_controller.rollout.model import (
     IN_FLIGHT,
     UNSETTLED,
@@ -218,7 +218,7 @@ def _settle(draft: _Draft) -> None:
                 _finish(draft)
             return
         samples = activations(draft.counts, draft.concluded_at)
-        verdict = judge(samples, draft.spec.policy.gate, draft.watched)
+        verdict = judge(Samples(samples), draft.spec.policy.gate, draft.watched)
         if verdict.ruling is Ruling.REVERT:
             _stop(draft, "; ".join(verdict.reasons))
         elif in_flight or not draft.rollout.wave:
@@ -297,7 +297,7 @@ def _finish(draft: _Draft) -> None:
     if ending is RolloutPhase.FAILED and draft.rollout.phase is RolloutPhase.RUNNING:
         # Those that were still under way when it was stopped have ended since, and count too.
         samples = activations(draft.counts, draft.concluded_at)
-        reason = "; ".join(judge(samples, draft.spec.policy.gate, draft.watched).reasons)
+        reason = "; ".join(judge(Samples(samples), draft.spec.policy.gate, draft.watched).reasons)
     if ending is not RolloutPhase.SUPERSEDED:
         _withdraw(draft, reason, DevicePhase.TIMED_OUT)
     draft.move(END_MOVES[ending], reason)
