@@ -80,7 +80,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 def test_without_a_controller_each_verb_says_how_to_start_one(
     verb: str, config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgewright_controller.client.CONNECT_S", 0.3)
+    monkeypatch.setattr("edgewright_controller.client.connection.CONNECT_S", 0.3)
     assert run([*verb.split(), "--config", str(config)]) == 1
     assert "no controller at 127.0.0.1:" in (error := said(capsys))
     assert "edgewright serve" in error
@@ -111,7 +111,7 @@ def test_a_wrong_access_file_is_named_with_its_key(
 def test_a_good_manifest_gets_as_far_as_the_controller(
     manifest: Path, config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgewright_controller.client.CONNECT_S", 0.3)
+    monkeypatch.setattr("edgewright_controller.client.connection.CONNECT_S", 0.3)
     for verb in ("plan", "apply"):
         assert run([verb, str(manifest), "--config", str(config)]) == 1
         assert "no controller at" in said(capsys)
@@ -170,8 +170,9 @@ def test_schema_is_a_json_document_and_help_needs_no_controller(capsys: pytest.C
 
 
 NOISY = """
-from edgewright_controller import cli, client  # in this order, as the command does
-client.CONNECT_S = 5.0
+from edgewright_controller import cli  # first, as the command does
+from edgewright_controller.client import connection
+connection.CONNECT_S = 5.0
 cli.main()
 """
 

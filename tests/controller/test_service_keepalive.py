@@ -12,8 +12,8 @@ import pytest
 
 from edgewright_agent import link
 from edgewright_contract.v1 import operator_pb2, operator_pb2_grpc
-from edgewright_controller import client, operator_files
-from edgewright_controller.client import ControllerUnreachable, Fleet, read_access
+from edgewright_controller import operator_files
+from edgewright_controller.client import ControllerUnreachable, Fleet, connection, read_access
 from edgewright_controller.config import Address
 from edgewright_controller.pki import Authority
 from edgewright_controller.service import servers
@@ -70,6 +70,6 @@ async def test_a_quiet_tail_outlives_its_pings_unless_they_come_too_often(tmp_pa
     assert "too many pings" in str(too_many).lower()
 
 
-@pytest.mark.parametrize("pings_every_ms", [client.PING_EVERY_MS, dict(link._OPTIONS)["grpc.keepalive_time_ms"]])
+@pytest.mark.parametrize("pings_every_ms", [connection.PING_EVERY_MS, dict(link._OPTIONS)["grpc.keepalive_time_ms"]])
 def test_operators_and_agents_ping_less_often_than_the_controller_allows(pings_every_ms: int) -> None:
     assert pings_every_ms >= 2 * servers.PINGS_ALLOWED_EVERY_MS

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from edgewright_controller import access_place
 from edgewright_controller.cli import reach
 from edgewright_controller.cli.ending import FAILED, Ending
 
@@ -23,7 +24,7 @@ def login(
     """Make a key on this machine and get a certificate for it. The commands renew it by themselves."""
     from edgewright_controller import operator_login
 
-    place = folder or reach.default_config().parent
+    place = folder or access_place.default_config().parent
     try:
         done = operator_login.login(token, place, force=force)
     except operator_login.LoginRefused as error:

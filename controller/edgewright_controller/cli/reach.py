@@ -10,30 +10,25 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import platformdirs
 import typer
 
+from edgewright_controller import access_place
 from edgewright_controller.cli.ending import client_errors
 
 if TYPE_CHECKING:
     from edgewright_controller.client import Fleet
 
 
-def default_config() -> Path:
-    """The file that is read when neither flag nor environment names one."""
-    return Path(platformdirs.user_config_dir("edgewright", appauthor=False)) / "client.toml"
-
-
 ControllerFlag = Annotated[
     str | None,
-    typer.Option("--controller", envvar="EDGEWRIGHT_CONTROLLER", help="host:port, instead of the file's address"),
+    typer.Option("--controller", envvar=access_place.CONTROLLER, help="host:port, instead of the file's address"),
 ]
 ConfigFlag = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        envvar="EDGEWRIGHT_CONFIG",
-        help=f"TOML file with address, certificate, key and ca; else {default_config()}",
+        envvar=access_place.CONFIG,
+        help=f"TOML file with address, certificate, key and ca; else {access_place.default_config()}",
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="print JSON, for scripts")]
@@ -52,7 +47,7 @@ def fleet(config: Path | None, controller: str | None) -> Iterator[Fleet]:
     """A connection to the controller; whatever goes wrong with it inside the block becomes an Ending."""
     from edgewright_controller.client import Fleet, read_access
 
-    file = config or default_config()
+    file = config or access_place.default_config()
     with client_errors():
         access = read_access(file, controller)
         with Fleet(access) as connection:

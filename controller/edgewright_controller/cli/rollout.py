@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,10 @@ import typer
 from edgewright_controller.cli import reach
 
 if TYPE_CHECKING:
-    from edgewright_controller.client import Control
+    from edgewright_contract.v1 import operator_pb2
+    from edgewright_controller.client import Fleet
+
+    Act = Callable[[Fleet], operator_pb2.ControlRolloutResponse]
 
 app = typer.Typer(help="List, pause, resume and abort rollouts.", no_args_is_help=True)
 
@@ -46,7 +50,9 @@ def pause(
     as_json: reach.JsonFlag = False,
 ) -> int:
     """Offer the release to no further device until `resume`. What was offered goes on."""
-    return _control("ACTION_PAUSE", rollout, reason, reach.Where(config, controller), as_json=as_json)
+    return _control(
+        lambda fleet: fleet.pause(rollout, reason), rollout, reach.Where(config, controller), as_json=as_json
+    )
 
 
 @app.command("resume")
@@ -58,7 +64,9 @@ def resume(
     as_json: reach.JsonFlag = False,
 ) -> int:
     """Go on after `pause`."""
-    return _control("ACTION_RESUME", rollout, reason, reach.Where(config, controller), as_json=as_json)
+    return _control(
+        lambda fleet: fleet.resume(rollout, reason), rollout, reach.Where(config, controller), as_json=as_json
+    )
 
 
 @app.command("abort")
@@ -75,19 +83,18 @@ def abort(
 ) -> int:
     """End it. Devices under way return to what they had."""
     return _control(
-        "ACTION_ABORT_REVERT" if revert else "ACTION_ABORT_KEEP",
+        lambda fleet: fleet.abort(rollout, revert=revert, reason=reason),
         rollout,
-        reason,
         reach.Where(config, controller),
         as_json=as_json,
     )
 
 
-def _control(action: Control, rollout: str, reason: str, where: reach.Where, *, as_json: bool) -> int:
+def _control(act: Act, rollout: str, where: reach.Where, *, as_json: bool) -> int:
     from edgewright_controller.cli import printing
 
     with reach.fleet(where.config, where.controller) as fleet:
-        answer = fleet.control(rollout, action, reason)
+        answer = act(fleet)
     if as_json:
         printing.json_line(answer)
     else:
