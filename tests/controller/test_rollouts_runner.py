@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.ledger import Ledger, LedgerError, audit, rollouts
 from edgewright_controller.rollout import Finish, Paused, Resumed, RolloutPhase, RolloutPolicy
-from edgewright_controller.service import rollouts_runner
+from edgewright_controller.service import rollout_hearing
 from edgewright_controller.service.job import Job
 from edgewright_controller.service.rollouts_runner import RolloutsRunner
 from edgewright_controller.service.wish import Wish
@@ -101,7 +101,7 @@ async def test_a_report_that_the_ledger_refuses_is_told_again_until_it_is_stored
         shaky.refusals = 3
         for device in DEVICES:
             runner.reported(device, status(1, agent_pb2.OUTCOME_SUCCEEDED, release))
-        finish = await asyncio.wait_for(ended, 10 * rollouts_runner.AGAIN_S)
+        finish = await asyncio.wait_for(ended, 10 * rollout_hearing.AGAIN_S)
         assert (finish.phase, shaky.refusals) == (RolloutPhase.SUCCEEDED, 0)
         await runner.close()
 

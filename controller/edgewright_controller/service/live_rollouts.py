@@ -1,0 +1,112 @@
+"""The rollouts that run, and the one way in which anything happens to them: step, store, then act.
+
+What a step changes is stored with all that it sets, in one transaction, before anybody hears of it. So whatever dies in
+between, a restart finds either nothing of it or everything, and acts again on what does no harm twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from edgewright_contract.v1 import agent_pb2
+from edgewright_controller import log
+from edgewright_controller.ledger import GenerationTaken, devices, rollouts
+from edgewright_controller.rollout import (
+    Event,
+    Finish,
+    Hint,
+    RolloutState,
+    Started,
+    Superseded,
+    apply_changes,
+    step,
+)
+from edgewright_controller.service import rollout_telling, standing
+from edgewright_controller.service.job import Job
+from edgewright_controller.service.rollout_storing import Storage, stored
+
+_log = log.of(__name__)
+
+
+@dataclass
+class LiveRollout:
+    """One rollout that runs. `undoes`: it takes something back, rather than handing something out."""
+
+    state: RolloutState
+    undoes: bool = False
+    jobs: list[Job] = field(default_factory=list)
+    ended: asyncio.Future[Finish] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class LiveRollouts:
+    """All that run. Belongs to one event loop; whoever changes anything holds `turn`, so that events come one by one.
+
+    `running` is by id, the oldest first; `last` is the one that ended last. `news` is set when it is to be looked anew
+    at what falls due next.
+    """
+
+    def __init__(self, ledger: Storage, hint: Callable[[str, int], None], clock: Callable[[], datetime]) -> None:
+        self.ledger, self.clock = ledger, clock
+        self._hint = hint
+        self.running: dict[str, LiveRollout] = {}
+        self.last: LiveRollout | None = None
+        self.turn = asyncio.Lock()
+        self.news = asyncio.Event()
+
+    async def take_up(self) -> dict[str, agent_pb2.DeviceStatus]:
+        """Go on with what an earlier controller left; what its devices said meanwhile. Raises LedgerError."""
+        heard: dict[str, agent_pb2.DeviceStatus] = {}
+        for name in await self.ledger.read(rollouts.live):
+            state = await self.ledger.read(lambda c, name=name: rollouts.load(c, name))  # type: ignore[misc]  # mypy cannot type a lambda's default
+            about = (await self.ledger.read(lambda c, name=name: rollouts.get(c, name))).about  # type: ignore[misc]  # mypy cannot type a lambda's default
+            self.running[name] = LiveRollout(state, bool(about.get("undoes")))
+            _log.info("rollout goes on", rollout=name, state=state.phase.value, why=state.reason)
+            if not state.wave:
+                await self.event(name, Started())
+            rows = await self.ledger.read(lambda c, s=state: devices.every(c, list(s.devices)))  # type: ignore[misc]  # mypy cannot type a lambda's default
+            heard |= {row.id: status for row in rows if (status := standing.said(row)) is not None}
+        return heard
+
+    async def event(
+        self, rollout: str, event: Event, statuses: Mapping[str, agent_pb2.DeviceStatus] | None = None
+    ) -> None:
+        """Let it happen. Raises RolloutError when it cannot, LedgerError when it cannot be stored; then nothing did."""
+        live, now = self.running[rollout], self.clock()
+        changes, actions = step(live.state, event, now.timestamp())
+        if not changes:
+            return
+        try:
+            await self.ledger.write(lambda c: stored(c, rollout, event, (changes, actions), now))
+        except GenerationTaken as taken:
+            # Another rollout has taken the device over, or a mandate that was drawn up meanwhile.
+            await self.event(rollout, Superseded("another change", frozenset({taken.device})))
+            if rollout in self.running:
+                await self.event(rollout, event, statuses)
+            return
+        moved = [one for one in changes.devices if one.phase is not live.state.devices[one.device].phase]
+        apply_changes(live.state, changes)
+        for change in moved:
+            release = live.state.targets[change.device].release
+            about = {"device": change.device, "release": release, "rollout": rollout, "why": change.reason}
+            _log.info(f"device {change.phase.value}", generation=change.generation, **about)
+        rollout_telling.changed(live.jobs, live.state, changes, statuses or {})
+        for action in actions:
+            if isinstance(action, Hint):
+                self._hint(action.device, action.generation)
+            elif isinstance(action, Finish):
+                self._finish(rollout, action)
+
+    def _finish(self, rollout: str, finish: Finish) -> None:
+        _log.info("rollout ended", rollout=rollout, state=finish.phase.value, why=finish.reason)
+        self.last = self.running.pop(rollout)
+        if not self.last.ended.done():
+            self.last.ended.set_result(finish)
+
+    def follow(self, live: LiveRollout, job: Job) -> None:
+        """Let one more job tell how the rollout goes; it begins with how it stands."""
+        _log.info("rollout is followed", rollout=live.state.spec.id)
+        live.jobs = [one for one in live.jobs if one.result is None] + [job]
+        rollout_telling.standing(job, live.state)
