@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -47,6 +47,7 @@ from edgewright_controller.service.presence import Presence
 from edgewright_controller.service.renewals import renewals
 from edgewright_controller.service.reporting import LedgerReports
 from edgewright_controller.service.revocations import Revocations
+from edgewright_controller.service.rollout_watches import RolloutWatches
 from edgewright_controller.service.rollouts_runner import HintRelay, RolloutsRunner
 from edgewright_controller.service.servers import Server, ServerCertificate, open_server
 from edgewright_controller.service.shutting_out import ShuttingOut, write_list
@@ -191,12 +192,14 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         AgentService(gate, check_ins, Blocks(store), admission, unentered),
         agent_pb2_grpc.add_AgentServicer_to_server,
     )
+    watches = RolloutWatches(ledger, runner, _clock)
     operators = OperatorService(
         gate,
         jobs,
         runner,
         overview,
         tokens,
+        watches=watches,
         revocations=revocations,
         people=people,
         mandates=Mandates(fleet, ledger, image, runner, revocations, clock=_clock),
@@ -223,13 +226,18 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         keep_reports=timedelta(seconds=settings.reports_kept_s),
         clock=_clock,
     )
-    for server in (work, enrol):
-        await server.start()
-        stack.push_async_callback(server.stop, GRACE_S)
+    await _answer(stack, (work, enrol), watches)
     upkeep.start()
     stack.push_async_callback(upkeep.close)
     client_toml = operator_files.write(state / "operator", authority, _reached_at(settings, grpc), now)
     return Running(fleet, grpc, enrolment, broker, client_toml)
+
+
+async def _answer(stack: AsyncExitStack, servers: Sequence[Server], watches: RolloutWatches) -> None:
+    for server in servers:
+        await server.start()
+        stack.push_async_callback(server.stop, GRACE_S)
+    stack.callback(watches.close)  # first: else a server waits out its grace for each of them
 
 
 def _shut_out(

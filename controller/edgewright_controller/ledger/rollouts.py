@@ -252,6 +252,13 @@ def standing(connection: Connection, rollout: str) -> dict[str, tuple[DevicePhas
     return {device: (DevicePhase(state), reason) for device, state, reason in connection.execute(statement)}
 
 
+def changed_at(connection: Connection, rollout: str) -> dict[str, float]:
+    """When each device of a rollout came to where it stands."""
+    table = tables.rollout_devices
+    statement = select(table.c.device, table.c.changed_at).where(table.c.rollout == rollout)
+    return {row.device: row.changed_at for row in connection.execute(statement)}
+
+
 def live_of(connection: Connection, wanted: Iterable[str]) -> dict[str, str]:
     """Which live rollout has each of these devices, for those that are in one: what a new rollout would supersede."""
     table, of = tables.rollout_devices, tables.rollouts

@@ -30,8 +30,8 @@ from edgewright_controller.plan import Kind, Plan, PlanError
 from edgewright_controller.plan import plan as make_plan
 from edgewright_controller.publish.errors import PublishError
 from edgewright_controller.publish.image import ImageRepository
-from edgewright_controller.rollout import DevicePhase, Finish, RolloutError, RolloutPhase, RolloutPolicy
-from edgewright_controller.service import plan_message
+from edgewright_controller.rollout import RolloutError, RolloutPolicy
+from edgewright_controller.service import plan_message, rollout_views
 from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText
 from edgewright_controller.service.compiling import Compiling, cached
 from edgewright_controller.service.job import Job
@@ -258,7 +258,7 @@ class Jobs:
     async def _roll_out(self, job: Job, wish: Wish) -> operator_pb2.ApplyResult:
         ended = await self._runner.begin(wish, job)
         finish = await ended
-        return _ended(finish)
+        return rollout_views.result(finish.phase, finish.reason, finish.counts)
 
     async def _enter(self, by: str, action: str, detail: str, release: str = "") -> None:
         """Note in the audit log what an operator wants, before anything is done."""
@@ -293,18 +293,6 @@ def _nothing_to_do(plan: Plan) -> str:
     if waiting:
         return f"nothing to do; not enrolled yet: {', '.join(waiting)}"
     return "nothing to do: every device has what the manifest says"
-
-
-def _ended(finish: Finish) -> operator_pb2.ApplyResult:
-    good = finish.counts.get(DevicePhase.SUCCEEDED, 0)
-    bad = sum(finish.counts.get(phase, 0) for phase in (DevicePhase.FAILED, DevicePhase.TIMED_OUT))
-    succeeded = finish.phase is RolloutPhase.SUCCEEDED
-    return operator_pb2.ApplyResult(
-        succeeded=succeeded and not bad,
-        summary=f"{finish.phase.value}: {finish.reason}",
-        devices_succeeded=good,
-        devices_failed=bad,
-    )
 
 
 def _result(result: operator_pb2.ApplyResult) -> operator_pb2.ApplyEvent:

@@ -26,6 +26,7 @@ from edgewright_controller.rollout import (
 )
 from edgewright_controller.service import rollout_telling, standing
 from edgewright_controller.service.job import Job
+from edgewright_controller.service.rollout_news import RolloutNews
 from edgewright_controller.service.rollout_storing import Storage, stored
 
 _log = log.of(__name__)
@@ -39,6 +40,15 @@ class LiveRollout:
     undoes: bool = False
     jobs: list[Job] = field(default_factory=list)
     ended: asyncio.Future[Finish] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    news: RolloutNews = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.news = RolloutNews(self.state)
+
+    @property
+    def followers(self) -> list[rollout_telling.Follower]:
+        """All who are told of it."""
+        return [self.news, *self.jobs]
 
 
 class LiveRollouts:
@@ -92,7 +102,7 @@ class LiveRollouts:
             release = live.state.targets[change.device].release
             about = {"device": change.device, "release": release, "rollout": rollout, "why": change.reason}
             _log.info(f"device {change.phase.value}", generation=change.generation, **about)
-        rollout_telling.changed(live.jobs, live.state, changes, statuses or {})
+        rollout_telling.changed(live.followers, live.news, changes, statuses or {})
         for action in actions:
             if isinstance(action, Hint):
                 self._hint(action.device, action.generation)
@@ -109,4 +119,4 @@ class LiveRollouts:
         """Let one more job tell how the rollout goes; it begins with how it stands."""
         _log.info("rollout is followed", rollout=live.state.spec.id)
         live.jobs = [one for one in live.jobs if one.result is None] + [job]
-        rollout_telling.standing(job, live.state)
+        rollout_telling.standing(job, live.news)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgewright_controller.service.operators import Operators
     from edgewright_controller.service.overview import Overview
     from edgewright_controller.service.revocations import Revocations
+    from edgewright_controller.service.rollout_watches import RolloutWatches
     from edgewright_controller.service.rollouts_runner import RolloutsRunner
     from edgewright_controller.service.tokens import Tokens
 
@@ -52,13 +53,14 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         overview: Overview,
         tokens: Tokens,
         *,
+        watches: RolloutWatches,
         revocations: Revocations,
         people: Operators,
         mandates: Mandates,
         ingest: Ingest | None,
     ) -> None:
         self._gate, self._jobs, self._runner, self._overview = gate, jobs, runner, overview
-        self._people = people
+        self._watches, self._people = watches, people
         self._tokens, self._revocations, self._mandates, self._ingest = tokens, revocations, mandates, ingest
 
     async def Plan(self, request: operator_pb2.PlanRequest, context: Context) -> operator_pb2.PlanResponse:
@@ -115,6 +117,29 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             return operator_pb2.ListRolloutsResponse(rollouts=await self._runner.listed(limit))
         except LedgerError as error:
             return await _refuse(context, error)
+
+    async def ShowRollout(
+        self, request: operator_pb2.ShowRolloutRequest, context: Context
+    ) -> operator_pb2.ShowRolloutResponse:
+        """One rollout with its waves, devices and history."""
+        try:
+            return await self._watches.show(request.rollout)
+        except NotInLedger as error:
+            return await _refuse(context, BadInput(str(error)))
+        except LedgerError as error:
+            return await _refuse(context, error)
+
+    async def WatchRollout(
+        self, request: operator_pb2.WatchRolloutRequest, context: Context
+    ) -> AsyncIterator[operator_pb2.ApplyEvent]:
+        """One rollout, until it ends."""
+        try:
+            async for event in self._watches.watch(request.rollout):
+                yield event
+        except NotInLedger as error:
+            await _refuse(context, BadInput(str(error)))
+        except (RolloutError, LedgerError) as error:
+            await _refuse(context, error)
 
     async def Status(self, request: operator_pb2.StatusRequest, context: Context) -> operator_pb2.StatusResponse:
         """What is known of the fleet."""

@@ -96,7 +96,7 @@ class Hearing:
             state = live.state
             if device not in state.devices or state.devices[device].generation != status.generation:
                 continue
-            rollout_telling.device(live.jobs, state, device, status)
+            rollout_telling.device(live.followers, live.news, device, status)
             target = state.targets[device]
             back = state.devices[device].phase is DevicePhase.REVERTING
             given = (target.previous if back else target.release) or ""

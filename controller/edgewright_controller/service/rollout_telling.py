@@ -3,53 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from edgewright_contract.v1 import agent_pb2, operator_pb2
 from edgewright_controller.rollout import Changes, RolloutState
-from edgewright_controller.service.job import Job
+from edgewright_controller.service import rollout_views
+from edgewright_controller.service.rollout_news import RolloutNews
 
 Statuses = Mapping[str, agent_pb2.DeviceStatus]
 
 
-def standing(job: Job, state: RolloutState) -> None:
+class Follower(Protocol):
+    """Somebody who is told of a rollout: a job, until it has its result, or those who watch."""
+
+    @property
+    def result(self) -> operator_pb2.ApplyResult | None:
+        """None while there is more to be told."""
+
+    def say(self, event: operator_pb2.ApplyEvent, /) -> None:
+        """Hear of it. Never blocks."""
+
+
+def standing(follower: Follower, news: RolloutNews) -> None:
     """How it all stands, to somebody who just came."""
-    for device in state.devices:
-        job.say(_device(state, device, None))
-    job.say(_rollout(state))
+    follower.say(_rollout(news.state))
+    devices = rollout_views.device_progress(news.state, list(news.state.targets), news.wave_of)
+    follower.say(operator_pb2.ApplyEvent(devices=operator_pb2.DevicesProgress(devices=devices)))
 
 
-def changed(jobs: Iterable[Job], state: RolloutState, changes: Changes, statuses: Statuses) -> None:
+def changed(followers: Iterable[Follower], news: RolloutNews, changes: Changes, statuses: Statuses) -> None:
     """What has changed. `statuses`: what devices said of it just now."""
     for change in changes.devices:
-        _tell(jobs, _device(state, change.device, statuses.get(change.device)))
+        device(followers, news, change.device, statuses.get(change.device))
     if changes.rollout is not None:
-        _tell(jobs, _rollout(state))
+        _tell(followers, _rollout(news.state))
 
 
-def device(jobs: Iterable[Job], state: RolloutState, name: str, status: agent_pb2.DeviceStatus) -> None:
-    """How far a device says it is."""
-    _tell(jobs, _device(state, name, status))
+def device(followers: Iterable[Follower], news: RolloutNews, name: str, status: agent_pb2.DeviceStatus | None) -> None:
+    """How far a device is; `status`: by its own account."""
+    (progress,) = rollout_views.device_progress(news.state, [name], news.wave_of)
+    progress.status.CopyFrom(status or agent_pb2.DeviceStatus(reason=progress.reason))
+    _tell(followers, operator_pb2.ApplyEvent(device=progress))
 
 
 def _rollout(state: RolloutState) -> operator_pb2.ApplyEvent:
-    progress = operator_pb2.RolloutProgress(
-        rollout=state.spec.id,
-        state=state.phase.value,
-        wave=state.wave,
-        waves=len(state.spec.waves),
-        reason=state.reason,
-    )
-    return operator_pb2.ApplyEvent(rollout=progress)
+    # As of the last step: whoever is told of a change is told right after it.
+    return operator_pb2.ApplyEvent(rollout=rollout_views.progress(state, state.clock.wall, with_waves=True))
 
 
-def _device(state: RolloutState, name: str, status: agent_pb2.DeviceStatus | None) -> operator_pb2.ApplyEvent:
-    change = state.devices[name]
-    shown = status or agent_pb2.DeviceStatus(reason=change.reason)
-    progress = operator_pb2.DeviceProgress(device=name, state=change.phase.value, status=shown)
-    return operator_pb2.ApplyEvent(device=progress)
-
-
-def _tell(jobs: Iterable[Job], event: operator_pb2.ApplyEvent) -> None:
-    for job in jobs:
-        if job.result is None:
-            job.say(event)
+def _tell(followers: Iterable[Follower], event: operator_pb2.ApplyEvent) -> None:
+    for follower in followers:
+        if follower.result is None:
+            follower.say(event)

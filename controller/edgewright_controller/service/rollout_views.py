@@ -1,12 +1,15 @@
-"""Rollouts as operators see them: those that run, from memory, and those in the ledger."""
+"""Rollouts as operators see them: those that run, from memory, and those in the ledger. Values in, messages out."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
 
 from edgewright_contract.v1 import operator_pb2
 from edgewright_controller.ledger import rollouts
-from edgewright_controller.rollout import RolloutState
+from edgewright_controller.rollout import DevicePhase, RolloutPhase, RolloutSpec, RolloutState
+from edgewright_controller.service.waits_for import waits_for, watched_at
 
 
 def of_row(connection: Connection, row: rollouts.RolloutRow) -> operator_pb2.RolloutView:
@@ -19,18 +22,134 @@ def of_row(connection: Connection, row: rollouts.RolloutRow) -> operator_pb2.Rol
         waves=row.waves,
         devices_by_state={phase.value: count for phase, count in rollouts.counts(connection, row.id).items()},
         what=str(row.about.get("what", "")),
+        why=str(row.about.get("why", "")),
         by=row.created_by,
         created_unix_ms=int(row.created_at * 1000),
+        ended_unix_ms=int((row.ended_at or 0.0) * 1000),
     )
 
 
-def of_state(state: RolloutState) -> operator_pb2.RolloutView:
-    """One that runs, or ran last."""
-    return operator_pb2.RolloutView(
+def of_state(state: RolloutState, now: float, row: rollouts.RolloutRow | None = None) -> operator_pb2.RolloutView:
+    """One that runs, or ran last, at `now` (Unix seconds); `row` says what never changes of it."""
+    wait = waits_for(state, now)
+    view = operator_pb2.RolloutView(
         rollout=state.spec.id,
         state=state.phase.value,
         reason=state.reason,
         wave=state.wave,
         waves=len(state.spec.waves),
         devices_by_state={phase.value: count for phase, count in state.counts.items() if count},
+        waits_for=wait.words,
+        waits_s=wait.seconds or 0.0,
+    )
+    if row is not None:
+        view.what, view.why = str(row.about.get("what", "")), str(row.about.get("why", ""))
+        view.by, view.created_unix_ms = row.created_by, int(row.created_at * 1000)
+    if state.finished:
+        view.ended_unix_ms = int(state.clock.wall * 1000)
+    return view
+
+
+def shown(connection: Connection, row: rollouts.RolloutRow, now: float) -> operator_pb2.ShowRolloutResponse:
+    """Everything that the ledger has of a rollout, as of `now` (Unix seconds)."""
+    state = rollouts.load(connection, row.id)
+    view = of_row(connection, row)
+    wait = waits_for(state, now)
+    view.waits_for, view.waits_s = wait.words, wait.seconds or 0.0
+    since = rollouts.changed_at(connection, row.id)
+    changes = [
+        operator_pb2.RolloutChangeView(
+            device=change.device or "", state=change.state, at_unix_ms=int(change.at * 1000), reason=change.reason
+        )
+        for change in rollouts.history(connection, row.id)
+    ]
+    return operator_pb2.ShowRolloutResponse(
+        rollout=view,
+        waves=waves(state.spec),
+        devices=_devices(state, since, now),
+        changes=changes,
+        policy=_policy(state.spec),
+    )
+
+
+def waves(spec: RolloutSpec) -> list[operator_pb2.WaveView]:
+    """What each wave is, and what comes after it."""
+    return [
+        operator_pb2.WaveView(number=number, devices=len(wave), soak_s=spec.policy.gate.soak_s, then="go on")
+        for number, wave in enumerate(spec.waves, 1)
+    ]
+
+
+def _devices(state: RolloutState, since: Mapping[str, float], now: float) -> list[operator_pb2.RolloutDeviceView]:
+    watched = watched_at(state, now)
+    views = []
+    for number, wave in enumerate(state.spec.waves, 1):
+        for target in wave:
+            device = state.devices[target.device]
+            view = operator_pb2.RolloutDeviceView(
+                device=target.device,
+                wave=number,
+                state=device.phase.value,
+                reason=device.reason,
+                generation=device.generation,
+                release=target.release or "",
+                previous=target.previous or "",
+                since_unix_ms=int(since[target.device] * 1000),
+                detached=device.detached,
+            )
+            if device.deadline is not None and not state.finished:
+                # One that is due is called silent by the next tick; until then a little is left.
+                view.answers_within_s = max(0.001, device.deadline - watched)
+            views.append(view)
+    return views
+
+
+def _policy(spec: RolloutSpec) -> operator_pb2.RolloutPolicyView:
+    policy = spec.policy
+    return operator_pb2.RolloutPolicyView(
+        device_deadline_s=policy.device_deadline_s,
+        max_failures=policy.gate.max_failures,
+        on_failure=policy.on_failure.value,
+        patience_s=policy.patience_s,
+    )
+
+
+def progress(
+    state: RolloutState, now: float, row: rollouts.RolloutRow | None = None, *, with_waves: bool = False
+) -> operator_pb2.RolloutProgress:
+    """How a rollout stands, for one event of a stream."""
+    return operator_pb2.RolloutProgress(
+        rollout=state.spec.id,
+        state=state.phase.value,
+        wave=state.wave,
+        waves=len(state.spec.waves),
+        reason=state.reason,
+        view=of_state(state, now, row),
+        wave_views=waves(state.spec) if with_waves else [],
+    )
+
+
+def device_progress(
+    state: RolloutState, devices: Sequence[str], wave_of: Mapping[str, int]
+) -> list[operator_pb2.DeviceProgress]:
+    """How these devices stand."""
+    return [
+        operator_pb2.DeviceProgress(
+            device=device,
+            state=state.devices[device].phase.value,
+            wave=wave_of[device],
+            reason=state.devices[device].reason,
+        )
+        for device in devices
+    ]
+
+
+def result(phase: RolloutPhase, reason: str, counts: Mapping[DevicePhase, int]) -> operator_pb2.ApplyResult:
+    """How a rollout that has ended went. One that succeeded with devices that failed has not done what was asked."""
+    bad = sum(counts.get(one, 0) for one in (DevicePhase.FAILED, DevicePhase.TIMED_OUT))
+    return operator_pb2.ApplyResult(
+        succeeded=phase is RolloutPhase.SUCCEEDED and not bad,
+        summary=f"{phase.value}: {reason}",
+        devices_succeeded=counts.get(DevicePhase.SUCCEEDED, 0),
+        devices_failed=bad,
     )

@@ -31,9 +31,11 @@ from edgewright_controller.service import rollout_views
 from edgewright_controller.service.job import Job
 from edgewright_controller.service.live_rollouts import LiveRollout, LiveRollouts
 from edgewright_controller.service.rollout_hearing import Hearing
+from edgewright_controller.service.rollout_news import RolloutNews
 from edgewright_controller.service.rollout_storing import Storage, created
 from edgewright_controller.service.rollout_ticking import tick
 from edgewright_controller.service.unbroken import Unbroken
+from edgewright_controller.service.waits_for import waits_for
 from edgewright_controller.service.wish import Wish, does, targets
 
 _log = log.of(__name__)
@@ -122,7 +124,7 @@ class RolloutsRunner:
             undoes = bool(wish.back_to)
             about = {"what": wish.about, "undoes": undoes}
             state = await self._live.ledger.write(lambda c: created(c, spec, wish, about, now))
-            live = self._live.running[name] = LiveRollout(state, undoes, [job])
+            live = self._live.running[name] = LiveRollout(state, undoes)
             _log.info("rollout begins", rollout=name, what=wish.about, operator=wish.by, devices=len(wish.releases))
             try:
                 await self._live.event(name, Started())
@@ -130,6 +132,7 @@ class RolloutsRunner:
                 # It is stored and goes on where it stands: the next tick begins with its first wave.
                 _log.error("rollout waits", rollout=name, why=str(error))
                 job.message(f"{name} waits for the ledger: {error}")
+            self._live.follow(live, job)
             self._live.news.set()
             return live.ended
 
@@ -175,14 +178,27 @@ class RolloutsRunner:
 
     async def listed(self, limit: int) -> list[operator_pb2.RolloutView]:
         """At most `limit` rollouts, the newest first, also those that ended. Raises LedgerError."""
-        return await self._live.ledger.read(
+        views = await self._live.ledger.read(
             lambda c: [rollout_views.of_row(c, row) for row in rollouts.every(c, limit)]
         )
+        now = self._live.clock().timestamp()
+        for view in views:
+            if live := self._live.running.get(view.rollout):
+                wait = waits_for(live.state, now)
+                view.waits_for, view.waits_s = wait.words, wait.seconds or 0.0
+        return views
+
+    def news(self, rollout: str) -> RolloutNews | None:
+        """The news of a rollout that runs, of the newest of them for ""; None when it does not, or none does."""
+        running = self._live.running
+        live = running.get(rollout) if rollout else next(reversed(running.values()), None)
+        return live.news if live else None
 
     async def views(self) -> list[operator_pb2.RolloutView]:
         """Those that run, else the newest that ended."""
         shown = list(self._live.running.values()) or ([self._live.last] if self._live.last else [])
-        return [rollout_views.of_state(one.state) for one in shown]
+        now = self._live.clock().timestamp()
+        return [rollout_views.of_state(one.state, now) for one in shown]
 
     def device_state(self, device: str) -> str:
         """Where the device stands in the newest rollout that has it, empty when in none."""
