@@ -36,7 +36,9 @@ def test_a_misspelt_key_is_named_with_the_near_one_and_its_line() -> None:
 
 
 def test_an_unknown_key_without_a_near_one_lists_what_there_is() -> None:
-    assert "fleet.colour: unknown key; there is only name" in refusal(('name = "demo"', 'name = "demo"\ncolour = 1'))
+    assert "fleet.colour: unknown key; there are name, timezone" in refusal(
+        ('name = "demo"', 'name = "demo"\ncolour = 1')
+    )
 
 
 def test_a_misspelt_table_is_named_with_the_near_one() -> None:
@@ -118,22 +120,6 @@ def test_sizes_are_bytes(memory: str, expected: int) -> None:
 def test_durations_are_seconds(text: str, seconds: int) -> None:
     old, new = ROLLOUT
     assert manifest((old, new.format(f'device_deadline = "{text}"'))).rollout.device_deadline_s == seconds
-
-
-@pytest.mark.parametrize(
-    ("first_wave", "of_three", "of_thousand"),
-    [("1", 1, 1), ("5", 3, 5), ('"10%"', 1, 100), ('"100%"', 3, 1000), ('"34%"', 2, 340)],
-)
-def test_the_first_wave_is_a_number_or_a_share(first_wave: str, of_three: int, of_thousand: int) -> None:
-    old, new = ROLLOUT
-    rollout = manifest((old, new.format(f"first_wave = {first_wave}"))).rollout
-    assert (rollout.first_wave_devices(3), rollout.first_wave_devices(1000)) == (of_three, of_thousand)
-
-
-@pytest.mark.parametrize("first_wave", ["0", "-1", '"0%"', '"101%"', '"ten"', "true", "0.1"])
-def test_a_first_wave_that_is_none_is_refused(first_wave: str) -> None:
-    old, new = ROLLOUT
-    assert "rollout.first_wave: must be a number of devices" in refusal((old, new.format(f"first_wave = {first_wave}")))
 
 
 def test_a_device_that_stands_twice_is_named_with_its_line() -> None:

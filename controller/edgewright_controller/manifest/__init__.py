@@ -4,7 +4,9 @@ from edgewright_controller.manifest.assignment import Assignment
 from edgewright_controller.manifest.errors import ManifestError, Problem
 from edgewright_controller.manifest.parse import load, parse, read_text
 from edgewright_controller.manifest.profiles import GgufProfile, MlxProfile, OnnxProfile, Profile
-from edgewright_controller.manifest.schema import Device, Fleet, Group, Manifest, Model, Probe, Rollout, json_schema
+from edgewright_controller.manifest.rollout import Rollout, Wave
+from edgewright_controller.manifest.schema import Device, Fleet, Group, Manifest, Model, Probe, json_schema
+from edgewright_controller.manifest.timing import Timing
 
 __all__ = [
     "Assignment",
@@ -21,6 +23,8 @@ __all__ = [
     "Problem",
     "Profile",
     "Rollout",
+    "Timing",
+    "Wave",
     "json_schema",
     "load",
     "parse",

@@ -7,7 +7,7 @@ probes of its groups, and those that name its model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -72,12 +72,10 @@ def assign(manifest: Manifest) -> Assignments:
 @dataclass
 class _Members:
     manifest: Manifest
-    groups_of: dict[str, list[str]] = field(default_factory=dict)
+    groups_of: Mapping[str, Sequence[str]] = field(init=False)
 
     def __post_init__(self) -> None:
-        for group_name, group in sorted(self.manifest.groups.items()):
-            for device in _members(self.manifest, group):
-                self.groups_of.setdefault(device, []).append(group_name)
+        self.groups_of = memberships(self.manifest)
 
     def assignment(self, name: str) -> Assignment | Fault:
         device, groups = self.manifest.devices[name], self.groups_of.get(name, [])
@@ -127,7 +125,17 @@ class _Members:
         return tuple(sorted(fitting | of_model))
 
 
-def _members(manifest: Manifest, group: Group) -> set[str]:
+def memberships(manifest: Manifest) -> dict[str, list[str]]:
+    """The names of each device's groups, in their order. A device that a group lists need not be the manifest's."""
+    groups_of: dict[str, list[str]] = {}
+    for group_name, group in sorted(manifest.groups.items()):
+        for device in members(manifest, group):
+            groups_of.setdefault(device, []).append(group_name)
+    return groups_of
+
+
+def members(manifest: Manifest, group: Group) -> set[str]:
+    """The devices that a group lists or matches."""
     chosen = set(group.devices)
     if group.match is not None:
         chosen |= {name for name, device in manifest.devices.items() if group.match.chooses(device.labels)}

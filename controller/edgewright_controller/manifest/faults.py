@@ -18,6 +18,7 @@ _WANTED: Final = {
     "string_type": "text",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "float_type": "a number",
     "bool_type": "true or false",
     "list_type": "a list",
     "tuple_type": "a list",
@@ -28,9 +29,11 @@ _WANTED: Final = {
 _BOUND: Final = {
     "greater_than_equal": ("ge", "must be at least {}"),
     "less_than_equal": ("le", "must be at most {}"),
+    "greater_than": ("gt", "must be above {}"),
     "string_too_long": ("max_length", "is longer than {} characters"),
     "string_too_short": ("min_length", "is empty"),
     "too_short": ("min_length", "is empty; name at least {}"),
+    "too_long": ("max_length", "has more than {} entries"),
 }
 _PROFILES: Final = {"gguf": GgufProfile, "mlx": MlxProfile, "onnx": OnnxProfile}
 _ID_RULE: Final = "use a to z, 0 to 9 and -, starting with a letter or digit, at most 63 characters"
@@ -40,9 +43,37 @@ def faults_of(errors: Sequence[ErrorDetails]) -> list[Fault]:
     """One fault for each finding, without those that only follow from another."""
     unknown = [error for error in errors if error["type"] == "extra_forbidden"]
     meant = {(*_path(e)[:-1], nearest(str(_path(e)[-1]), _known_keys(_table(e)))) for e in unknown}
-    # A misspelt key is also a missing one; once is enough.
-    kept = [e for e in errors if not (e["type"] == "missing" and _path(e) in meant)]
+    # A misspelt key is also a missing one, and a list of which no entry is right is also too short; once is enough.
+    kept = [
+        e
+        for e in errors
+        if not (e["type"] == "missing" and _path(e) in meant) and not (e["type"] == "too_short" and e["input"])
+    ]
     return [Fault(_shown(error), _message(error)) for error in kept]
+
+
+def as_written(path: Path, document: Mapping[str, Any]) -> Path:
+    """The path without parts that the document leaves out, where something short stands for a table or a list."""
+    shown: list[str | int] = []
+    here: Any = document
+    for part, after in zip(path, (*path[1:], None), strict=True):
+        left_out = not isinstance(here, list) if isinstance(part, int) else not isinstance(here, dict)
+        left_out |= isinstance(here, dict) and part not in here and after in here
+        if here is not _MISSING and left_out:
+            continue
+        shown.append(part)
+        here = _at(here, part)
+    return tuple(shown)
+
+
+_MISSING: Final = object()
+
+
+def _at(here: Any, part: str | int) -> Any:
+    try:
+        return here[part]
+    except (TypeError, LookupError):
+        return _MISSING
 
 
 def _message(error: ErrorDetails) -> str:
@@ -60,7 +91,8 @@ def _message(error: ErrorDetails) -> str:
     if kind == "literal_error":
         if not isinstance(value, str):
             return f"must be one of {', '.join(choices)}, not {_named(value)}"
-        return f"there is no {path[-1]} {quoted(value)} here{suggestion(value, choices)}"
+        what = "" if isinstance(path[-1], int) else f"{path[-1]} "
+        return f"there is no {what}{quoted(value)} here{suggestion(value, choices)}"
     if kind == "string_pattern_mismatch":
         pattern = context.get("pattern")
         rule = _ID_RULE if pattern == ID_KEY_PATTERN else f"it must match {pattern}"

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import tomli
 from pydantic import ValidationError
 
-from edgewright_controller.manifest.assignment import Fault, assign
+from edgewright_controller.manifest.assignment import Fault
 from edgewright_controller.manifest.errors import ManifestError, Problem, dotted
-from edgewright_controller.manifest.faults import faults_of
+from edgewright_controller.manifest.faults import as_written, faults_of
 from edgewright_controller.manifest.lines import key_at, line_of
 from edgewright_controller.manifest.schema import Manifest
 
 MAX_BYTES: Final = 4 << 20
 MAX_PROBLEMS: Final = 50
+NONE: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 
 
-def parse(text: str, *, file: str) -> Manifest:
-    """The manifest in `text`; `file` is its name for messages. Raises ManifestError with every problem found.
+def parse(text: str, *, file: str, labels: Mapping[str, Mapping[str, str]] = NONE) -> Manifest:
+    """The manifest in `text`; `file` is its name for messages. `labels` are what its devices have besides, by device.
+    Raises ManifestError with every problem found.
 
     Sources are left as they are written; see `Manifest.resolve`.
     """
     document = _toml(text, file)
     try:
-        manifest = Manifest.model_validate(document)
+        manifest = Manifest.model_validate(document).with_labels(labels)
     except ValidationError as error:
-        raise _refused(faults_of(error.errors(include_url=False)), text, file) from None
-    faults = assign(manifest).faults
+        raise _refused(faults_of(error.errors(include_url=False)), document, text, file) from None
+    faults = manifest.faults()
     if faults:
-        raise _refused(faults, text, file)
+        raise _refused(faults, document, text, file)
     return manifest
 
 
@@ -74,9 +78,10 @@ def _syntax(error: tomli.TOMLDecodeError, file: str) -> Problem:
     return Problem(file, "", f"is not TOML: {said[0].lower()}{said[1:]}, column {column}", line)
 
 
-def _refused(faults: list[Fault] | tuple[Fault, ...], text: str, file: str) -> ManifestError:
+def _refused(faults: Sequence[Fault], document: Mapping[str, Any], text: str, file: str) -> ManifestError:
     # Finding a line reads the whole text once for each problem, hence the bound.
-    problems = [Problem(file, dotted(f.path), f.message, line_of(text, f.path)) for f in faults[:MAX_PROBLEMS]]
+    at = [(as_written(fault.path, document), fault.message) for fault in faults[:MAX_PROBLEMS]]
+    problems = [Problem(file, dotted(path), message, line_of(text, path)) for path, message in at]
     if len(faults) > MAX_PROBLEMS:
         problems.append(Problem(file, "", f"has {len(faults) - MAX_PROBLEMS} further problems"))
     return ManifestError(problems)

@@ -4,10 +4,11 @@ not know is refused instead of ignored."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from edgewright_contract import names
 from edgewright_controller.manifest.quantities import Bytes, LocalPath
@@ -28,14 +29,31 @@ class Table(BaseModel):
 
 
 class Match(Table):
-    """Chooses devices by their labels."""
+    """Chooses devices by their labels: { ring = "early" }, or at length { labels = { ring = "early" } }."""
 
     labels: Annotated[Labels, Field(min_length=1)]
     """A device is chosen when it has every one of these labels with this value."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _written_short(cls, value: Any) -> Any:
+        # No label is a table, so a table in it tells the long form.
+        short = isinstance(value, dict) and value and not any(isinstance(one, dict) for one in value.values())
+        return {"labels": value} if short else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        at_length = handler(core)
+        return {"description": at_length.pop("description"), "anyOf": [at_length["properties"]["labels"], at_length]}
+
     def chooses(self, labels: Mapping[str, str]) -> bool:
         """Whether a device with these labels is meant."""
         return all(labels.get(key) == value for key, value in self.labels.items())
+
+    @property
+    def words(self) -> str:
+        """`ring=early, site=oslo`, for a person."""
+        return ", ".join(f"{name}={value}" for name, value in sorted(self.labels.items()))
 
     def __hash__(self) -> int:
         # A profile is a value that may stand in a set; a dict by itself may not.

@@ -1,4 +1,5 @@
-"""How a manifest writes durations, sizes, shares and paths. Inside they are whole seconds, bytes and devices."""
+"""How a manifest writes durations, times of day, sizes, shares, time zones and paths. Inside they are whole seconds,
+minutes, bytes and devices."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
+
+from edgewright_controller.manifest.errors import nearest, quoted
+from edgewright_controller.rollout.window import zones
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION: Final = r"[1-9][0-9]{0,8}[smhd]"
@@ -21,6 +25,10 @@ _SIZE: Final = r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?([KMGT]i?B)"
 MAX_BYTES: Final = 2**60
 
 _PERCENT: Final = r"([1-9][0-9]?|100)%"
+ALL: Final = "100%"
+
+_START: Final = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_END: Final = rf"{_START}|24:00"
 
 
 def _refuse(kind: str, message: str) -> PydanticCustomError:
@@ -40,6 +48,36 @@ def _duration(value: Any) -> int:
     return found
 
 
+def duration_text(count: int) -> str:
+    """Seconds as a manifest writes them, in the largest unit that needs no fraction: "90s", "15m"."""
+    unit = next(unit for unit in reversed(_SECONDS) if count % _SECONDS[unit] == 0)
+    return f"{count // _SECONDS[unit]}{unit}"
+
+
+def _start(value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch(_START, value):
+        return _minute(value)
+    raise _refuse("time_of_day", 'must be a time of day in quotes, from "00:00" to "23:59"')
+
+
+def _end(value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch(_END, value):
+        return _minute(value)
+    raise _refuse("time_of_day", 'must be a time of day in quotes, from "00:00" to "24:00"')
+
+
+def _minute(text: str) -> int:
+    return int(text[:2]) * 60 + int(text[3:])
+
+
+def _time_zone(value: str) -> str:
+    if value in zones():
+        return value
+    near = nearest(value, zones())
+    cure = f"did you mean {quoted(near)}?" if near else 'the names are those of the IANA, like "Europe/Berlin" or "UTC"'
+    raise _refuse("time_zone", f"there is no time zone {quoted(value)}; {cure}")
+
+
 def _size(value: Any) -> int:
     size = -1
     if type(value) is int:
@@ -51,12 +89,12 @@ def _size(value: Any) -> int:
     raise _refuse("size", 'must be a size, like "8GB" (8,000,000,000), "16GiB" (17,179,869,184), or a number of bytes')
 
 
-def _first_wave(value: Any) -> int | str:
+def _share(value: Any) -> int | str:
     if type(value) is int and value > 0:
         return value
     if isinstance(value, str) and re.fullmatch(_PERCENT, value):
         return value
-    raise _refuse("first_wave", 'must be a number of devices from 1, or a share like "10%"')
+    raise _refuse("share", 'must be a number of devices from 1, or a share like "10%"')
 
 
 def _path(value: str) -> str:
@@ -69,11 +107,11 @@ def _path(value: str) -> str:
     return value
 
 
-def devices_of_share(first_wave: int | str, total: int) -> int:
-    """How many of `total` devices a `FirstWave` means: at least one, never more than there are."""
-    if isinstance(first_wave, int):
-        return min(first_wave, total)
-    return min(total, max(1, -(-total * int(first_wave[:-1]) // 100)))
+def devices_of_share(share: int | str, total: int) -> int:
+    """How many of `total` devices a `Share` means: at least one, never more than there are."""
+    if isinstance(share, int):
+        return min(share, total)
+    return min(total, max(1, -(-total * int(share[:-1]) // 100)))
 
 
 Seconds = Annotated[int, BeforeValidator(_duration), WithJsonSchema({"type": "string", "pattern": f"^{_DURATION}$"})]
@@ -82,9 +120,12 @@ Bytes = Annotated[
     BeforeValidator(_size),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^{_SIZE}$"}, {"type": "integer", "minimum": 1}]}),
 ]
-FirstWave = Annotated[
+StartOfWindow = Annotated[int, BeforeValidator(_start), WithJsonSchema({"type": "string", "pattern": f"^({_START})$"})]
+EndOfWindow = Annotated[int, BeforeValidator(_end), WithJsonSchema({"type": "string", "pattern": f"^({_END})$"})]
+TimeZone = Annotated[str, Field(max_length=64), AfterValidator(_time_zone)]
+Share = Annotated[
     int | str,
-    BeforeValidator(_first_wave),
+    BeforeValidator(_share),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{_PERCENT}$"}]}),
 ]
 LocalPath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_path)]

@@ -12,10 +12,13 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgewright_contract import names, release
-from edgewright_controller.manifest.assignment import Assignment, assign
+from edgewright_controller.manifest.assignment import Assignment, Fault, assign, members
 from edgewright_controller.manifest.errors import ManifestError, Problem, dotted
 from edgewright_controller.manifest.profiles import Id, Labels, Match, Profile, Table
-from edgewright_controller.manifest.quantities import FirstWave, LocalPath, Seconds, devices_of_share
+from edgewright_controller.manifest.quantities import LocalPath, Seconds, TimeZone
+from edgewright_controller.manifest.rollout import Rollout, Windows
+from edgewright_controller.manifest.rollout_faults import rollout_faults, rollout_warnings
+from edgewright_controller.manifest.timing import Timing, timing_faults, timings
 
 _SERVED_NAME = f"^{names.SERVED_NAME_PATTERN}$"
 
@@ -25,6 +28,8 @@ class Fleet(Table):
 
     name: Id
     """Stands in every certificate. A controller serves one fleet, and refuses the manifest of another."""
+    timezone: TimeZone | None = None
+    """The time zone of windows, like "Europe/Berlin", where neither a device nor its group says. Without it, UTC."""
 
 
 class Model(Table):
@@ -51,6 +56,10 @@ class Group(Table):
     """The profile of all its devices. Without it, each device's own, or the one that matches its labels."""
     probes: tuple[Id, ...] = Field(default=(), strict=False)
     """Probes that a new version must pass on these devices before it takes traffic."""
+    timezone: TimeZone | None = None
+    """Where its devices are, like "Europe/Berlin"; a device may say otherwise."""
+    window: Windows | None = None
+    """When its devices may be offered a change, instead of what the rollout says."""
 
     @model_validator(mode="after")
     def _has_members(self) -> Self:
@@ -70,6 +79,8 @@ class Device(Table):
     """Facts about the device that groups and profiles match."""
     serve: bool = True
     """false: the device keeps its place in the fleet, and what it serves is taken away."""
+    timezone: TimeZone | None = None
+    """Where the device is, like "Europe/Berlin". Without it, its group's, else the fleet's."""
 
 
 class Probe(Table):
@@ -124,21 +135,6 @@ class Probe(Table):
         )
 
 
-class Rollout(Table):
-    """How a release goes out: a first wave, then the rest."""
-
-    first_wave: FirstWave = 1
-    """Devices that get a release before all others: a number, or a share like "10%". "100%" is one wave for all."""
-    device_deadline_s: Seconds = Field(default=900, alias="device_deadline")
-    """Time for one device, from the offer to the answer. Silence beyond it is a failure."""
-    max_failures: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """With more failed devices than this the rollout stops; the devices that failed serve the old version."""
-
-    def first_wave_devices(self, total: int) -> int:
-        """Devices in the first wave when `total` change: at least one, at most all."""
-        return devices_of_share(self.first_wave, total)
-
-
 class Manifest(Table):
     """An Edgewright fleet: what it serves, on what hardware, and how a change goes out."""
 
@@ -157,6 +153,26 @@ class Manifest(Table):
     rollout: Rollout = Rollout()
     """How a change goes out."""
 
+    def faults(self) -> tuple[Fault, ...]:
+        """Everything in which its parts disagree."""
+        return (*assign(self).faults, *timing_faults(self), *rollout_faults(self))
+
+    def with_labels(self, labels: Mapping[str, Mapping[str, str]]) -> Manifest:
+        """The same manifest with more labels for its devices, by device; where both name one, the manifest wins."""
+        devices = {
+            name: device.model_copy(update={"labels": {**labels[name], **device.labels}}) if name in labels else device
+            for name, device in self.devices.items()
+        }
+        return self.model_copy(update={"devices": devices})
+
+    def members(self, group: str) -> frozenset[str]:
+        """The devices of a group, listed or matched. Raises KeyError for a group that there is not."""
+        return frozenset(members(self, self.groups[group]))
+
+    def timings(self) -> Mapping[str, Timing]:
+        """When each device may be offered a change, by id."""
+        return timings(self)
+
     def assignments(self) -> Mapping[str, Assignment]:
         """What each device shall serve, for those that shall serve something, in the order of their ids.
 
@@ -174,7 +190,7 @@ class Manifest(Table):
 
     def warnings(self) -> tuple[str, ...]:
         """What is allowed but probably not meant: unused entries, groups without a device."""
-        return assign(self).warnings
+        return (*assign(self).warnings, *rollout_warnings(self))
 
     def served_name(self, model: str) -> str:
         """The name that clients ask for."""
@@ -203,11 +219,16 @@ class Manifest(Table):
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a manifest, for editors that complete and check TOML."""
     schema = Manifest.model_json_schema()
-    tables = [schema, *schema["$defs"].values()]
-    for value in (value for table in tables for value in table.get("properties", {}).values()):
-        if "patternProperties" in value:  # pydantic leaves a key that is no id open
-            value["additionalProperties"] = False
+    _close(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Edgewright manifest"}
+
+
+def _close(schema: Any) -> None:
+    """Pydantic leaves a key that is no id open."""
+    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        _close(part)
+    if isinstance(schema, dict) and "patternProperties" in schema:
+        schema["additionalProperties"] = False
 
 
 def _below(folder: Path, path: str) -> str:

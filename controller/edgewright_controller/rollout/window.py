@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from functools import cache
 from typing import Final
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MINUTES_OF_DAY: Final = 24 * 60
@@ -54,6 +55,12 @@ class Window:
         return (weekday in self.days and minute >= self.start_minute) or (
             (weekday - 1) % 7 in self.days and minute < self.end_minute
         )
+
+
+@cache
+def zones() -> frozenset[str]:
+    """The names of all time zones: "UTC", "Europe/Berlin"."""
+    return frozenset(available_timezones())
 
 
 def is_open(windows: Sequence[Window], zone: str, now: float) -> bool:

@@ -26,6 +26,7 @@ from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.gates import GatePolicy
 from edgewright_controller.ledger import Ledger, LedgerError, audit, releases, requests
 from edgewright_controller.manifest import Manifest, ManifestError, parse
+from edgewright_controller.manifest.quantities import devices_of_share
 from edgewright_controller.plan import Kind, Plan, PlanError
 from edgewright_controller.plan import plan as make_plan
 from edgewright_controller.publish.errors import PublishError
@@ -210,7 +211,7 @@ class Jobs:
             await self._lift_holds(plan)
         wish = Wish(
             releases={change.device: change.to_release or None for change in plan.to_do},
-            first_wave=manifest.rollout.first_wave_devices(len(plan.to_do)),
+            first_wave=devices_of_share(manifest.rollout.in_waves[0].devices or 1, len(plan.to_do)),
             policy=RolloutPolicy(
                 device_deadline_s=manifest.rollout.device_deadline_s,
                 gate=GatePolicy(max_failures=manifest.rollout.max_failures),
