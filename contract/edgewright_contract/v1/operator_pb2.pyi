@@ -382,12 +382,14 @@ class ListRolloutsResponse(_message.Message):
     def __init__(self, rollouts: _Optional[_Iterable[_Union[RolloutView, _Mapping]]] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
-    __slots__ = ("devices", "limit")
+    __slots__ = ("devices", "limit", "decommissioned")
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    DECOMMISSIONED_FIELD_NUMBER: _ClassVar[int]
     devices: _containers.RepeatedScalarFieldContainer[str]
     limit: int
-    def __init__(self, devices: _Optional[_Iterable[str]] = ..., limit: _Optional[int] = ...) -> None: ...
+    decommissioned: bool
+    def __init__(self, devices: _Optional[_Iterable[str]] = ..., limit: _Optional[int] = ..., decommissioned: _Optional[bool] = ...) -> None: ...
 
 class DeviceView(_message.Message):
     __slots__ = ("device", "enrolled", "online", "seen_s_ago", "desired_generation", "desired_release", "model", "profile", "status", "inventory", "telemetry", "rollout_state", "revoked", "labels", "cordoned", "decommissioned")

@@ -43,7 +43,6 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 app = typer.Typer(
     name="edgewright",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -67,7 +66,6 @@ app.command("serve")(serve.serve)
 app.command("plan")(plan.plan)
 app.command("apply")(apply.apply)
 app.command("status")(status.status)
-app.command("devices")(devices.devices)
 app.command("rollback")(rollback.rollback)
 app.command("tail")(tail.tail)
 app.command("login")(login.login)
@@ -77,6 +75,7 @@ app.command("schema")(schema.schema)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.command("demo")(demo.demo)
+app.add_typer(devices.app, name="devices")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(enroll.app, name="enroll")
 app.add_typer(revoke.app, name="revoke")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgewright_controller.cli import reach
+from edgewright_controller.cli import completing, reach
 from edgewright_controller.cli.ending import BAD_INPUT, FAILED, Ending
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def audit(
     *,
-    device: Annotated[str, typer.Option("--device", help="only what was done to it")] = "",
+    device: Annotated[
+        str, typer.Option("--device", help="only what was done to it", autocompletion=completing.devices)
+    ] = "",
     subject: Annotated[str, typer.Option("--subject", help="a device, an operator or a rollout")] = "",
     by: Annotated[str, typer.Option("--by", help="only what this operator or device did")] = "",
     last: Annotated[int, typer.Option("--last", min=0, help="only so many, the newest; 0: all")] = 0,

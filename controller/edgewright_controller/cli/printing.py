@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -23,6 +25,10 @@ _KINDS = {
     operator_pb2.PlannedChange.KIND_HELD: ("!", "red", "held"),
     operator_pb2.PlannedChange.KIND_UNENROLLED: ("?", "magenta", "not enrolled"),
 }
+# What is typed in again, or read as one thing.
+_WHOLE = frozenset(
+    ("device", "desired", "active", "rollout", "state", "release", "seen", "memory", "disk free", "agent", "labels")
+)
 
 
 def out() -> Console:
@@ -33,6 +39,12 @@ def out() -> Console:
 def json_line(message: Message) -> None:
     """One JSON document on one line, with the names of the protobuf fields, in a fixed order; zeros are there too."""
     document = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    sys.stdout.write(json.dumps(document, sort_keys=True) + "\n")
+    sys.stdout.flush()
+
+
+def json_document(document: Mapping[str, Any]) -> None:
+    """One JSON document on one line, of what no message holds."""
     sys.stdout.write(json.dumps(document, sort_keys=True) + "\n")
     sys.stdout.flush()
 
@@ -58,6 +70,36 @@ def ago(seconds: float) -> str:
         if seconds >= factor:
             return f"{seconds / factor:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
+
+
+def moment(unix_ms: int) -> str:
+    """A point in time by this machine's clock, to the minute; "–" for 0."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_ms / 1000)) if unix_ms else "–"
+
+
+def second(unix_ms: int) -> str:
+    """A point in time by this machine's clock, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_ms / 1000))
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the units in which manifests have it: "15 min", "1 h 30 min", "7 d"."""
+    left, parts = round(seconds), []
+    for unit, factor in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        number, left = divmod(left, factor)
+        if number:
+            parts.append(f"{number} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: "1 device", "3 devices"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def pairs(labels: Mapping[str, str], between: str = ", ") -> str:
+    """Labels in the order of their names."""
+    return between.join(f"{name}={value}" for name, value in sorted(labels.items()))
 
 
 def plan(answer: operator_pb2.PlanResponse) -> RenderableType:
@@ -108,7 +150,7 @@ def standing(view: agent_pb2.DeviceStatus) -> str:
 
 def status(answer: operator_pb2.StatusResponse) -> RenderableType:
     """One row a device, and below it why it is not what it should be; one line a rollout."""
-    table = _table(f"fleet {answer.fleet}", "device", "link", "model", "desired", "active", "state", "tokens/s")
+    grid = table(f"fleet {answer.fleet}", "device", "link", "model", "desired", "active", "state", "tokens/s")
     reasons: list[RenderableType] = []
     for view in answer.devices:
         status = view.status
@@ -121,34 +163,38 @@ def status(answer: operator_pb2.StatusResponse) -> RenderableType:
         )
         differs = view.desired_release != status.active_release
         rate = view.telemetry.decode_tokens_per_s
-        table.add_row(
+        grid.add_row(
             view.device,
             link if view.enrolled else Text("not enrolled", "magenta"),
             status.active_model or view.model or "–",
             short(view.desired_release),
             Text(short(status.active_release), "yellow" if differs else ""),
-            _state(view),
+            state(view),
             f"{rate:.1f}" if rate else "–",
         )
-        if why := _why(view):
-            reasons.append(Text(f"{view.device}: {why}", "yellow" if differs else ""))
-    lines: list[RenderableType] = [table, *reasons]
+        if reason := why(view):
+            reasons.append(Text(f"{view.device}: {reason}", "yellow" if differs else ""))
+    lines: list[RenderableType] = [grid, *reasons]
     for rollout in answer.rollouts:
-        line = f"{rollout.rollout}: {rollout.state}, wave {rollout.wave} of {rollout.waves}; {_by_state(rollout)}"
+        line = f"{rollout.rollout}: {rollout.state}, wave {rollout.wave} of {rollout.waves}; {by_state(rollout)}"
         lines.append(Text(f"{line}. {rollout.reason}".rstrip()))
     broker = "connected" if answer.broker_connected else "not connected; devices keep their reports until it is"
     lines.append(Text(f"broker {broker}; {answer.telemetry_stored} reports stored"))
     return Group(*lines)
 
 
-def _state(view: operator_pb2.DeviceView) -> str:
+def state(view: operator_pb2.DeviceView) -> str:
+    """Where a device stands, in a word."""
     if view.status.generation < view.desired_generation:
         return "behind"
     return "ahead" if view.status.generation > view.desired_generation else standing(view.status)
 
 
-def _why(view: operator_pb2.DeviceView) -> str:
+def why(view: operator_pb2.DeviceView) -> str:
+    """Why a device is not what it should be, or what it said last of itself; empty: nothing to say."""
     status = view.status
+    if view.decommissioned:
+        return f"decommissioned; to let it in again: edgewright enroll create --device {view.device}"
     if view.revoked:
         return f"its certificates are revoked; to let it in again: edgewright enroll create --device {view.device}"
     if status.generation < view.desired_generation:
@@ -158,76 +204,20 @@ def _why(view: operator_pb2.DeviceView) -> str:
     return status.reason
 
 
-def _table(title: str | None, *columns: str) -> Table:
+def table(title: str | None, *columns: str) -> Table:
     """A table without lines between columns. What is typed in again, names and digests, is never broken."""
-    table = Table(
+    grid = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
     )
     for column in columns:
-        whole = column in ("device", "desired", "active", "rollout", "state")
-        table.add_column(column, no_wrap=whole, overflow="ignore" if whole else "fold")
-    return table
+        whole = column in _WHOLE
+        grid.add_column(column, no_wrap=whole, overflow="ignore" if whole else "fold")
+    return grid
 
 
-def rollouts(answer: operator_pb2.ListRolloutsResponse) -> RenderableType:
-    """One row a rollout."""
-    table = _table(None, "rollout", "began", "by", "what", "state", "wave", "devices", "why")
-    for view in answer.rollouts:
-        table.add_row(
-            view.rollout,
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(view.created_unix_ms / 1000)),
-            view.by,
-            view.what,
-            view.state,
-            f"{view.wave} of {view.waves}",
-            _by_state(view),
-            view.reason,
-        )
-    return table
-
-
-def _by_state(view: operator_pb2.RolloutView) -> str:
+def by_state(view: operator_pb2.RolloutView) -> str:
+    """How many devices of a rollout stand where."""
     return ", ".join(f"{count} {state}" for state, count in sorted(view.devices_by_state.items()) if count)
-
-
-def devices(answer: operator_pb2.StatusResponse) -> RenderableType:
-    """What each device is, as it says itself, what runs on it, and what its engine is not kept from."""
-    columns = ("device", "seen", "system", "memory", "disk free", "accelerators", "runtimes", "engine", "agent")
-    table = _table(f"fleet {answer.fleet}", *columns)
-    for view in answer.devices:
-        inventory, status = view.inventory, view.status
-        known = bool(inventory.os)
-        accelerators = ", ".join(f"{one.kind} {one.name}".strip() for one in inventory.accelerators)
-        table.add_row(
-            view.device,
-            _seen(view),
-            f"{inventory.os}, {inventory.cores} × {inventory.cpu}" if known else "–",
-            size(inventory.memory_bytes) if known else "–",
-            size(inventory.disk_free_bytes) if known else "–",
-            accelerators or "–",
-            ", ".join(inventory.runtimes) or "–",
-            f"{status.engine} on {status.accelerator}" if status.engine else "–",
-            f"{inventory.agent_version}, Python {inventory.python_version}" if inventory.agent_version else "–",
-        )
-    return Group(table, *_unconfined(answer))
-
-
-def _seen(view: operator_pb2.DeviceView) -> str:
-    if not view.enrolled:
-        return "not enrolled"
-    return f"{ago(view.seen_s_ago)}, revoked" if view.revoked else ago(view.seen_s_ago)
-
-
-def _unconfined(answer: operator_pb2.StatusResponse) -> list[Text]:
-    """One line for all devices that lack the same."""
-    devices: dict[tuple[str, ...], list[str]] = {}
-    for view in answer.devices:
-        if view.status.unconfined:
-            devices.setdefault(tuple(view.status.unconfined), []).append(view.device)
-    return [
-        Text(f"{', '.join(names)}: nothing confines the engine in: {', '.join(lacking)}", "yellow")
-        for lacking, names in devices.items()
-    ]
 
 
 def report(event: operator_pb2.TailEvent) -> Text:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgewright_controller.cli import reach
+from edgewright_controller.cli import named, reach
 
 app = typer.Typer(help="Shut a device or an operator out, at once.", no_args_is_help=True)
 
@@ -21,7 +21,7 @@ def group() -> None:
 
 @app.command("device")
 def device(
-    device: Annotated[str, typer.Argument(help="the device's id")],
+    device: named.DeviceArgument,
     reason: _Reason = "",
     config: reach.ConfigFlag = None,
     controller: reach.ControllerFlag = None,

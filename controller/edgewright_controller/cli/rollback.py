@@ -6,17 +6,19 @@ from typing import Annotated
 
 import typer
 
-from edgewright_controller.cli import reach
+from edgewright_controller.cli import completing, named, reach
 
 
 def rollback(
     release: Annotated[
         str,
         typer.Argument(
-            help="digest, or its beginning, of the release to leave; none: the change that runs, else the newest in use"
+            help="the release to leave, by its digest or the beginning of it; none: the change that runs, else the "
+            "newest in use",
+            autocompletion=completing.releases,
         ),
     ] = "",
-    devices: Annotated[list[str] | None, typer.Option("--device", help="only this device; may be repeated")] = None,
+    devices: named.OnlyDevicesFlag = None,
     config: reach.ConfigFlag = None,
     controller: reach.ControllerFlag = None,
     as_json: reach.JsonFlag = False,

@@ -1,4 +1,4 @@
-"""`edgewright rollout`: the rollouts that there were, and a hand on the one that runs."""
+"""`edgewright rollout`: the rollouts that there were, and a hand on those that run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgewright_controller.cli import reach
+from edgewright_controller.cli import named, reach
 
 if TYPE_CHECKING:
     from edgewright_contract.v1 import operator_pb2
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
     Act = Callable[[Fleet], operator_pb2.ControlRolloutResponse]
 
-app = typer.Typer(help="List, pause, resume and abort rollouts.", no_args_is_help=True)
-
-RolloutArgument = Annotated[str, typer.Argument(help="the rollout, as `rollout list` names it: rollout-3")]
-ReasonFlag = Annotated[str, typer.Option("--reason", help="why; shown with the rollout")]
+app = typer.Typer(help="List, show and steer rollouts.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -30,73 +27,138 @@ def rollouts(
     as_json: reach.JsonFlag = False,
 ) -> int:
     """Show rollouts, the newest first, also those that ended."""
-    from edgewright_controller.cli import printing
+    from edgewright_controller.cli import printing, rollout_pages
 
     with reach.fleet(config, controller) as fleet:
         answer = fleet.rollouts(limit)
     if as_json:
         printing.json_line(answer)
     else:
-        printing.out().print(printing.rollouts(answer))
+        printing.out().print(rollout_pages.listed(answer))
+    return 0
+
+
+@app.command("show")
+def show(
+    rollout: named.AnyRolloutArgument = "",
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="every device, and all that happened")] = False,
+    config: reach.ConfigFlag = None,
+    controller: reach.ControllerFlag = None,
+    as_json: reach.JsonFlag = False,
+) -> int:
+    """Show one rollout: its waves and devices, what it waits for and until when, its policy, what happened."""
+    from edgewright_controller.cli import printing, rollout_pages
+
+    with reach.fleet(config, controller) as fleet:
+        answer = fleet.rollout(rollout)
+    if as_json:
+        printing.json_line(answer)
+    else:
+        printing.out().print(rollout_pages.shown(answer, everything=everything))
     return 0
 
 
 @app.command("pause")
 def pause(
-    rollout: RolloutArgument,
-    reason: ReasonFlag = "",
+    rollout: named.RolloutArgument,
+    reason: named.ReasonFlag = "",
     config: reach.ConfigFlag = None,
     controller: reach.ControllerFlag = None,
     as_json: reach.JsonFlag = False,
 ) -> int:
     """Offer the release to no further device until `resume`. What was offered goes on."""
-    return _control(
-        lambda fleet: fleet.pause(rollout, reason), rollout, reach.Where(config, controller), as_json=as_json
-    )
+    where = reach.Where(config, controller)
+    return _control(lambda fleet: fleet.pause(rollout, reason), rollout, where, as_json=as_json)
 
 
 @app.command("resume")
 def resume(
-    rollout: RolloutArgument,
-    reason: ReasonFlag = "",
+    rollout: named.RolloutArgument,
+    reason: named.ReasonFlag = "",
     config: reach.ConfigFlag = None,
     controller: reach.ControllerFlag = None,
     as_json: reach.JsonFlag = False,
 ) -> int:
-    """Go on after `pause`."""
+    """Go on after `pause`, or after a wave that pauses by itself."""
+    where = reach.Where(config, controller)
+    return _control(lambda fleet: fleet.resume(rollout, reason), rollout, where, as_json=as_json)
+
+
+@app.command("approve")
+def approve(
+    rollout: named.RolloutArgument,
+    reason: named.ReasonFlag = "",
+    config: reach.ConfigFlag = None,
+    controller: reach.ControllerFlag = None,
+    as_json: reach.JsonFlag = False,
+) -> int:
+    """Let the next wave begin, where the one before it asks for approval."""
+    where = reach.Where(config, controller)
+    return _control(lambda fleet: fleet.approve(rollout, reason), rollout, where, as_json=as_json)
+
+
+@app.command("retry")
+def retry(
+    rollout: named.RolloutArgument,
+    *,
+    devices: named.OnlyDevicesFlag = None,
+    reason: named.ReasonFlag = "",
+    config: reach.ConfigFlag = None,
+    controller: reach.ControllerFlag = None,
+    as_json: reach.JsonFlag = False,
+) -> int:
+    """Offer the release again to devices that failed; without --device, to all of those. What has ended is tried again
+    in a new rollout."""
+    where = reach.Where(config, controller)
     return _control(
-        lambda fleet: fleet.resume(rollout, reason), rollout, reach.Where(config, controller), as_json=as_json
+        lambda fleet: fleet.retry(rollout, devices or [], reason), rollout, where, as_json=as_json, did="retried"
     )
+
+
+@app.command("skip")
+def skip(
+    rollout: named.RolloutArgument,
+    *,
+    devices: named.MeantDevicesFlag,
+    reason: named.ReasonFlag = "",
+    config: reach.ConfigFlag = None,
+    controller: reach.ControllerFlag = None,
+    as_json: reach.JsonFlag = False,
+) -> int:
+    """Leave devices out of the rollout. One that is under way returns to what it had."""
+    where = reach.Where(config, controller)
+    return _control(lambda fleet: fleet.skip(rollout, devices, reason), rollout, where, as_json=as_json, did="skipped")
 
 
 @app.command("abort")
 def abort(
-    rollout: RolloutArgument,
+    rollout: named.RolloutArgument,
     *,
     revert: Annotated[
         bool, typer.Option("--revert", help="devices that have the release return to what they had, too")
     ] = False,
-    reason: ReasonFlag = "",
+    reason: named.ReasonFlag = "",
     config: reach.ConfigFlag = None,
     controller: reach.ControllerFlag = None,
     as_json: reach.JsonFlag = False,
 ) -> int:
     """End it. Devices under way return to what they had."""
-    return _control(
-        lambda fleet: fleet.abort(rollout, revert=revert, reason=reason),
-        rollout,
-        reach.Where(config, controller),
-        as_json=as_json,
-    )
+    where = reach.Where(config, controller)
+    return _control(lambda fleet: fleet.abort(rollout, revert=revert, reason=reason), rollout, where, as_json=as_json)
 
 
-def _control(act: Act, rollout: str, where: reach.Where, *, as_json: bool) -> int:
+def _control(act: Act, rollout: str, where: reach.Where, *, as_json: bool, did: str = "") -> int:
     from edgewright_controller.cli import printing
 
     with reach.fleet(where.config, where.controller) as fleet:
         answer = act(fleet)
     if as_json:
         printing.json_line(answer)
-    else:
-        sys.stdout.write(f"{rollout}: {answer.state}\n")
+        return 0
+    meant = answer.rollout or rollout
+    whom = f"; {did}: {', '.join(answer.devices)}" if answer.devices else ""
+    sys.stdout.write(f"{meant}: {answer.state}{whom}\n")
+    if meant != rollout:
+        sys.stdout.write(f"{rollout} has ended, so this is a new one; follow it: edgewright rollout watch {meant}\n")
     return 0

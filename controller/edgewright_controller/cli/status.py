@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from edgewright_controller.cli import reach
+from edgewright_controller.cli import named, reach
 
 
 def status(
-    devices: Annotated[list[str] | None, typer.Argument(help="devices; none: all")] = None,
+    devices: named.DevicesArgument = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="at most so many devices; 0: all")] = 0,
     config: reach.ConfigFlag = None,
     controller: reach.ControllerFlag = None,

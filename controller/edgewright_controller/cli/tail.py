@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from edgewright_controller.cli import reach
+from edgewright_controller.cli import named, reach
 
 
 def tail(
-    devices: Annotated[list[str] | None, typer.Argument(help="devices; none: all")] = None,
+    devices: named.DevicesArgument = None,
     config: reach.ConfigFlag = None,
     controller: reach.ControllerFlag = None,
     as_json: reach.JsonFlag = False,

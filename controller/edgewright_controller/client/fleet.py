@@ -184,9 +184,12 @@ class Fleet:
 
     # ── Devices ──
 
-    def status(self, devices: Sequence[str] = (), limit: int = 0) -> operator_pb2.StatusResponse:
-        """What the controller knows of the fleet; `limit` 0: of every device."""
-        request = operator_pb2.StatusRequest(devices=devices, limit=limit)
+    def status(
+        self, devices: Sequence[str] = (), limit: int = 0, *, decommissioned: bool = False
+    ) -> operator_pb2.StatusResponse:
+        """What the controller knows of the fleet; `limit` 0: of every device. Devices that were decommissioned are
+        left out, unless `decommissioned`, or when they are named."""
+        request = operator_pb2.StatusRequest(devices=devices, limit=limit, decommissioned=decommissioned)
         return self._line.once("Status", request, operator_pb2.StatusResponse)
 
     def device(self, device: str) -> operator_pb2.ShowDeviceResponse:

@@ -108,9 +108,13 @@ def get(connection: Connection, device: str) -> DeviceRow:
     return rows[0]
 
 
-def every(connection: Connection, only: Iterable[str] | None = None, limit: int = 0) -> list[DeviceRow]:
-    """Devices by id: all, or those of `only` that there are; `limit` 0: no limit."""
+def every(
+    connection: Connection, only: Iterable[str] | None = None, limit: int = 0, *, decommissioned: bool = True
+) -> list[DeviceRow]:
+    """Devices by id: all, or those of `only` that there are; `limit` 0: no limit. `decommissioned`: those too."""
     statement = select(tables.devices).order_by(tables.devices.c.id)
+    if not decommissioned:
+        statement = statement.where(tables.devices.c.decommissioned_ms.is_(None))
     if only is not None:
         statement = statement.where(among(tables.devices.c.id, only))
     if limit:

@@ -268,6 +268,14 @@ def live_of(connection: Connection, wanted: Iterable[str]) -> dict[str, str]:
     return {row.device: row.rollout for row in connection.execute(statement)}
 
 
+def of_device(connection: Connection, device: str, limit: int) -> list[str]:
+    """The rollouts that have had this device, the newest first."""
+    table, of = tables.rollout_devices, tables.rollouts
+    joined = table.join(of, table.c.rollout == of.c.id)
+    mine = select(of.c.id).select_from(joined).where(table.c.device == device)
+    return list(connection.scalars(mine.order_by(of.c.number.desc()).limit(limit)))
+
+
 def history(connection: Connection, rollout: str) -> list[ChangeRow]:
     """All that happened in a rollout, in order."""
     table = tables.rollout_changes

@@ -144,7 +144,18 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
     async def Status(self, request: operator_pb2.StatusRequest, context: Context) -> operator_pb2.StatusResponse:
         """What is known of the fleet."""
         try:
-            return await self._overview.status(list(request.devices), request.limit)
+            return await self._overview.status(
+                list(request.devices), request.limit, decommissioned=request.decommissioned
+            )
+        except (BadInput, LedgerError) as error:
+            return await _refuse(context, error)
+
+    async def ShowDevice(
+        self, request: operator_pb2.ShowDeviceRequest, context: Context
+    ) -> operator_pb2.ShowDeviceResponse:
+        """One device and its past."""
+        try:
+            return await self._overview.device(request.device)
         except (BadInput, LedgerError) as error:
             return await _refuse(context, error)
 

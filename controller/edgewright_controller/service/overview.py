@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from sqlalchemy import Connection
 
 from edgewright_contract import __version__
 from edgewright_contract.release import Release
 from edgewright_contract.v1 import operator_pb2
-from edgewright_controller.ledger import Ledger, devices, releases, telemetry
+from edgewright_controller.ledger import Ledger, cordons, devices, labels, releases, rollouts, telemetry
 from edgewright_controller.ledger.audit import AuditRow, Wanted
+from edgewright_controller.ledger.cordons import CordonRow
 from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
 from edgewright_controller.ledger.telemetry import LatestRow
 from edgewright_controller.service import audit_trail, standing
 from edgewright_controller.service.change import BadInput
 from edgewright_controller.service.presence import Presence
 
-MAX_DEVICES_NAMED = 10_000
+MAX_DEVICES_NAMED: Final = 10_000
+# What is shown of one device, the newest of each.
+MAX_GENERATIONS: Final = 50
+MAX_ROLLOUTS: Final = 20
 
 
 class Rollouts(Protocol):
@@ -46,6 +50,8 @@ class _Facts:
     desired: Mapping[str, DesiredRow]
     releases: Mapping[str, Release]
     latest: Mapping[str, LatestRow]
+    labels: Mapping[str, Mapping[str, str]]
+    cordons: Mapping[str, CordonRow]
     stored: int
 
 
@@ -83,10 +89,15 @@ class Overview:
             rows = await self._ledger.read(lambda c: devices.every(c, list(only)))
             _check_known(only, rows)
 
-    async def status(self, only: Sequence[str], limit: int) -> operator_pb2.StatusResponse:
-        """All devices, or those of `only`. Raises BadInput for a device that there is not."""
+    async def status(
+        self, only: Sequence[str], limit: int, *, decommissioned: bool = False
+    ) -> operator_pb2.StatusResponse:
+        """All devices, also those that were decommissioned if `decommissioned`, or those of `only`.
+
+        Raises BadInput for a device that there is not, LedgerError.
+        """
         _check_count(only)
-        facts = await self._ledger.read(lambda c: _facts(c, list(only), limit))
+        facts = await self._ledger.read(lambda c: _facts(c, list(only), limit, decommissioned=decommissioned))
         if not limit:
             _check_known(only, facts.rows)
         return operator_pb2.StatusResponse(
@@ -98,10 +109,24 @@ class Overview:
             telemetry_stored=facts.stored,
         )
 
+    async def device(self, device: str) -> operator_pb2.ShowDeviceResponse:
+        """One device and its past. Raises BadInput when there is no such device, LedgerError."""
+
+        def act(connection: Connection) -> tuple[_Facts, list[DesiredRow], list[str]]:
+            facts = _facts(connection, [device], 0)
+            past = devices.history(connection, device)[:MAX_GENERATIONS]
+            return facts, past, rollouts.of_device(connection, device, MAX_ROLLOUTS)
+
+        facts, past, had_by = await self._ledger.read(act)
+        _check_known([device], facts.rows)
+        return operator_pb2.ShowDeviceResponse(
+            device=self._view(facts.rows[0], facts), generations=map(_generation, past), rollouts=had_by
+        )
+
     def _view(self, row: DeviceRow, facts: _Facts) -> operator_pb2.DeviceView:
         wanted = facts.desired.get(row.id)
         release = facts.releases.get(wanted.release or "") if wanted else None
-        latest = facts.latest.get(row.id)
+        latest, cordon = facts.latest.get(row.id), facts.cordons.get(row.id)
         return operator_pb2.DeviceView(
             device=row.id,
             enrolled=True,
@@ -116,6 +141,9 @@ class Overview:
             telemetry=latest.telemetry if latest else None,
             rollout_state=self._rollouts.device_state(row.id),
             revoked=row.id in self._revocations.shut_devices(),
+            labels=facts.labels.get(row.id),
+            cordoned=cordon.words if cordon else "",
+            decommissioned=row.decommissioned_ms is not None,
         )
 
     def _seen_s_ago(self, row: DeviceRow) -> float:
@@ -139,8 +167,19 @@ def _check_known(only: Sequence[str], rows: Sequence[DeviceRow]) -> None:
         raise BadInput(f"device {missing[0]!r} is not enrolled; `edgewright devices` lists those that are")
 
 
-def _facts(connection: Connection, only: list[str], limit: int) -> _Facts:
-    rows = devices.every(connection, only or None, limit)
+def _generation(row: DesiredRow) -> operator_pb2.GenerationView:
+    return operator_pb2.GenerationView(
+        generation=row.generation,
+        release=row.release or "",
+        outcome=row.outcome,
+        since_unix_ms=row.since_ms,
+        settled_unix_ms=row.settled_ms or 0,
+        reason=row.reason,
+    )
+
+
+def _facts(connection: Connection, only: list[str], limit: int, *, decommissioned: bool = True) -> _Facts:
+    rows = devices.every(connection, only or None, limit, decommissioned=decommissioned or bool(only))
     names = [row.id for row in rows]
     desired = devices.desired(connection, names)
     wanted = {row.release for row in desired.values() if row.release}
@@ -149,5 +188,7 @@ def _facts(connection: Connection, only: list[str], limit: int) -> _Facts:
         desired=desired,
         releases={digest: releases.get(connection, digest).release for digest in wanted},
         latest=telemetry.latest(connection, names),
+        labels=labels.every(connection, names),
+        cordons=cordons.every(connection, names),
         stored=telemetry.total(connection),
     )
