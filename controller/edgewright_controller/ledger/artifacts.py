@@ -25,13 +25,14 @@ class ArtifactRow:
 
 @dataclass(frozen=True)
 class BuildRow:
-    """What a build key gave. `size` in bytes."""
+    """What a build key gave. `size` in bytes. `recipe` is its JSON, None for what an older controller built."""
 
     build_key: str
     bundle: str
     size: int
     runtime: str
     made_ms: int
+    recipe: str | None = None
 
 
 def put(connection: Connection, artifact: ArtifactRow) -> None:
@@ -60,3 +61,10 @@ def builds(connection: Connection, keys: Iterable[str] | None = None) -> dict[st
     if keys is not None:
         statement = statement.where(among(tables.builds.c.build_key, keys))
     return {row.build_key: BuildRow(**row._mapping) for row in connection.execute(statement)}
+
+
+def recipe(connection: Connection, bundle: str) -> str | None:
+    """The recipe (JSON) of the newest build that gave this artifact; None when that is not known."""
+    table = tables.builds
+    made = select(table.c.recipe).where(table.c.bundle == bundle, table.c.recipe.is_not(None))
+    return connection.scalar(made.order_by(table.c.made_ms.desc()).limit(1))

@@ -18,6 +18,7 @@ from edgewright_controller.ledger import tables
 
 FIRST: Final = "0" * 64
 MAX_DETAIL_CHARACTERS: Final = 2_000
+_WHY: Final = "; why: "
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,20 @@ def append(
     row = AuditRow(**{**asdict(said), "hash": said.expected_hash})
     connection.execute(insert(table).values(asdict(row)))
     return row
+
+
+def with_reason(detail: str, reason: str) -> str:
+    """A detail that ends with an operator's reason, which a long detail does not push out. See `parted`."""
+    if not reason:
+        return detail
+    why = _WHY + reason
+    return detail[: MAX_DETAIL_CHARACTERS - len(why)] + why
+
+
+def parted(detail: str) -> tuple[str, str]:
+    """What was done, and the operator's reason; empty when none was given."""
+    what, _, why = detail.partition(_WHY)
+    return what, why
 
 
 def entries(connection: Connection, above: int = 0, limit: int = 0) -> Iterator[AuditRow]:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from edgewright_contract.mandate import MAX_GENERATION
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.director import DirectorMetadata
-from edgewright_controller.ledger import mandates, restorations, tables
+from edgewright_controller.ledger import mandates, restorations, rolled_back_on, tables
 from edgewright_controller.ledger.among import among
 from edgewright_controller.ledger.errors import GenerationTaken, NotInLedger
 from edgewright_controller.unix_time import unix_ms
@@ -71,6 +71,7 @@ def enrol(
     }
     if another_machine:
         values |= {"status": None, "inventory": None, "inventory_digest": "", "seen_ms": None}
+        rolled_back_on.forget(connection, device)
     statement = upsert(tables.devices).values({"id": device, "inventory_digest": "", **values})
     connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
 
@@ -260,16 +261,17 @@ def good_before(
 ) -> str | None:
     """The release that `device` would go back to, None when there is none.
 
-    That is the newest that succeeded here, is neither `leaving` nor in `without`, and was not rolled back. `leaving`
-    None: what it should have now, or, if that failed, what it went back to by itself.
+    That is the newest that succeeded here, is neither `leaving` nor in `without`, and was rolled back neither
+    everywhere nor here. `leaving` None: what it should have now, or, if that failed, what it went back to by itself.
     """
     rows = history(connection, device)
     good = [row for row in rows if row.outcome == agent_pb2.OUTCOME_SUCCEEDED]
     if leaving is None and rows:
         failed = rows[0].outcome in (agent_pb2.OUTCOME_FAILED, agent_pb2.OUTCOME_HELD)
         leaving = good[0].release if failed and good else rows[0].release
-    refused = set(connection.scalars(select(tables.rolled_back.c.release)))
-    return next((row.release for row in good if row.release and row.release not in {leaving, *refused, *without}), None)
+    refused = {leaving, *connection.scalars(select(tables.rolled_back.c.release)), *without}
+    refused |= rolled_back_on.releases_of(connection, [device]).get(device, frozenset())
+    return next((row.release for row in good if row.release and row.release not in refused), None)
 
 
 def put_metadata(connection: Connection, device: str, made: DirectorMetadata) -> None:

@@ -55,6 +55,7 @@ builds = Table(
     Column("size", BigInteger, nullable=False),
     Column("runtime", String(16), nullable=False),
     Column("made_ms", BigInteger, nullable=False),
+    Column("recipe", Text),
 )
 
 releases = Table(
@@ -75,6 +76,30 @@ rolled_back = Table(
     Column("release", String(64), primary_key=True),
     Column("at_ms", BigInteger, nullable=False),
     Column("by", String(128), nullable=False),
+)
+
+# Releases that a rollback of these devices took from them: others may have or get them.
+rolled_back_on = Table(
+    "rolled_back_on",
+    metadata,
+    Column("device", String(63), ForeignKey("devices.id"), nullable=False),
+    Column("release", String(64), ForeignKey("releases.digest"), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("by", String(128), nullable=False),
+    PrimaryKeyConstraint("device", "release"),
+)
+
+# The manifests that were applied last.
+applied = Table(
+    "applied",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("by", String(128), nullable=False),
+    Column("file", Text, nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("reason", Text, nullable=False),
 )
 
 devices = Table(

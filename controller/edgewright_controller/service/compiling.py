@@ -11,6 +11,7 @@ from typing import Final
 import psutil
 from sqlalchemy import Connection
 
+from edgewright_contract import canonical
 from edgewright_contract.v1 import operator_pb2
 from edgewright_controller.compile.builder import Builder, BuildFailed, Built, Progress
 from edgewright_controller.compile.source import Source
@@ -78,7 +79,8 @@ class Compiling:
             artifact.bundle, artifact.size, artifact.bundle_length, artifact.block_index, artifact.block_index_length
         )
         made_ms = unix_ms(now)
-        made = artifacts.BuildRow(build.key, artifact.bundle, artifact.size, build.recipe.runtime, made_ms)
+        recipe = canonical.encode(build.recipe.to_json()).decode("ascii")
+        made = artifacts.BuildRow(build.key, artifact.bundle, artifact.size, build.recipe.runtime, made_ms, recipe)
 
         def enter(connection: Connection) -> None:
             artifacts.put(connection, row)
