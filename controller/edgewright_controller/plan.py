@@ -230,8 +230,9 @@ class _Planner:
         if fact.desired_release == digest and fact.outcome not in (Outcome.FAILED, Outcome.HELD):
             return replace(change, kind=Kind.NONE, note=_under_way(fact))
         held = digest in fact.held_releases
-        if held or digest in self.world.rolled_back:
-            why = _held_because(fact, digest) if held else "rolled back before"
+        if held or digest in self.world.rolled_back or digest in fact.rolled_back:
+            there = "rolled back before" if digest in self.world.rolled_back else "rolled back there before"
+            why = _held_because(fact, digest) if held else there
             if not self.again:
                 return replace(change, kind=Kind.HELD, note=f"{why}; `apply --again` releases it all the same")
             return replace(change, note=f"{why}; released again", lifts_hold=held)

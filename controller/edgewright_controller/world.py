@@ -56,8 +56,9 @@ class InventoryFact:
 class DeviceFact:
     """A device as the ledger knows it. Releases are digests, empty for none. `active_release` is what it said that
     it serves, `previous_release` what it still holds besides, `outcome` and `reason` how it fared with
-    `desired_release`. `given_release` is what it is to have, whether or not it has concluded that. One that was
-    revoked is not enrolled any more."""
+    `desired_release`. `given_release` is what it is to have, whether or not it has concluded that. `rolled_back` is
+    what a rollback took from this device and not from the whole fleet. One that was revoked is not enrolled any
+    more."""
 
     enrolled: bool = True
     revoked: bool = False
@@ -69,6 +70,7 @@ class DeviceFact:
     outcome: Outcome = Outcome.NONE
     reason: str = ""
     held_releases: frozenset[str] = frozenset()
+    rolled_back: frozenset[str] = frozenset()
     inventory: InventoryFact | None = None
 
 

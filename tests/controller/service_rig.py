@@ -104,9 +104,11 @@ class Controller:
         asked = operator_pb2.ApplyRequest(manifest=text, file="fleet.toml", folder=str(folder), **flags)
         return [event async for event in self.operator.Apply(asked, timeout=60)]
 
-    async def rollback(self, release: str = "", devices: tuple[str, ...] = ()) -> list[operator_pb2.ApplyEvent]:
+    async def rollback(
+        self, release: str = "", devices: tuple[str, ...] = (), **fields: Any
+    ) -> list[operator_pb2.ApplyEvent]:
         """Roll back to its end."""
-        asked = operator_pb2.RollbackRequest(release=release, devices=devices)
+        asked = operator_pb2.RollbackRequest(release=release, devices=devices, **fields)
         return [event async for event in self.operator.Rollback(asked, timeout=60)]
 
     async def status(self) -> dict[str, operator_pb2.DeviceView]:

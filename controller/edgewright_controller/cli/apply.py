@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edgewright_controller.cli import manifest_file, reach
+from edgewright_controller.cli import manifest_file, named, reach
 from edgewright_controller.cli.manifest_file import ManifestArgument
 
 
@@ -19,6 +19,7 @@ def apply(
     build_only: Annotated[
         bool, typer.Option("--build-only", help="compile, sign and publish; change no device")
     ] = False,
+    reason: named.ReasonFlag = "",
     as_json: reach.JsonFlag = False,
 ) -> int:
     """Compile, sign and roll out what the manifest says. Ctrl-C leaves; the work goes on."""
@@ -26,5 +27,5 @@ def apply(
 
     source = manifest_file.read(manifest)
     with reach.fleet(config, controller) as fleet:
-        events = fleet.apply(source.text, source.file, source.folder, again=again, build_only=build_only)
+        events = fleet.apply(source.text, source.file, source.folder, again=again, build_only=build_only, reason=reason)
         return following.follow(events, as_json=as_json)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ from edgewright_controller.compile.recipe import RecipeError
 from edgewright_controller.compile.source import Source
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.gates import GatePolicy
-from edgewright_controller.ledger import Ledger, LedgerError, audit, releases, requests
+from edgewright_controller.ledger import Ledger, LedgerError, applied, audit, releases, requests, rolled_back_on
 from edgewright_controller.manifest import Manifest, ManifestError, parse
 from edgewright_controller.manifest.quantities import devices_of_share
 from edgewright_controller.plan import Kind, Plan, PlanError
@@ -36,9 +36,10 @@ from edgewright_controller.service import plan_message, rollout_views
 from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText
 from edgewright_controller.service.compiling import Compiling, cached
 from edgewright_controller.service.job import Job
+from edgewright_controller.service.rolling_back import RollingBack
 from edgewright_controller.service.rollouts_runner import RolloutsRunner
 from edgewright_controller.service.survey import Survey, Surveyor
-from edgewright_controller.service.ways_back import still_leaving, ways_back
+from edgewright_controller.service.ways_back import Asked
 from edgewright_controller.service.wish import Wish
 from edgewright_controller.unix_time import unix_ms
 
@@ -70,6 +71,7 @@ class Jobs:
         self._fleet, self._ledger, self._image, self._runner, self._clock = fleet, ledger, image, runner, clock
         self._surveyor = Surveyor(ledger, store, builder, hashes, shut)
         self._compiling = Compiling(ledger, builder)
+        self._rolling_back = RollingBack(ledger, store, runner, shut)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def plan(self, text: ManifestText) -> operator_pb2.PlanResponse:
@@ -78,7 +80,7 @@ class Jobs:
         plan, _ = await self._planned(manifest, text, again=False)
         return plan_message.message(plan)
 
-    async def apply(self, text: ManifestText, *, by: str, again: bool, build_only: bool) -> Job:
+    async def apply(self, text: ManifestText, *, by: str, again: bool, build_only: bool, why: str = "") -> Job:
         """Begin to make the fleet what the manifest says. Raises BadInput, ChangeRefused, LedgerError."""
         manifest = self._parse(text)
         plan, survey = await self._planned(manifest, text, again=again)
@@ -89,40 +91,28 @@ class Jobs:
         asked = {"again": again, "build only": build_only}
         flags = "".join(f", {name}" for name, given in asked.items() if given)
         sha256 = digest.of_bytes(text.text.encode())
-        await self._enter(by, "apply", f"{text.file}, sha256 {sha256}{flags}")
+        await self._enter(by, "apply", audit.with_reason(f"{text.file}, sha256 {sha256}{flags}", why))
 
         async def change(job: Job) -> operator_pb2.ApplyResult:
-            return await self._apply(job, manifest, plan, survey, text, by=by, again=again, build_only=build_only)
+            return await self._apply(
+                job, manifest, plan, survey, text, by=by, again=again, build_only=build_only, why=why
+            )
 
         return self._begin(f"apply of {text.file}", by, change)
 
-    async def rollback(self, release: str, only: Sequence[str], *, by: str) -> Job:
+    async def rollback(self, asked: Asked, *, by: str, why: str = "") -> Job:
         """Begin to return devices to the release before. Raises BadInput, ChangeRefused, LedgerError."""
-        now_ms = self._now_ms()
-        handed_out = self._runner.handed_out
-        back = await self._ledger.read(lambda c: ways_back(c, release, only, handed_out))
-        ways = ", ".join(f"{device}: {left[:12]} → {target[:12]}" for device, (left, target) in sorted(back.items()))
-        await self._enter(by, "rollback", ways, release=release)
+        found = await self._rolling_back.look(asked)
+        ways = ", ".join(f"{device}: {left[:12]} → {to[:12]}" for device, (left, to) in sorted(found.ways.items()))
+        await self._enter(by, "rollback", audit.with_reason(ways, why), release=asked.release)
 
         async def change(job: Job) -> operator_pb2.ApplyResult:
-            # With `only`, what one device leaves another may return to.
-            leaving = sorted({left for left, _ in back.values()} - {target for _, target in back.values()})
-            for away in leaving:
-                await self._ledger.write(lambda c, away=away: releases.mark_rolled_back(c, away, by, now_ms))  # type: ignore[misc]  # mypy cannot type a lambda's default
-            if not only:  # nobody else gets it either, and who got it while this was asked for goes back too
-                stopped = await self._runner.stop_handing_out(leaving, f"{by}: rollback")
-                for name in stopped:
-                    job.message(f"{name} is stopped")
-                for device, way in (await self._ledger.read(lambda c: still_leaving(c, leaving))).items():
-                    back.setdefault(device, way)
-            job.message("rolling back " + ", ".join(f"{device} from {left[:12]}" for device, (left, _) in back.items()))
-            wanted = {device: target for device, (_, target) in back.items()}
-            # A fault is being undone: everywhere at once, and a device that fails holds up nobody.
-            policy = RolloutPolicy(gate=GatePolicy(max_failures=len(wanted)))
-            about = f"rollback of {', '.join(digest[:12] for digest in leaving)}"
-            # Whoever aborts the rollback wants what was served before it, rolled back or not.
-            left = {device: left for device, (left, _) in back.items()}
-            return await self._roll_out(job, Wish(wanted, len(wanted), policy, by, about, back_to=left))
+            finish, came_to = await self._rolling_back.carry_out(job, asked, found, by=by, why=why)
+            result = rollout_views.result(finish.phase, finish.reason, finish.counts)
+            if came_to.stuck:
+                result.succeeded = False
+                result.summary += f"; cannot go back: {', '.join(sorted(came_to.stuck))}"
+            return result
 
         return self._begin("rollback", by, change)
 
@@ -188,6 +178,7 @@ class Jobs:
         by: str,
         again: bool,
         build_only: bool,
+        why: str,
     ) -> operator_pb2.ApplyResult:
         job.say(operator_pb2.ApplyEvent(plan=plan_message.message(plan)))
         missing = plan.missing_builds
@@ -205,6 +196,7 @@ class Jobs:
             return operator_pb2.ApplyResult(succeeded=True, summary=f"{len(plan.builds)} artifacts are signed", **made)
         _refuse_misfits(plan)
         _refuse_held(plan)
+        await self._applied(text, by, why)
         if not plan.to_do:
             return operator_pb2.ApplyResult(succeeded=True, summary=_nothing_to_do(plan), **made)
         if again:
@@ -219,6 +211,7 @@ class Jobs:
             by=by,
             about=f"apply of {text.file}",
             not_again=not again,
+            why=why,
         )
         result = await self._roll_out(job, wish)
         result.builds_made, result.builds_cached = made["builds_made"], made["builds_cached"]
@@ -241,6 +234,12 @@ class Jobs:
         if targets:
             await asyncio.to_thread(self._image.publish, targets, self._clock())
 
+    async def _applied(self, text: ManifestText, by: str, why: str) -> None:
+        """From now on this manifest says what groups there are, and what a newcomer gets."""
+        said = {"file": text.file, "folder": text.folder, "text": text.text, "reason": why}
+        now_ms = self._now_ms()
+        await self._ledger.write(lambda c: applied.put(c, by=by, **said, now_ms=now_ms))
+
     async def _lift_holds(self, plan: Plan) -> None:
         """What was rolled back is released again: here, and on the devices that hold it."""
         now_ms = self._now_ms()
@@ -250,6 +249,7 @@ class Jobs:
             for change in plan.to_do:
                 if change.to_release:
                     releases.unmark_rolled_back(connection, change.to_release)
+                    rolled_back_on.unmark(connection, change.device, change.to_release)
                 if change.lifts_hold:
                     asked = uuid.uuid4().hex
                     requests.ask(connection, asked, change.device, kind, argument=change.to_release, now_ms=now_ms)

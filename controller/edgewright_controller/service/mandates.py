@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from edgewright_contract import mandate as contract
 from edgewright_contract import names
 from edgewright_controller import log
-from edgewright_controller.ledger import LedgerError, NotInLedger, audit, devices, mandates, releases
+from edgewright_controller.ledger import LedgerError, NotInLedger, audit, devices, mandates, releases, rolled_back_on
 from edgewright_controller.ledger.mandates import MandateRow
 from edgewright_controller.ledger.releases import ReleaseRow
 from edgewright_controller.publish import PublishError
@@ -137,7 +137,8 @@ def _chosen(connection: Connection, device: str, profile: str, prefix: str) -> R
     row = releases.get(connection, digest)
     if profile and row.release.profile != profile:
         raise BadInput(f"release {digest[:12]} is of profile {row.release.profile}, not of {profile}")
-    if digest in releases.rolled_back(connection):
+    there = rolled_back_on.releases_of(connection, [device]).get(device, frozenset())
+    if digest in releases.rolled_back(connection) | there:
         raise ChangeRefused(f"release {digest[:12]} was rolled back; `edgewright apply --again` releases it")
     return row
 

@@ -20,6 +20,7 @@ from edgewright_controller.service.authorisation import Context, Gate, refuse
 from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText
 from edgewright_controller.service.operators import OperatorRefused
 from edgewright_controller.service.revocations import NothingToRevoke
+from edgewright_controller.service.ways_back import Asked
 from edgewright_controller.unix_time import unix_ms
 
 if TYPE_CHECKING:
@@ -77,7 +78,11 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         text = ManifestText(request.manifest, request.file, request.folder)
         try:
             job = await self._jobs.apply(
-                text, by=self._operator(context), again=request.again, build_only=request.build_only
+                text,
+                by=self._operator(context),
+                again=request.again,
+                build_only=request.build_only,
+                why=_reason(request.reason),
             )
         except (BadInput, ChangeRefused, LedgerError) as error:
             await _refuse(context, error)
@@ -89,7 +94,9 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
     ) -> AsyncIterator[operator_pb2.ApplyEvent]:
         """Start a return to the releases before, and follow it."""
         try:
-            job: Job = await self._jobs.rollback(request.release, list(request.devices), by=self._operator(context))
+            asked = Asked(request.release, tuple(request.devices), tuple(request.groups), request.generation)
+            why = _reason(request.reason)
+            job: Job = await self._jobs.rollback(asked, by=self._operator(context), why=why)
         except (BadInput, ChangeRefused, LedgerError) as error:
             await _refuse(context, error)
         async for event in job.follow():
@@ -328,10 +335,16 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         return caller.id if caller else ""
 
 
+def _reason(given: str) -> str:
+    """An operator's reason. Raises BadInput."""
+    if len(given) > MAX_REASON_CHARACTERS:
+        raise BadInput(f"reason: {len(given)} characters; give at most {MAX_REASON_CHARACTERS}")
+    return given
+
+
 def _holder(request: operator_pb2.RevokeRequest, by: str) -> tuple[str, str]:
     """The kind and name of whom is meant. Raises BadInput."""
-    if len(request.reason) > MAX_REASON_CHARACTERS:
-        raise BadInput(f"reason: {len(request.reason)} characters; give at most {MAX_REASON_CHARACTERS}")
+    _reason(request.reason)
     kinds = operator_pb2.RevokeRequest
     if request.kind == kinds.KIND_DEVICE:
         return DEVICE, request.holder
@@ -343,9 +356,7 @@ def _holder(request: operator_pb2.RevokeRequest, by: str) -> tuple[str, str]:
 
 
 def _command(request: operator_pb2.ControlRolloutRequest, operator: str) -> Paused | Resumed | Aborted:
-    if len(request.reason) > MAX_REASON_CHARACTERS:
-        raise BadInput(f"reason: {len(request.reason)} characters; give at most {MAX_REASON_CHARACTERS}")
-    by = f"{operator}: {request.reason}" if request.reason else operator
+    by = f"{operator}: {reason}" if (reason := _reason(request.reason)) else operator
     actions = operator_pb2.ControlRolloutRequest
     if request.action == actions.ACTION_PAUSE:
         return Paused(by)

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from edgewright_controller.ledger import audit, rollouts
+from edgewright_controller.ledger import audit, releases, rolled_back_on, rollouts
 from edgewright_controller.rollout import (
     Aborted,
     Actions,
@@ -38,13 +38,23 @@ class Storage(Protocol):
 def created(
     connection: Connection, spec: RolloutSpec, wish: Wish, about: Mapping[str, object], now: float
 ) -> RolloutState:
-    """A new rollout and its entry in the audit log."""
+    """A new rollout, what is refused from now on because of it, and its entry in the audit log."""
     given = {release for release in wish.releases.values() if release}
     only = given.pop() if len(given) == 1 else ""
     said = {"actor": f"operator {wish.by}", "action": "rollout.begin", "subject": spec.id, "release": only}
     detail = f"{wish.about}: {len(wish.releases)} devices"
-    audit.append(connection, **said, detail=detail, now_ms=int(now * 1000))
+    audit.append(connection, **said, detail=audit.with_reason(detail, wish.why), now_ms=int(now * 1000))
+    refuse(connection, wish, int(now * 1000))
     return rollouts.create(connection, spec, by=wish.by, about=about, now=now)
+
+
+def refuse(connection: Connection, wish: Wish, now_ms: int) -> None:
+    """What a rollback leaves is not released again by itself."""
+    for device, release in sorted(wish.refuses):
+        if device:
+            rolled_back_on.mark(connection, device, release, wish.by, now_ms)
+        else:
+            releases.mark_rolled_back(connection, release, wish.by, now_ms)
 
 
 def stored(connection: Connection, rollout: str, event: Event, done: tuple[Changes, Actions], now: datetime) -> None:

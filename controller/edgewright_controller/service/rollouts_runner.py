@@ -12,9 +12,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import Connection
+
 from edgewright_contract.v1 import agent_pb2, operator_pb2
 from edgewright_controller import log
-from edgewright_controller.ledger import LedgerError, releases, rollouts
+from edgewright_controller.ledger import LedgerError, rolled_back_on, rollouts
 from edgewright_controller.rollout import (
     Aborted,
     Finish,
@@ -32,11 +34,12 @@ from edgewright_controller.service.job import Job
 from edgewright_controller.service.live_rollouts import LiveRollout, LiveRollouts
 from edgewright_controller.service.rollout_hearing import Hearing
 from edgewright_controller.service.rollout_news import RolloutNews
-from edgewright_controller.service.rollout_storing import Storage, created
+from edgewright_controller.service.rollout_storing import Storage, created, refuse
 from edgewright_controller.service.rollout_ticking import tick
 from edgewright_controller.service.unbroken import Unbroken
 from edgewright_controller.service.waits_for import waits_for
 from edgewright_controller.service.wish import Wish, does, targets
+from edgewright_controller.unix_time import unix_ms
 
 _log = log.of(__name__)
 
@@ -105,36 +108,57 @@ class RolloutsRunner:
         applies what a colleague is applying, watches it to its end. Raises RolloutError, LedgerError.
         """
         async with self._live.turn:
-            if wish.not_again:
-                rolled_back = await self._live.ledger.read(releases.rolled_back) & set(wish.releases.values())
-                if rolled_back:
-                    named = ", ".join(sorted(digest[:12] for digest in rolled_back if digest))
-                    raise RolloutError(f"release {named} was rolled back meanwhile; `apply --again` releases it")
-            for live in self._live.running.values():
-                if does(live.state, wish):
-                    job.message(f"{live.state.spec.id} is doing this already; following it")
-                    self._live.follow(live, job)
-                    return live.ended
-            name = await self._live.ledger.read(rollouts.next_id)
-            for other in list(self._live.running):
-                await self._live.event(other, Superseded(name, frozenset(wish.releases)))
-            parts = await self._live.ledger.read(lambda c: targets(c, wish))
-            spec = RolloutSpec(name, in_two_waves(parts, wish.first_wave), wish.policy)
-            now = self._live.clock().timestamp()
-            undoes = bool(wish.back_to)
-            about = {"what": wish.about, "undoes": undoes}
-            state = await self._live.ledger.write(lambda c: created(c, spec, wish, about, now))
-            live = self._live.running[name] = LiveRollout(state, undoes)
-            _log.info("rollout begins", rollout=name, what=wish.about, operator=wish.by, devices=len(wish.releases))
-            try:
-                await self._live.event(name, Started())
-            except LedgerError as error:
-                # It is stored and goes on where it stands: the next tick begins with its first wave.
-                _log.error("rollout waits", rollout=name, why=str(error))
-                job.message(f"{name} waits for the ledger: {error}")
-            self._live.follow(live, job)
-            self._live.news.set()
-            return live.ended
+            return await self._begin(wish, job)
+
+    async def take_back(
+        self, digests: Collection[str], wish: Callable[[Connection], Wish], job: Job, *, by: str
+    ) -> asyncio.Future[Finish]:
+        """Abort the rollouts that give one of these releases to anybody, then begin what `wish` makes of the ledger as
+        it then is; nothing comes between the two. How it ends. Raises RolloutError, LedgerError.
+
+        Devices under way return to what they had by the abort, those that have the release by what is begun.
+        """
+        async with self._live.turn:
+            for name, live in list(self._live.running.items()):
+                gives = any(target.release in digests for target in live.state.targets.values())
+                if gives and not live.undoes:
+                    await self._live.event(name, Aborted(by=by))
+                    job.message(f"{name} is stopped")
+            return await self._begin(await self._live.ledger.read(wish), job)
+
+    async def _begin(self, wish: Wish, job: Job) -> asyncio.Future[Finish]:
+        if wish.not_again:
+            gone = await self._live.ledger.read(lambda c: rolled_back_on.refused(c, wish.releases))
+            if gone:
+                named = ", ".join(sorted({digest[:12] for digest in gone.values()}))
+                raise RolloutError(f"release {named} was rolled back meanwhile; `apply --again` releases it")
+        for live in self._live.running.values():
+            if does(live.state, wish):
+                if wish.refuses:  # more may be refused than by the one that runs
+                    await self._live.ledger.write(lambda c: refuse(c, wish, unix_ms(self._live.clock())))
+                job.message(f"{live.state.spec.id} is doing this already; following it")
+                self._live.follow(live, job)
+                return live.ended
+        name = await self._live.ledger.read(rollouts.next_id)
+        for other in list(self._live.running):
+            await self._live.event(other, Superseded(name, frozenset(wish.releases) | wish.spares))
+        parts = await self._live.ledger.read(lambda c: targets(c, wish))
+        spec = RolloutSpec(name, in_two_waves(parts, wish.first_wave), wish.policy)
+        now = self._live.clock().timestamp()
+        undoes = bool(wish.back_to)
+        about = {"what": wish.about, "undoes": undoes, "why": wish.why}
+        state = await self._live.ledger.write(lambda c: created(c, spec, wish, about, now))
+        live = self._live.running[name] = LiveRollout(state, undoes)
+        _log.info("rollout begins", rollout=name, what=wish.about, operator=wish.by, devices=len(wish.releases))
+        try:
+            await self._live.event(name, Started())
+        except LedgerError as error:
+            # It is stored and goes on where it stands: the next tick begins with its first wave.
+            _log.error("rollout waits", rollout=name, why=str(error))
+            job.message(f"{name} waits for the ledger: {error}")
+        self._live.follow(live, job)
+        self._live.news.set()
+        return live.ended
 
     async def control(self, rollout: str, command: Paused | Resumed | Aborted) -> RolloutPhase:
         """Do what an operator says to a rollout; where it stands then.
@@ -159,22 +183,6 @@ class RolloutsRunner:
         """The releases that rollouts give to devices just now, those aside that take something back."""
         going_out = [live.state.targets.values() for live in self._live.running.values() if not live.undoes]
         return frozenset(target.release for targets in going_out for target in targets if target.release)
-
-    async def stop_handing_out(self, digests: Collection[str], by: str) -> list[str]:
-        """Abort the rollouts that give one of these releases to anybody; their names. Raises LedgerError.
-
-        Devices under way return to what they had, those that have it keep it: a rollback sees to them.
-        """
-        async with self._live.turn:
-            found = [
-                name
-                for name, live in self._live.running.items()
-                if not live.undoes and any(target.release in digests for target in live.state.targets.values())
-            ]
-            for name in found:
-                await self._live.event(name, Aborted(by=by))
-            self._live.news.set()
-            return found
 
     async def listed(self, limit: int) -> list[operator_pb2.RolloutView]:
         """At most `limit` rollouts, the newest first, also those that ended. Raises LedgerError."""

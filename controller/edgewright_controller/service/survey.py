@@ -19,7 +19,7 @@ from edgewright_controller.compile.hashing import Hashes
 from edgewright_controller.compile.source import ModelFacts, Source, SourceError, describe, inspect, inspect_prebuilt
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.compile.toolchain import ToolchainMissing
-from edgewright_controller.ledger import Ledger, NotInLedger, artifacts, devices, releases
+from edgewright_controller.ledger import Ledger, NotInLedger, artifacts, devices, releases, rolled_back_on
 from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
 from edgewright_controller.manifest import Manifest
 from edgewright_controller.service import standing
@@ -160,14 +160,18 @@ class _Known:
 
 def _known(connection: Connection) -> _Known:
     desired = devices.desired(connection)
-    facts = {row.id: _device(row, desired.get(row.id)) for row in devices.every(connection)}
+    there = rolled_back_on.releases_of(connection)
+    facts = {
+        row.id: replace(_device(row, desired.get(row.id)), rolled_back=there.get(row.id, frozenset()))
+        for row in devices.every(connection)
+    }
     rolled_back = releases.rolled_back(connection)
     of_devices = {
         digest
         for fact in facts.values()
         for digest in (fact.desired_release, fact.active_release, fact.previous_release)
     }
-    named = of_devices | rolled_back
+    named = of_devices.union(rolled_back, *there.values())
     found = {}
     for digest in sorted(named - {""}):
         try:

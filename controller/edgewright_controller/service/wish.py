@@ -19,7 +19,9 @@ class Wish:
     """What a new rollout shall give each device (None: nothing), how many of them first, and under which policy.
     `by` names the operator, `about` says what it is for. `back_to` says what devices return to if it is taken back;
     without it, a device returns to the newest release that worked there and was not rolled back. With `not_again` it
-    does not begin when one of its releases was rolled back meanwhile."""
+    does not begin when one of its releases was rolled back meanwhile. `why`: the operator's reason. `refuses`: what is
+    rolled back with it, (device or empty for all, release). `spares`: devices to which other rollouts shall give
+    nothing more, though this one does not either."""
 
     releases: Mapping[str, str | None]
     first_wave: int
@@ -28,6 +30,9 @@ class Wish:
     about: str
     back_to: Mapping[str, str] = field(default_factory=dict)
     not_again: bool = False
+    why: str = ""
+    refuses: frozenset[tuple[str, str]] = frozenset()
+    spares: frozenset[str] = frozenset()
 
 
 def does(state: RolloutState, wish: Wish) -> bool:
