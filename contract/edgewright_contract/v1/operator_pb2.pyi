@@ -604,7 +604,7 @@ class HistoryResponse(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ...) -> None: ...
 
 class RolloutView(_message.Message):
-    __slots__ = ("rollout", "state", "reason", "wave", "waves", "devices_by_state", "what", "by", "created_unix_ms", "ended_unix_ms", "why", "waits_for", "waits_s")
+    __slots__ = ("rollout", "state", "reason", "wave", "waves", "devices_by_state", "what", "by", "created_unix_ms", "ended_unix_ms", "why", "waits_for", "waits_s", "now_unix_ms")
     class DevicesByStateEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -625,6 +625,7 @@ class RolloutView(_message.Message):
     WHY_FIELD_NUMBER: _ClassVar[int]
     WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
     WAITS_S_FIELD_NUMBER: _ClassVar[int]
+    NOW_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     rollout: str
     state: str
     reason: str
@@ -638,7 +639,8 @@ class RolloutView(_message.Message):
     why: str
     waits_for: str
     waits_s: float
-    def __init__(self, rollout: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., wave: _Optional[int] = ..., waves: _Optional[int] = ..., devices_by_state: _Optional[_Mapping[str, int]] = ..., what: _Optional[str] = ..., by: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., why: _Optional[str] = ..., waits_for: _Optional[str] = ..., waits_s: _Optional[float] = ...) -> None: ...
+    now_unix_ms: int
+    def __init__(self, rollout: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., wave: _Optional[int] = ..., waves: _Optional[int] = ..., devices_by_state: _Optional[_Mapping[str, int]] = ..., what: _Optional[str] = ..., by: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., why: _Optional[str] = ..., waits_for: _Optional[str] = ..., waits_s: _Optional[float] = ..., now_unix_ms: _Optional[int] = ...) -> None: ...
 
 class StatusResponse(_message.Message):
     __slots__ = ("fleet", "controller_version", "devices", "rollouts", "broker_connected", "telemetry_stored")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgewright_controller.cli import named, reach
+from edgewright_controller.cli import named, reach, watch
 
 if TYPE_CHECKING:
     from edgewright_contract.v1 import operator_pb2
@@ -57,6 +57,9 @@ def show(
     else:
         printing.out().print(rollout_pages.shown(answer, everything=everything))
     return 0
+
+
+app.command("watch")(watch.watch)
 
 
 @app.command("pause")

@@ -41,6 +41,7 @@ def of_state(state: RolloutState, now: float, row: rollouts.RolloutRow | None = 
         devices_by_state={phase.value: count for phase, count in state.counts.items() if count},
         waits_for=wait.words,
         waits_s=wait.seconds or 0.0,
+        now_unix_ms=int(now * 1000),
     )
     if row is not None:
         view.what, view.why = str(row.about.get("what", "")), str(row.about.get("why", ""))
@@ -55,7 +56,7 @@ def shown(connection: Connection, row: rollouts.RolloutRow, now: float) -> opera
     state = rollouts.load(connection, row.id)
     view = of_row(connection, row)
     wait = waits_for(state, now)
-    view.waits_for, view.waits_s = wait.words, wait.seconds or 0.0
+    view.waits_for, view.waits_s, view.now_unix_ms = wait.words, wait.seconds or 0.0, int(now * 1000)
     since = rollouts.changed_at(connection, row.id)
     changes = [
         operator_pb2.RolloutChangeView(
