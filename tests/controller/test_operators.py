@@ -180,7 +180,7 @@ async def test_a_removed_operator_may_nothing_and_its_token_is_gone(desk: Desk) 
     await desk.new("alice", "operator")
     token = await desk.token("alice", "operator")
     await desk.types("alice", "status")
-    assert "operator alice is removed; 1 certificates revoked" in await desk.types("admin", "operator remove alice")
+    assert "operator alice is removed; 1 certificate revoked" in await desk.types("admin", "operator remove alice")
     said = await desk.types("alice", "status", 1)
     assert "was revoked" in said or "may not call" in said
     assert "not known here" in await desk.login(token, "again", 1)

@@ -67,18 +67,40 @@ def list_(
 
 
 @app.command("role")
-def role(name: _Name, role: _Role, config: reach.ConfigFlag = None, controller: reach.ControllerFlag = None) -> int:
+def role(
+    name: _Name,
+    role: _Role,
+    config: reach.ConfigFlag = None,
+    controller: reach.ControllerFlag = None,
+    as_json: reach.JsonFlag = False,
+) -> int:
     """Give an operator another role, from the next call on. More than before needs another login."""
+    from edgewright_controller.cli import printing
+
     with reach.fleet(config, controller) as fleet:
         fleet.set_operator_role(name, role)
-    sys.stdout.write(f"operator {name} is {role} now; for more rights than before: edgewright operator add {name}\n")
+    if as_json:
+        printing.json_document({"name": name, "role": role})
+    else:
+        again = f"for more rights than before: edgewright operator add {name} --role {role}"
+        sys.stdout.write(f"operator {name} is {role} now; {again}\n")
     return 0
 
 
 @app.command("remove")
-def remove(name: _Name, config: reach.ConfigFlag = None, controller: reach.ControllerFlag = None) -> int:
+def remove(
+    name: _Name,
+    config: reach.ConfigFlag = None,
+    controller: reach.ControllerFlag = None,
+    as_json: reach.JsonFlag = False,
+) -> int:
     """Take an operator's role and certificates, at once."""
+    from edgewright_controller.cli import printing
+
     with reach.fleet(config, controller) as fleet:
-        count = fleet.remove_operator(name).certificates
-    sys.stdout.write(f"operator {name} is removed; {count} certificates revoked\n")
+        answer = fleet.remove_operator(name)
+    if as_json:
+        printing.json_line(answer)
+    else:
+        sys.stdout.write(f"operator {name} is removed; {printing.count(answer.certificates, 'certificate')} revoked\n")
     return 0
