@@ -227,8 +227,9 @@ def test_a_rollouts_page_says_where_it_stands_what_it_waits_for_and_why(width: i
         "why faster answers",
         "waits for approval of wave 1, until 2026-12-05 19:12; then it is aborted",
         "devices 1 failed, 2 waiting",
-        "more than 1 failure and more than 10 % of those offered: all go back; a device answers within 15 min; waits at"
-        " most 7 d for people and windows; is over within 12 h; 60 devices a minute; mon to fri, 01:00 to 05:00",
+        "stops when more than 1 device and more than 10 % of those offered it failed, and all go back; a device answers"
+        " within 15 min; waits at most 7 d for people and windows; is over within 12 h; 60 devices a minute;"
+        " mon to fri, 01:00 to 05:00",
         "1 1 ring=early 10 min approval 1 failed",
         "2 2 100% – end 2 waiting",
         "jetson-01: probe speaks: the answer does not match",

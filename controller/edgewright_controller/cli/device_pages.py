@@ -79,7 +79,7 @@ def _facts(answer: operator_pb2.ShowDeviceResponse) -> Iterator[tuple[str, str]]
 def _generations(answer: operator_pb2.ShowDeviceResponse) -> list[RenderableType]:
     if not answer.generations:
         return [Text("  it was never given anything; an apply whose manifest names it does that")]
-    table = printing.table(None, "generation", "release", "since", "outcome", "by")
+    table = printing.table(None, "generation", "release", "since", "outcome", "given by")
     for one in answer.generations:
         outcome = agent_pb2.Outcome.Name(one.outcome).removeprefix("OUTCOME_").lower().replace("_", " ")
         known = one.outcome != agent_pb2.OUTCOME_UNSPECIFIED

@@ -27,7 +27,10 @@ _KINDS = {
 }
 # What is typed in again, or read as one thing.
 _WHOLE = frozenset(
-    ("device", "desired", "active", "rollout", "state", "release", "seen", "memory", "disk free", "agent", "labels")
+    (
+        *("device", "desired", "active", "rollout", "state", "release", "began", "since", "by", "seen"),
+        *("memory", "disk free", "agent", "labels"),
+    )
 )
 
 

@@ -40,7 +40,7 @@ def listed(answer: operator_pb2.ListRolloutsResponse) -> RenderableType:
             view.by,
             view.what,
             Text(view.state, _STYLES.get(view.state, "")),
-            f"{view.wave} of {view.waves}",
+            f"{view.wave}/{view.waves}",
             printing.by_state(view),
         )
         if view.reason and view.state != "succeeded":
@@ -80,10 +80,10 @@ def _facts(answer: operator_pb2.ShowRolloutResponse) -> Iterator[tuple[str, str]
 
 
 def _policy(policy: operator_pb2.RolloutPolicyView) -> Iterator[str]:
-    allowed = printing.count(policy.max_failures, "failure")
-    percent = f" and more than {policy.max_failed_percent:g} % of those offered" if policy.max_failed_percent else ""
-    then = "all go back" if policy.on_failure == "revert" else "no further device gets it"
-    yield f"more than {allowed}{percent}: {then}"
+    percent = f" and more than {policy.max_failed_percent:g} % of those offered it" if policy.max_failed_percent else ""
+    many = f"when more than {printing.count(policy.max_failures, 'device')}{percent} failed"
+    then = "all go back" if policy.on_failure == "revert" else "whoever has it keeps it"
+    yield f"stops {many if policy.max_failures or percent else 'at the first failure'}, and {then}"
     yield f"a device answers within {printing.duration(policy.device_deadline_s)}"
     if policy.patience_s:
         yield f"waits at most {printing.duration(policy.patience_s)} for people and windows"
@@ -128,7 +128,7 @@ def _devices(answer: operator_pb2.ShowRolloutResponse, *, everything: bool) -> l
             printing.duration(one.answers_within_s) if one.answers_within_s else "–",
             printing.short(one.release),
         )
-        if one.reason:
+        if one.reason and one.state != "succeeded":
             reasons.append(Text(f"{one.device}: {one.reason}", _STYLES.get(one.state, "")))
     if len(picked) < len(order):
         reasons.append(Text(f"{len(order) - len(picked)} more devices: --all shows them", "dim"))
@@ -141,7 +141,8 @@ def _history(answer: operator_pb2.ShowRolloutResponse, *, everything: bool) -> l
     left_out = len(answer.changes) - len(changes)
     lines = [Text(f"{printing.count(left_out, 'earlier change')}: --all shows them", "dim")] * bool(left_out)
     for one in changes:
-        said = f": {one.reason}" if one.reason else ""
+        told = one.reason and (one.state != "succeeded" or not one.device)
+        said = f": {one.reason}" if told else ""
         lines.append(
             Text(f"{printing.second(one.at_unix_ms)}  {one.device or answer.rollout.rollout} {one.state}{said}")
         )
