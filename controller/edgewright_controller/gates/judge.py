@@ -34,6 +34,8 @@ def judge(samples: Samples, policy: GatePolicy, now: float) -> Verdict:
         return Verdict(Ruling.REVERT, tuple(worse))
     if seen.under_way:
         return Verdict(Ruling.WAIT, (f"{seen.under_way} of {_devices(seen.offered)} have not said how it ended",))
+    if seen.to_come:
+        return Verdict(Ruling.WAIT, (f"{_devices(seen.to_come)} of the wave are still to be offered it",))
     if not seen.concluded:
         return Verdict(Ruling.WAIT, ("nothing was activated yet",))
     if not seen.succeeded:

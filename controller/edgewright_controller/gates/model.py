@@ -17,13 +17,15 @@ class Ruling(Enum):
 @dataclass(frozen=True)
 class Activations:
     """Devices by how the release ended on them; `under_way` have not said. `last_at` is when the last one ended,
-    in seconds of the clock that gives `now`. A device that took it into use and failed later has failed."""
+    in seconds of the clock that gives `now`. A device that took it into use and failed later has failed. `to_come`:
+    devices of the same wave that are still to be offered it."""
 
     succeeded: int = 0
     failed: int = 0
     silent: int = 0
     under_way: int = 0
     last_at: float = 0.0
+    to_come: int = 0
 
     @property
     def concluded(self) -> int:
