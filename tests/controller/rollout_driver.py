@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edgewright_controller.gates import GatePolicy
 from edgewright_controller.rollout import (
+    AfterWave,
     Changes,
     DeviceChange,
     DevicePhase,
@@ -11,6 +14,7 @@ from edgewright_controller.rollout import (
     Event,
     Finish,
     Hint,
+    LiftHold,
     OnFailure,
     Outcome,
     RolloutChange,
@@ -20,6 +24,7 @@ from edgewright_controller.rollout import (
     RolloutTarget,
     SetDesired,
     Tick,
+    Window,
     apply_changes,
     begin,
     in_two_waves,
@@ -30,10 +35,19 @@ from edgewright_controller.rollout import (
 NEW, OLD = "new", "old"
 
 
-def spec(devices: int, first: int, policy: RolloutPolicy | None = None) -> RolloutSpec:
-    """A rollout of NEW over OLD to dev-0, dev-1, …, each of which was given five generations before."""
-    targets = [RolloutTarget(f"dev-{number}", NEW, OLD, 5) for number in range(devices)]
-    return RolloutSpec("rollout-1", in_two_waves(targets, first), policy or RolloutPolicy())
+def spec(
+    devices: int,
+    first: int,
+    policy: RolloutPolicy | None = None,
+    after: tuple[AfterWave, ...] = (),
+    windows: Mapping[int, tuple[tuple[Window, ...], str]] | None = None,
+) -> RolloutSpec:
+    """A rollout of NEW over OLD to dev-0, dev-1, …, each of which was given five generations before. `windows`: of
+    some of them, with their time zone."""
+    of = windows or {}
+    targets = [RolloutTarget(f"dev-{n}", NEW, OLD, 5, *of.get(n, ((), "UTC"))) for n in range(devices)]
+    waves = in_two_waves(targets, first)
+    return RolloutSpec("rollout-1", waves, policy or RolloutPolicy(), after[: len(waves)])
 
 
 def policy(
@@ -43,10 +57,15 @@ def policy(
     soak_s: float = 0.0,
     revert: bool = False,
     patience_s: float = 600.0,
+    percent: float = 0.0,
+    steps: Mapping[str, float] | None = None,
+    whole_s: float | None = None,
+    per_minute: int | None = None,
 ) -> RolloutPolicy:
-    """A policy with deadlines that tests can wait for."""
+    """A policy with deadlines that tests can wait for. `whole_s`: the deadline of the whole rollout."""
     on_failure = OnFailure.REVERT if revert else OnFailure.KEEP
-    return RolloutPolicy(deadline_s, GatePolicy(max_failures, soak_s), on_failure, patience_s)
+    gate = GatePolicy(max_failures, soak_s, percent)
+    return RolloutPolicy(deadline_s, gate, on_failure, patience_s, steps or {}, whole_s, per_minute)
 
 
 class Driver:
@@ -71,10 +90,13 @@ class Driver:
         changed = {change.device: change for change in changes.devices}
         for action in actions:
             if isinstance(action, SetDesired):
-                assert not changed[action.device].detached, "another rollout has it"
+                assert not self.state.devices[action.device].detached, "another rollout has it"
                 assert action.generation > self.generations[action.device], "generations only rise"
                 self.generations[action.device] = action.generation
                 self.desired[action.device] = action.release
+            elif isinstance(action, LiftHold):
+                assert action.release == NEW
+                assert changed[action.device].offer_stands, "only what is offered anew is released"
             elif isinstance(action, Hint):
                 assert action.generation == self.generations[action.device]
             else:
@@ -99,10 +121,19 @@ class Driver:
             self.state.spec, self.state.clock, self.stored_rollout, self.stored_since, self.stored.values()
         )
 
-    def says(self, device: int, outcome: Outcome, reason: str = "", *, generation: int | None = None) -> Changes:
+    def says(
+        self,
+        device: int,
+        outcome: Outcome,
+        reason: str = "",
+        *,
+        generation: int | None = None,
+        step: str = "",
+        again: bool = False,
+    ) -> Changes:
         """A device reports on what it was told last, or on `generation`."""
         name = f"dev-{device}"
-        return self.do(DeviceReported(name, generation or self.generations[name], outcome, reason=reason))
+        return self.do(DeviceReported(name, generation or self.generations[name], outcome, step, reason, again))
 
     def wait(self, seconds: float) -> None:
         """Ticks every half minute, as the runner does at least."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from edgewright_controller.gates import GatePolicy
+from edgewright_controller.gates import GatePolicy, HealthSamples
+from edgewright_controller.rollout.window import Window
 
 WEEK_S: Final = 7 * 24 * 3600.0
 
@@ -24,6 +25,7 @@ class RolloutPhase(Enum):
     RUNNING = "running"
     PAUSED = "paused"
     WAITING = "waiting"  # not begun, or a wave is being watched before the next
+    APPROVAL = "approval"  # a wave has succeeded, and somebody must say that the next may begin
     REVERTING = "reverting"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -70,47 +72,102 @@ class OnFailure(Enum):
     REVERT = "revert"
 
 
+STEPS: Final = ("check_in", "plan", "download", "stage", "start", "prove", "probe", "commit")
+
+
 @dataclass(frozen=True)
 class RolloutPolicy:
     """Seconds are of the rollout's own clock (see RolloutClock).
 
     device_deadline_s: from the offer to the device's answer; silence beyond it is a failure. The way back has as much.
-    patience_s: a pause, or a start that does not come, ends after this: abort, and keep what was reached.
+    patience_s: a pause, a wait for approval, a start that does not come, or a wave that can offer nothing ends after
+    this: abort, and keep what was reached.
+    step_deadlines_s: by names of STEPS, how long a device may take for that step; "check_in" is from the offer to its
+    first word. None of them outlasts device_deadline_s.
+    deadline_s: of the whole rollout; then abort, and keep. None: it has none.
+    devices_per_minute: so many are offered the release at most. None: all that a wave has.
     """
 
     device_deadline_s: float = 900.0
     gate: GatePolicy = field(default_factory=GatePolicy)
     on_failure: OnFailure = OnFailure.KEEP
     patience_s: float = WEEK_S
+    step_deadlines_s: Mapping[str, float] = field(default_factory=dict)
+    deadline_s: float | None = None
+    devices_per_minute: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("device_deadline_s", "patience_s"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise RolloutError(f"{name}: {getattr(self, name)} is not a number of seconds above 0")
+        seconds = {"device_deadline_s": self.device_deadline_s, "patience_s": self.patience_s}
+        seconds |= {f"step_deadlines_s.{step}": limit for step, limit in self.step_deadlines_s.items()}
+        if self.deadline_s is not None:
+            seconds["deadline_s"] = self.deadline_s
+        for name, value in seconds.items():
+            if not 0 < value < float("inf"):
+                raise RolloutError(f"{name}: {value} is not a number of seconds above 0")
+        for step in self.step_deadlines_s:
+            if step not in STEPS:
+                raise RolloutError(f"step_deadlines_s.{step}: a device has no such step; it has {', '.join(STEPS)}")
+        if self.devices_per_minute is not None and self.devices_per_minute < 1:
+            raise RolloutError(f"devices_per_minute: {self.devices_per_minute} would never offer anything")
 
 
 @dataclass(frozen=True)
 class RolloutTarget:
     """One device's part: the release it shall have (None: nothing), the one it goes back to, and the highest
-    generation it was ever given."""
+    generation it was ever given. It is offered something only while one of `windows` is open in `zone`; without
+    windows, at any time. The way back waits for no window."""
 
     device: str
     release: str | None
     previous: str | None
     generation: int
+    windows: tuple[Window, ...] = ()
+    zone: str = "UTC"
+
+
+class Then(Enum):
+    """What follows when a wave has succeeded."""
+
+    GO_ON = "go on"
+    PAUSE = "pause"
+    APPROVAL = "approval"
+
+
+@dataclass(frozen=True)
+class AfterWave:
+    """What follows a wave: it is watched for `soak_s` after its last device ended, `then` what. `what` says in words
+    which devices the wave has."""
+
+    soak_s: float = 0.0
+    then: Then = Then.GO_ON
+    what: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.soak_s < float("inf"):
+            raise RolloutError(f"soak_s: {self.soak_s} is not a number of seconds from 0")
 
 
 @dataclass(frozen=True)
 class RolloutSpec:
-    """What a rollout is to do: waves of devices, each offered when the one before it was judged good."""
+    """What a rollout is to do: waves of devices, each offered when the one before it was judged good.
+
+    `after` says what follows each wave; waves that it does not reach are watched for the gate's soak_s.
+    """
 
     id: str
     waves: tuple[tuple[RolloutTarget, ...], ...]
     policy: RolloutPolicy = field(default_factory=RolloutPolicy)
+    after: tuple[AfterWave, ...] = ()
+
+    def after_wave(self, number: int) -> AfterWave:
+        """What follows wave `number`, from 1."""
+        return self.after[number - 1] if number <= len(self.after) else AfterWave(self.policy.gate.soak_s)
 
     def __post_init__(self) -> None:
         if not self.waves:
             raise RolloutError(f"rollout {self.id}: it selects no device")
+        if len(self.after) > len(self.waves):
+            raise RolloutError(f"rollout {self.id}: {len(self.after)} things follow {len(self.waves)} waves")
         seen: set[str] = set()
         for number, wave in enumerate(self.waves, 1):
             if not wave:
@@ -135,12 +192,15 @@ class RolloutClock:
 
     Deadlines count `watched`: the seconds during which the controller was there to hear an answer. So no device
     is called silent because the controller was down, or because somebody set its clock. `wall` is the Unix
-    time at which `watched` was taken. `concluded_at` is `watched` when a device ended last.
+    time at which `watched` was taken. `concluded_at` is `watched` when a device ended last, `offered_at` when one was
+    offered the release last, `next_offer_at` when devices_per_minute has the next one's turn.
     """
 
     watched: float
     wall: float
     concluded_at: float = 0.0
+    offered_at: float = 0.0
+    next_offer_at: float = 0.0
 
 
 # ── What can happen ──
@@ -161,13 +221,16 @@ class Started:
 
 @dataclass(frozen=True)
 class DeviceReported:
-    """A device has said something of `generation`. If that is not the rollout's own, nothing changes."""
+    """A device has said something of `generation`. If that is not the rollout's own, nothing changes. `step` is the
+    agent's word for where it is: planning, downloading, … `again`: it failed by circumstance, as for want of room, and
+    will try again by itself for as long as it is to have the release."""
 
     device: str
     generation: int
     outcome: Outcome
     step: str = ""
     reason: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,6 +239,13 @@ class Silenced:
 
     device: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How the devices that have the release do with it. The newest is judged with every step; it is not stored."""
+
+    health: HealthSamples
 
 
 @dataclass(frozen=True)
@@ -198,6 +268,41 @@ class Resumed:
 
 
 @dataclass(frozen=True)
+class Approved:
+    """The next wave may begin."""
+
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class Retried:
+    """Offer the release anew to `devices` that failed, fell silent or were skipped; None: to all that failed or fell
+    silent."""
+
+    devices: frozenset[str] | None = None
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Go on without `devices`: those that wait are not offered anything, those under way go back, those that failed
+    count no longer, and nobody waits for those on their way back."""
+
+    devices: frozenset[str]
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class Left:
+    """The device is no longer the rollout's, and that is no failure. With `waiting_only` a device that was offered
+    something already stays."""
+
+    device: str
+    reason: str
+    waiting_only: bool = False
+
+
+@dataclass(frozen=True)
 class Aborted:
     """Stop. Devices under way go back; those that have the release keep it, or with `revert` go back too."""
 
@@ -213,7 +318,8 @@ class Superseded:
     devices: frozenset[str] | None = None
 
 
-Event = Started | DeviceReported | Silenced | Tick | Paused | Resumed | Aborted | Superseded
+Command = Paused | Resumed | Approved | Retried | Skipped | Aborted
+Event = Started | DeviceReported | Silenced | Evidence | Tick | Command | Left | Superseded
 
 
 # ── What it answers ──
@@ -221,8 +327,11 @@ Event = Started | DeviceReported | Silenced | Tick | Paused | Resumed | Aborted 
 
 @dataclass(frozen=True)
 class DeviceChange:
-    """Where a device stands now. `generation`: the one whose reports count. `detached`: another rollout has it.
-    `deadline`: when it is called silent, by `watched`; None when nothing is expected of it."""
+    """Where a device stands now. `generation`: the one whose reports count. `detached`: it is not the rollout's any
+    more, as another has it or it left. `deadline`: when it is called silent, by `watched`; None when nothing is
+    expected of it. That is for the `step` it said last, and never after `until`, which is for all of them.
+    `offer_stands`: what the rollout gave it last is the release, and not the way back. `tries_again`: it failed, and
+    will try that again by itself."""
 
     device: str
     phase: DevicePhase
@@ -230,26 +339,34 @@ class DeviceChange:
     deadline: float | None = None
     detached: bool = False
     reason: str = ""
+    step: str = ""
+    until: float | None = None
+    offer_stands: bool = False
+    tries_again: bool = False
 
 
 @dataclass(frozen=True)
 class RolloutChange:
     """Where the rollout stands now. `wave` counts from 1, 0 before the start. `ending`: how it will end, once
-    decided, while devices are still under way."""
+    decided, while devices are still under way. `halted`: the last wave after which it paused or asked for approval,
+    as planned; it does so once."""
 
     phase: RolloutPhase
     wave: int
     ending: RolloutPhase | None
     reason: str
+    halted: int = 0
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What a step changed, to be stored before anything is done about it. None at all: `clock` is None."""
+    """What a step changed, to be stored before anything is done about it. None at all: `clock` is None. `health` is not
+    stored: after a restart it comes anew."""
 
     clock: RolloutClock | None = None
     devices: tuple[DeviceChange, ...] = ()
     rollout: RolloutChange | None = None
+    health: HealthSamples | None = None
 
     def __bool__(self) -> bool:
         return self.clock is not None
@@ -263,6 +380,14 @@ class SetDesired:
     release: str | None
     generation: int
     reason: str
+
+
+@dataclass(frozen=True)
+class LiftHold:
+    """Let `device` try `release` again, which failed there. To be stored as SetDesired is, before it."""
+
+    device: str
+    release: str
 
 
 @dataclass(frozen=True)
@@ -282,5 +407,5 @@ class Finish:
     counts: Mapping[DevicePhase, int]
 
 
-Action = SetDesired | Hint | Finish
+Action = SetDesired | LiftHold | Hint | Finish
 Actions = tuple[Action, ...]
