@@ -152,6 +152,10 @@ def takes_everything(_release: str) -> agent_pb2.ErrorCode:
     return agent_pb2.ERROR_CODE_UNSPECIFIED
 
 
+# What a device does not hold against a release: it tries again by itself.
+_CIRCUMSTANCES = (agent_pb2.ERROR_CODE_DISK_FULL, agent_pb2.ERROR_CODE_MEMORY_SHORT)
+
+
 @dataclass
 class Device:
     """A device without a model: it checks in, fetches what it is offered, and says how it went."""
@@ -206,6 +210,8 @@ class Device:
         error = behaviour(release)
         outcome = agent_pb2.OUTCOME_FAILED if error else agent_pb2.OUTCOME_SUCCEEDED
         self.says(step=agent_pb2.STEP_IDLE, outcome=outcome, error=error, reason="it did not answer" if error else "")
+        if error and error not in _CIRCUMSTANCES:
+            self.status.held_releases.append(release)
         if not error:
             self.status.previous_release, self.status.active_release = self.status.active_release, release
         await self.check_in()

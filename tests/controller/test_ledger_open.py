@@ -92,7 +92,8 @@ def test_a_rollout_that_ran_under_an_older_version_goes_on_under_its_policy(tmp_
         device_deadline_s=30.0, gate=GatePolicy(2, 5.0), on_failure=OnFailure.REVERT, patience_s=60.0
     )
     assert about == {"what": "apply of fleet.toml", "undoes": False}
-    assert state.devices == {"mac-01": DeviceChange("mac-01", DevicePhase.OFFERED, 1, 30.0)}
+    offered = DeviceChange("mac-01", DevicePhase.OFFERED, 1, deadline=30.0, until=30.0, offer_stands=True)
+    assert state.devices == {"mac-01": offered}
     assert state.spec.waves == ((RolloutTarget("mac-01", "r", None, 0),),)
 
 

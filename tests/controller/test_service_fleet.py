@@ -259,7 +259,7 @@ async def test_a_rollout_in_which_a_device_failed_is_not_followed_but_begun_anew
     fleet: Controller, tmp_path: Path
 ) -> None:
     moody = Moody()
-    moody.now = refuses
+    moody.now = lambda _: agent_pb2.ERROR_CODE_DISK_FULL
     text = manifest(tmp_path, NAMES) + "max_failures = 1\n"
     asked = operator_pb2.ApplyRequest(manifest=text, file="fleet.toml", folder=str(tmp_path))
     async with (await fleet.enrol(NAMES[0])).living(moody):

@@ -1,4 +1,4 @@
-"""What of a rollout is stored as a document: its policy and the like, which nobody searches.
+"""What of a rollout is stored as a document: its policy, its devices' windows and the like, which nobody searches.
 
 Values are written as they are called in the engine. What a document of an older version lacks has its default.
 """
@@ -12,14 +12,17 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from edgewright_contract import canonical
-from edgewright_controller.rollout import RolloutPolicy, RolloutSpec
+from edgewright_controller.rollout import AfterWave, RolloutPolicy, RolloutSpec, Window
 
 _POLICY: Final = TypeAdapter(RolloutPolicy)
+_AFTER: Final = TypeAdapter(tuple[AfterWave, ...])
+_WINDOWS: Final = TypeAdapter(tuple[Window, ...])
 
 
 def encode(spec: RolloutSpec, about: Mapping[str, Any]) -> str:
     """The document of a rollout; `about` is what its maker says of it."""
-    document = {"about": dict(about), "policy": _POLICY.dump_python(spec.policy, mode="json"), "after": []}
+    policy, after = _POLICY.dump_python(spec.policy, mode="json"), _AFTER.dump_python(spec.after, mode="json")
+    document = {"about": dict(about), "policy": policy, "after": after}
     return canonical.encode(document).decode("ascii")
 
 
@@ -32,3 +35,18 @@ def about(text: str) -> Mapping[str, Any]:
 def policy(text: str) -> RolloutPolicy:
     """The rollout's policy."""
     return _POLICY.validate_python(json.loads(text)["policy"])
+
+
+def after(text: str) -> tuple[AfterWave, ...]:
+    """What follows each of the rollout's waves."""
+    return _AFTER.validate_python(json.loads(text)["after"])
+
+
+def encoded_windows(windows: tuple[Window, ...]) -> str:
+    """The windows of one device."""
+    return canonical.encode(_WINDOWS.dump_python(windows, mode="json")).decode("ascii")
+
+
+def windows(text: str) -> tuple[Window, ...]:
+    """The windows of one device, as `encoded_windows` wrote them."""
+    return _WINDOWS.validate_python(json.loads(text)) if text != "[]" else ()

@@ -6,13 +6,15 @@ in one transaction, so that a crash leaves both or neither. Times are Unix secon
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
-from edgewright_controller.ledger import devices, rollout_document, tables
+from edgewright_contract.v1 import agent_pb2
+from edgewright_controller.ledger import devices, requests, rollout_document, tables
 from edgewright_controller.ledger.among import among
 from edgewright_controller.ledger.errors import NotInLedger
 from edgewright_controller.rollout import (
@@ -20,6 +22,7 @@ from edgewright_controller.rollout import (
     Changes,
     DeviceChange,
     DevicePhase,
+    LiftHold,
     RolloutChange,
     RolloutClock,
     RolloutPhase,
@@ -101,6 +104,8 @@ def create(connection: Connection, spec: RolloutSpec, *, by: str, about: Mapping
             "deadline": None,
             "detached": False,
             "reason": "",
+            "windows": rollout_document.encoded_windows(target.windows),
+            "zone": target.zone,
         }
         for number, wave in enumerate(spec.waves, 1)
         for place, target in enumerate(wave)
@@ -110,7 +115,8 @@ def create(connection: Connection, spec: RolloutSpec, *, by: str, about: Mapping
 
 
 def commit(connection: Connection, rollout: str, changes: Changes, actions: Actions) -> None:
-    """Store what a step changed, and what it sets as desired. Hints and the rest remain for the caller, afterwards.
+    """Store what a step changed, what it sets as desired and which holds it lifts. Hints and the rest remain for the
+    caller, afterwards.
 
     Raises GenerationTaken when something else has set a device's desired state meanwhile (then nothing is stored; give
     the rollout Superseded for that device).
@@ -119,13 +125,17 @@ def commit(connection: Connection, rollout: str, changes: Changes, actions: Acti
         return
     clock = changes.clock
     table = tables.rollouts
-    values: dict[str, Any] = {"watched": clock.watched, "wall": clock.wall, "concluded_at": clock.concluded_at}
+    values = asdict(clock)
     if changes.rollout is not None:
         values |= _of_rollout(connection, rollout, changes.rollout, clock)
     connection.execute(update(table).where(table.c.id == rollout).values(values))
     _store_devices(connection, rollout, changes.devices, clock)
     for action in actions:
-        if isinstance(action, SetDesired):
+        if isinstance(action, LiftHold):
+            kind, asked = agent_pb2.DeviceRequest.KIND_RELEASE_HOLD, uuid.uuid4().hex
+            now_ms = int(clock.wall * 1000)
+            requests.ask(connection, asked, action.device, kind, argument=action.release, now_ms=now_ms)
+        elif isinstance(action, SetDesired):
             devices.set_desired(
                 connection,
                 action.device,
@@ -144,6 +154,7 @@ def _of_rollout(connection: Connection, rollout: str, change: RolloutChange, clo
         "ending": change.ending.value if change.ending else None,
         "wave": change.wave,
         "reason": change.reason,
+        "halted": change.halted,
         "changed_at": clock.wall,
     }
     if change.phase.value != before:
@@ -163,6 +174,10 @@ def _store_devices(connection: Connection, rollout: str, changes: Iterable[Devic
             "deadline": change.deadline,
             "detached": change.detached,
             "reason": change.reason,
+            "step": change.step,
+            "until": change.until,
+            "offer_stands": change.offer_stands,
+            "tries_again": change.tries_again,
         }
         for change in changes
     ]
@@ -188,18 +203,29 @@ def load(connection: Connection, rollout: str) -> RolloutState:
     waves: list[list[RolloutTarget]] = [[] for _ in range(row.waves)]
     changed = []
     for one in connection.execute(in_order):
-        waves[one.wave - 1].append(RolloutTarget(one.device, one.release, one.previous, one.first_generation))
-        if one.state != DevicePhase.WAITING.value or one.detached:
+        windows = rollout_document.windows(one.windows)
+        target = RolloutTarget(one.device, one.release, one.previous, one.first_generation, windows, one.zone)
+        waves[one.wave - 1].append(target)
+        if one.state != DevicePhase.WAITING.value or one.generation != one.first_generation or one.detached:
             change = DeviceChange(
-                one.device, DevicePhase(one.state), one.generation, one.deadline, one.detached, one.reason
+                device=one.device,
+                phase=DevicePhase(one.state),
+                generation=one.generation,
+                deadline=one.deadline,
+                detached=one.detached,
+                reason=one.reason,
+                step=one.step,
+                until=one.until,
+                offer_stands=one.offer_stands,
+                tries_again=one.tries_again,
             )
             changed.append(change)
-    spec = RolloutSpec(rollout, tuple(tuple(wave) for wave in waves), rollout_document.policy(row.document))
+    policy, after = rollout_document.policy(row.document), rollout_document.after(row.document)
+    spec = RolloutSpec(rollout, tuple(tuple(wave) for wave in waves), policy, after)
     ending = RolloutPhase(row.ending) if row.ending else None
-    change_of_all = RolloutChange(RolloutPhase(row.state), row.wave, ending, row.reason)
-    return restore(
-        spec, RolloutClock(row.watched, row.wall, row.concluded_at), change_of_all, row.state_watched, changed
-    )
+    change_of_all = RolloutChange(RolloutPhase(row.state), row.wave, ending, row.reason, row.halted)
+    clock = RolloutClock(row.watched, row.wall, row.concluded_at, row.offered_at, row.next_offer_at)
+    return restore(spec, clock, change_of_all, row.state_watched, changed)
 
 
 def live(connection: Connection) -> list[str]:

@@ -207,6 +207,7 @@ rollout_devices = Table(
     Column("step", String(16), nullable=False, server_default=""),
     Column("until", Float),
     Column("offer_stands", Boolean, nullable=False, server_default=false()),
+    Column("tries_again", Boolean, nullable=False, server_default=false()),
     PrimaryKeyConstraint("rollout", "device"),
     Index(None, "device"),
 )

@@ -103,5 +103,6 @@ class Hearing:
             if outcome is Outcome.FAILED and status.release not in ("", given):
                 continue
             if outcome is not None:
-                said = DeviceReported(device, status.generation, outcome, name, status.reason)
+                again = outcome is Outcome.FAILED and given not in status.held_releases
+                said = DeviceReported(device, status.generation, outcome, name, status.reason, again)
                 await self._live.event(rollout, said, {device: status})

@@ -40,7 +40,8 @@ def upgrade() -> None:
     op.add_column("rollouts", sa.Column("halted", sa.Integer(), server_default="0", nullable=False))
     op.add_column("rollout_devices", sa.Column("step", sa.String(length=16), server_default="", nullable=False))
     op.add_column("rollout_devices", sa.Column("until", sa.Float(), nullable=True))
-    op.add_column("rollout_devices", sa.Column("offer_stands", sa.Boolean(), server_default=sa.false(), nullable=False))
+    for name in ("offer_stands", "tries_again"):
+        op.add_column("rollout_devices", sa.Column(name, sa.Boolean(), server_default=sa.false(), nullable=False))
     # Until this revision a rollout gave a device the release first, once, and then nothing but the way back.
     op.execute("UPDATE rollout_devices SET until = deadline, offer_stands = (generation = first_generation + 1)")
     _policies_apart()
