@@ -38,12 +38,14 @@ from edgewright_controller.service.authorisation import Gate
 from edgewright_controller.service.blocks import Blocks
 from edgewright_controller.service.check_in import CheckIns
 from edgewright_controller.service.enrolment_service import EnrolmentService, Welcome
+from edgewright_controller.service.history import History
 from edgewright_controller.service.jobs import Jobs
 from edgewright_controller.service.mandates import Mandates
 from edgewright_controller.service.operator_service import OperatorService
 from edgewright_controller.service.operators import Operators
 from edgewright_controller.service.overview import Overview
 from edgewright_controller.service.presence import Presence
+from edgewright_controller.service.release_views import Releases
 from edgewright_controller.service.renewals import renewals
 from edgewright_controller.service.reporting import LedgerReports
 from edgewright_controller.service.revocations import Revocations
@@ -200,6 +202,8 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         overview,
         tokens,
         watches=watches,
+        releases=Releases(ledger, store.has),
+        history=History(ledger),
         revocations=revocations,
         people=people,
         mandates=Mandates(fleet, ledger, image, runner, revocations, clock=_clock),

@@ -143,6 +143,8 @@ async def test_one_device_goes_back_to_what_a_generation_gave_it(fleet: Controll
     assert device.status.active_release == newer
     assert "generation 1 gave it release" in (said := await refusal(fleet, named=one, generation=1))
     assert "which was itself rolled back" in said
+    every = "dev-a: every other release that worked there was taken back, so there is none to return to"
+    assert await refusal(fleet, named=one) == every
 
 
 async def test_what_a_device_would_refuse_for_its_epoch_is_no_way_back_and_nothing_is_marked(

@@ -526,7 +526,7 @@ class ListReleasesRequest(_message.Message):
     def __init__(self, limit: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
 
 class ReleaseView(_message.Message):
-    __slots__ = ("release", "model", "profile", "runtime", "artifact", "artifact_bytes", "release_epoch", "created_unix_ms", "rolled_back_by", "rolled_back_unix_ms", "devices_active", "devices_desired", "collected", "document")
+    __slots__ = ("release", "model", "profile", "runtime", "artifact", "artifact_bytes", "release_epoch", "created_unix_ms", "rolled_back_by", "rolled_back_unix_ms", "devices_active", "devices_desired", "collected", "document", "recipe")
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
@@ -541,6 +541,7 @@ class ReleaseView(_message.Message):
     DEVICES_DESIRED_FIELD_NUMBER: _ClassVar[int]
     COLLECTED_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
     release: str
     model: str
     profile: str
@@ -555,7 +556,8 @@ class ReleaseView(_message.Message):
     devices_desired: int
     collected: bool
     document: str
-    def __init__(self, release: _Optional[str] = ..., model: _Optional[str] = ..., profile: _Optional[str] = ..., runtime: _Optional[str] = ..., artifact: _Optional[str] = ..., artifact_bytes: _Optional[int] = ..., release_epoch: _Optional[int] = ..., created_unix_ms: _Optional[int] = ..., rolled_back_by: _Optional[str] = ..., rolled_back_unix_ms: _Optional[int] = ..., devices_active: _Optional[int] = ..., devices_desired: _Optional[int] = ..., collected: _Optional[bool] = ..., document: _Optional[str] = ...) -> None: ...
+    recipe: str
+    def __init__(self, release: _Optional[str] = ..., model: _Optional[str] = ..., profile: _Optional[str] = ..., runtime: _Optional[str] = ..., artifact: _Optional[str] = ..., artifact_bytes: _Optional[int] = ..., release_epoch: _Optional[int] = ..., created_unix_ms: _Optional[int] = ..., rolled_back_by: _Optional[str] = ..., rolled_back_unix_ms: _Optional[int] = ..., devices_active: _Optional[int] = ..., devices_desired: _Optional[int] = ..., collected: _Optional[bool] = ..., document: _Optional[str] = ..., recipe: _Optional[str] = ...) -> None: ...
 
 class ListReleasesResponse(_message.Message):
     __slots__ = ("releases",)

@@ -21,11 +21,13 @@ from edgewright_controller.cli import (
     demo,
     devices,
     enroll,
+    history,
     keys,
     login,
     mandate,
     operator,
     plan,
+    releases,
     revoke,
     rollback,
     rollout,
@@ -70,6 +72,7 @@ app.command("rollback")(rollback.rollback)
 app.command("tail")(tail.tail)
 app.command("login")(login.login)
 app.command("whoami")(login.whoami)
+app.command("history")(history.history)
 app.command("audit")(audit.audit)
 app.command("schema")(schema.schema)
 app.command("backup")(backup.backup)
@@ -77,6 +80,7 @@ app.command("restore")(backup.restore)
 app.command("demo")(demo.demo)
 app.add_typer(devices.app, name="devices")
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(releases.app, name="releases")
 app.add_typer(enroll.app, name="enroll")
 app.add_typer(revoke.app, name="revoke")
 app.add_typer(keys.app, name="keys")

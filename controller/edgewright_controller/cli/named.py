@@ -27,4 +27,8 @@ RolloutArgument = Annotated[
     str,
     typer.Argument(help="the rollout, as `rollout list` names it: rollout-3", autocompletion=completing.rollouts),
 ]
+ReleaseArgument = Annotated[
+    str,
+    typer.Argument(help="the release, by its digest or the beginning of it", autocompletion=completing.releases),
+]
 ReasonFlag = Annotated[str, typer.Option("--reason", help="why; kept with what is done, at most 500 characters")]

@@ -7,7 +7,7 @@ then there is no act without its entry, and no entry without its act.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, func, insert, select
 
 from edgewright_contract import canonical, digest
 from edgewright_controller.ledger import tables
+from edgewright_controller.ledger.among import among
 
 FIRST: Final = "0" * 64
 MAX_DETAIL_CHARACTERS: Final = 2_000
@@ -113,6 +114,24 @@ def before_the_last(connection: Connection, wanted: Wanted) -> int:
     numbers = select(tables.audit.c.number).where(*_conditions(wanted)).order_by(tables.audit.c.number.desc())
     newest = list(connection.scalars(numbers.limit(wanted.last)))
     return newest[-1] - 1 if newest else 0
+
+
+def newest(
+    connection: Connection,
+    limit: int,
+    *,
+    subjects: Collection[str] | None = None,
+    since_ms: int = 0,
+    without: Sequence[str] = (),
+) -> list[AuditRow]:
+    """The newest entries first: about one of `subjects` (None: about anything), not of actions that begin so."""
+    table = tables.audit
+    conditions: list[ColumnElement[bool]] = [table.c.at_ms >= since_ms]
+    conditions += [~table.c.action.startswith(beginning, autoescape=True) for beginning in without]
+    if subjects is not None:
+        conditions.append(among(table.c.subject, subjects))
+    statement = select(table).where(*conditions).order_by(table.c.number.desc()).limit(limit)
+    return [AuditRow(**row._mapping) for row in connection.execute(statement)]
 
 
 def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:

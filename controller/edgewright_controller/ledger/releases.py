@@ -63,15 +63,24 @@ def find(connection: Connection, prefix: str) -> ReleaseRow:
     digests = tables.releases.c.digest
     rows = connection.execute(_select().where(digests.startswith(prefix, autoescape=True)).limit(2)).all()
     if not rows:
-        raise NotInLedger(f"there is no release {prefix!r}; `edgewright status` shows those in use")
+        raise NotInLedger(f"there is no release {prefix!r}; `edgewright releases list` shows those there are")
     if len(rows) > 1:
         raise LedgerError(f"{prefix!r} begins several releases' digests; give more of it")
     return _row(rows[0])
 
 
-def every(connection: Connection) -> list[ReleaseRow]:
-    """All releases, the newest first."""
-    return [_row(row) for row in connection.execute(_select().order_by(tables.releases.c.created_ms.desc()))]
+def every(connection: Connection, *, model: str = "", limit: int = 0) -> list[ReleaseRow]:
+    """Releases, the newest first: all, or those of `model`; `limit` 0: no limit."""
+    table = tables.releases
+    statement = _select().order_by(table.c.created_ms.desc(), table.c.digest)
+    if model:
+        statement = statement.where(table.c.model == model)
+    return [_row(row) for row in connection.execute(statement.limit(limit) if limit else statement)]
+
+
+def models(connection: Connection) -> list[str]:
+    """The models of which there are releases."""
+    return list(connection.scalars(select(tables.releases.c.model).distinct().order_by(tables.releases.c.model)))
 
 
 def of_profile(connection: Connection, profile: str) -> frozenset[str]:
@@ -95,6 +104,11 @@ def unmark_rolled_back(connection: Connection, digest: str) -> None:
 def rolled_back(connection: Connection) -> frozenset[str]:
     """The digests that are refused."""
     return frozenset(connection.scalars(select(tables.rolled_back.c.release)))
+
+
+def marks(connection: Connection) -> dict[str, tuple[str, int]]:
+    """By whom each refused release was rolled back everywhere, and when (Unix milliseconds)."""
+    return {row.release: (row.by, row.at_ms) for row in connection.execute(select(tables.rolled_back))}
 
 
 def _select() -> Select[Any]:

@@ -302,6 +302,32 @@ def of_device(connection: Connection, device: str, limit: int) -> list[str]:
     return list(connection.scalars(mine.order_by(of.c.number.desc()).limit(limit)))
 
 
+def ended(connection: Connection, limit: int, *, device: str = "", since: float = 0.0) -> list[RolloutRow]:
+    """Rollouts that have ended since then (Unix seconds), that which did last first; of `device`, if given."""
+    table, mine = tables.rollouts, tables.rollout_devices
+    statement = select(table).where(table.c.ended_at >= since)
+    if device:
+        statement = statement.where(table.c.id.in_(select(mine.c.rollout).where(mine.c.device == device)))
+    newest_first = statement.order_by(table.c.ended_at.desc(), table.c.number.desc()).limit(limit)
+    return [_row(row) for row in connection.execute(newest_first)]
+
+
+def states(connection: Connection, wanted: Iterable[str]) -> dict[str, RolloutPhase]:
+    """Where these rollouts stand."""
+    table = tables.rollouts
+    statement = select(table.c.id, table.c.state).where(among(table.c.id, wanted))
+    return {rollout: RolloutPhase(state) for rollout, state in connection.execute(statement)}
+
+
+def givers(connection: Connection, device: str) -> list[tuple[int, str]]:
+    """(generation, who began the rollout that gave the generations above it) of one device, the highest first."""
+    table, of = tables.rollout_devices, tables.rollouts
+    joined = table.join(of, table.c.rollout == of.c.id)
+    statement = select(table.c.first_generation, of.c.created_by).select_from(joined).where(table.c.device == device)
+    newest_first = statement.order_by(table.c.first_generation.desc(), of.c.number.desc())
+    return [(generation, by) for generation, by in connection.execute(newest_first)]
+
+
 def history(connection: Connection, rollout: str) -> list[ChangeRow]:
     """All that happened in a rollout, in order."""
     table = tables.rollout_changes

@@ -26,11 +26,13 @@ from edgewright_controller.unix_time import unix_ms
 if TYPE_CHECKING:
     from edgewright_controller.peers import Peer
     from edgewright_controller.reports import Ingest
+    from edgewright_controller.service.history import History
     from edgewright_controller.service.job import Job
     from edgewright_controller.service.jobs import Jobs
     from edgewright_controller.service.mandates import Mandates
     from edgewright_controller.service.operators import Operators
     from edgewright_controller.service.overview import Overview
+    from edgewright_controller.service.release_views import Releases
     from edgewright_controller.service.revocations import Revocations
     from edgewright_controller.service.rollout_watches import RolloutWatches
     from edgewright_controller.service.rollouts_runner import RolloutsRunner
@@ -55,6 +57,8 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         tokens: Tokens,
         *,
         watches: RolloutWatches,
+        releases: Releases,
+        history: History,
         revocations: Revocations,
         people: Operators,
         mandates: Mandates,
@@ -62,6 +66,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
     ) -> None:
         self._gate, self._jobs, self._runner, self._overview = gate, jobs, runner, overview
         self._watches, self._people = watches, people
+        self._releases, self._history = releases, history
         self._tokens, self._revocations, self._mandates, self._ingest = tokens, revocations, mandates, ingest
 
     async def Plan(self, request: operator_pb2.PlanRequest, context: Context) -> operator_pb2.PlanResponse:
@@ -163,6 +168,29 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         """One device and its past."""
         try:
             return await self._overview.device(request.device)
+        except (BadInput, LedgerError) as error:
+            return await _refuse(context, error)
+
+    async def ListReleases(
+        self, request: operator_pb2.ListReleasesRequest, context: Context
+    ) -> operator_pb2.ListReleasesResponse:
+        """Releases, also those that nobody has any more."""
+        try:
+            return await self._releases.listed(request.model, request.limit)
+        except (BadInput, LedgerError) as error:
+            return await _refuse(context, error)
+
+    async def ShowRelease(self, request: operator_pb2.ShowReleaseRequest, context: Context) -> operator_pb2.ReleaseView:
+        """One release, whole."""
+        try:
+            return await self._releases.shown(request.release)
+        except (BadInput, LedgerError) as error:
+            return await _refuse(context, error)
+
+    async def History(self, request: operator_pb2.HistoryRequest, context: Context) -> operator_pb2.HistoryResponse:
+        """Who changed what, and why."""
+        try:
+            return await self._history.entries(request.device, request.since_unix_ms, request.limit)
         except (BadInput, LedgerError) as error:
             return await _refuse(context, error)
 

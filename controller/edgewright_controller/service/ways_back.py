@@ -126,6 +126,7 @@ def still_leaving(connection: Connection, leaving: Collection[str], around: Surr
 
 
 _NO_EARLIER: Final = "no earlier release has worked there, so there is none to return to"
+_ALL_TAKEN_BACK: Final = "every other release that worked there was taken back, so there is none to return to"
 
 
 def _told(found: WaysBack) -> Iterable[tuple[str, str]]:
@@ -309,7 +310,7 @@ def _ways(
         target = stays or devices.good_before(connection, device, left, without=leaving)
         if target is None:
             if one.in_use in leaving:
-                stuck[device] = _NO_EARLIER
+                stuck[device] = _no_earlier(connection, device, left)
             continue
         if not one.settled and one.given not in leaving and one.given != target:
             continue  # it is on its way to something else
@@ -319,6 +320,12 @@ def _ways(
         else:
             back[device] = (left, target)
     return WaysBack(back, stuck=stuck, left_alone=alone)
+
+
+def _no_earlier(connection: Connection, device: str, leaving: str) -> str:
+    rows = devices.history(connection, device)
+    good = {row.release for row in rows if row.release and row.outcome == agent_pb2.OUTCOME_SUCCEEDED}
+    return _ALL_TAKEN_BACK if good - {leaving} else _NO_EARLIER
 
 
 @dataclass
