@@ -197,7 +197,11 @@ def test_lines_begin_with_a_count_then_name_what_changes_and_gather_what_changes
     assert rollout_lines.lines(first, told) == []
     assert rollout_lines.lines(standing(device("d00", "succeeded")), told) == ["d00: succeeded"]
     many = standing(*(device(f"d{n:02}", "updating", 1, "downloading") for n in range(1, 20)))
-    assert rollout_lines.lines(many, told) == ["d01 and 18 others: updating: downloading"]
+    assert rollout_lines.lines(many, told) == ["d01 and 18 others: updating"]
+    far = device("d01", "updating", 1, "downloading")
+    far.status.step = agent_pb2.STEP_DOWNLOADING
+    assert rollout_lines.lines(Event(device=far), told) == ["d01: updating (downloading)"]
+    assert rollout_lines.lines(standing(device("d01", "updating", 1, "proving")), told) == [], "not how far"
 
 
 def ended(*, succeeded: bool) -> list[Event]:

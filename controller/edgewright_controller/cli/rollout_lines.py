@@ -13,10 +13,15 @@ from edgewright_controller.cli.device_signs import BAD, ORDER, sign
 # Of so many devices that change alike at once, each is named.
 NAMED: Final = 5
 
+_IDLE: Final = (agent_pb2.STEP_UNSPECIFIED, agent_pb2.STEP_IDLE)
+_STEPS: Final = frozenset(
+    agent_pb2.Step.Name(step).removeprefix("STEP_").lower() for step in agent_pb2.Step.values() if step not in _IDLE
+)
+
 
 @dataclass
 class Told:
-    """What has been said last of each thing; and how each device stood."""
+    """What was said last of each thing, and where each device stood."""
 
     lines: dict[str, str] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
@@ -24,12 +29,12 @@ class Told:
 
 def lines(event: operator_pb2.ApplyEvent, told: Told) -> list[str]:
     """What there is to say about the event; `told` is brought up to date."""
-    kind = event.WhichOneof("event")
-    if kind == "devices":
+    if event.HasField("devices"):
         return _devices(event.devices, told)
-    about, line = _line(event)
     if event.HasField("device"):
-        told.states[event.device.device] = event.device.state
+        one = event.device
+        return [f"{one.device}: {_stands(one)}"] if _news(one, told) else []
+    about, line = _line(event)
     if not line or told.lines.get(about) == line:
         return []
     told.lines[about] = line
@@ -43,8 +48,6 @@ def _line(event: operator_pb2.ApplyEvent) -> tuple[str, str]:
         build = event.build
         extent = f", {printing.size(build.artifact_bytes)}" if build.artifact_bytes else ""
         return build.build_key, f"build {build.model} {build.runtime} {build.quantization}: {build.stage}{extent}"
-    if kind == "device":
-        return f"device {event.device.device}", f"{event.device.device}: {_stands(event.device)}"
     if kind == "rollout":
         return "rollout", _rollout(event.rollout)
     if kind == "message":
@@ -58,12 +61,8 @@ def _devices(batch: operator_pb2.DevicesProgress, told: Told) -> list[str]:
     fresh = {one.device for one in first}
     alike: dict[str, list[str]] = {}
     for device in batch.devices:
-        about, stands = f"device {device.device}", _stands(device)
-        line = f"{device.device}: {stands}"
-        new = told.lines.get(about) != line
-        told.lines[about], told.states[device.device] = line, device.state
-        if new and (device.device not in fresh or device.state in BAD):
-            alike.setdefault(stands, []).append(device.device)
+        if _news(device, told) and (device.device not in fresh or device.state in BAD):
+            alike.setdefault(_stands(device), []).append(device.device)
     said = [_counted(first)] if first else []
     for stands, names in alike.items():
         if len(names) > NAMED:
@@ -80,14 +79,22 @@ def _counted(devices: list[operator_pb2.DeviceProgress]) -> str:
     return f"{total}: " + ", ".join(f"{counts[state]} {sign(state).word}" for state in states)
 
 
+def _news(device: operator_pb2.DeviceProgress, told: Told) -> bool:
+    """Whether there is more to say of it than was said. That it is where it was, without how far, is no news."""
+    about, stands, state = f"device {device.device}", _stands(device), device.state
+    new = told.lines.get(about) != stands and not (stands == state == told.states.get(device.device))
+    if new:
+        told.lines[about] = stands
+    told.states[device.device] = state
+    return new
+
+
 def _stands(device: operator_pb2.DeviceProgress) -> str:
-    """Its state, how far it is, and why. A fraction that grows is no news."""
-    status = device.status
-    step = printing.standing(status).split(" ")[0] if status.step or status.outcome else ""
-    idle = (agent_pb2.STEP_UNSPECIFIED, agent_pb2.STEP_IDLE)
-    shown = f" ({step})" if status.step not in idle and step != device.state else ""
-    reason = device.reason or status.reason
-    return f"{device.state}{shown}" + (f": {reason}" if reason and reason != step else "")
+    """Its state, how far it is, and why. A fraction that grows is no news; nor is a step that stands for a reason."""
+    step = printing.standing(device.status).split(" ")[0] if device.state == "updating" else ""
+    shown = f" ({step})" if step in _STEPS else ""
+    reason = device.reason or device.status.reason
+    return f"{device.state}{shown}" + (f": {reason}" if reason and reason not in (*_STEPS, "idle") else "")
 
 
 def _rollout(rollout: operator_pb2.RolloutProgress) -> str:

@@ -82,9 +82,9 @@ def frame(picture: Picture, size: Size, now: float) -> list[Text]:
 
 def _title(picture: Picture, size: Size, now: float) -> Text:
     rollout, view = picture.rollout, picture.rollout.view
-    left = Text(rollout.rollout or "rollout", "bold")
+    left = Text().append(rollout.rollout or "rollout", "bold")
     if view.what:
-        left.append(f"  {view.what}", "")
+        left.append(f"  {view.what}")
     if view.by:
         left.append(f" by {view.by}", "dim")
     right = clock(picture.elapsed_s(now)) if view.created_unix_ms else ""
@@ -107,7 +107,7 @@ def _bar(picture: Picture, size: Size) -> Text:
         full = min(max(full, 1), width - 1)  # neither nothing nor all, before it is
     done, rest = ("=", "-") if size.plain else ("━", "─")
     style = "red" if any(counts[state] for state in BAD) else "green"
-    line = Text(done * full, style) + Text(rest * (width - full), "dim") + Text(words)
+    line = Text().append(done * full, style).append(rest * (width - full), "dim").append(words)
     line.append(rollout.state, _STATES.get(rollout.state, "")).append(wave)
     if rollout.reason and rollout.reason != f"wave {rollout.wave} of {rollout.waves}":
         line.append(f": {rollout.reason}")
@@ -260,7 +260,7 @@ def _reasons(failures: Sequence[Failure], size: Size, rows: int) -> list[Text]:
     for failure in failures[:rows]:
         one, others = sign(failure.state), len(failure.devices) - 1
         name = failure.devices[0] + (f" and {others} other{'s' if others > 1 else ''}" if others else "")
-        line = Text(f"{one.plain if size.plain else one.sign} ", one.style) + Text(name, "bold")
+        line = Text().append(f"{one.plain if size.plain else one.sign} ", one.style).append(name, "bold")
         lines.append(line.append(f": {failure.reason or one.word}"))
     return lines
 
@@ -276,7 +276,7 @@ def _under_way(picture: Picture, size: Size, rows: int) -> list[Text]:
 
 def _one_under_way(device: operator_pb2.DeviceProgress, name: int, size: Size) -> Text:
     one, status = sign(device.state), device.status
-    line = Text(f"{one.plain if size.plain else one.sign} ", one.style)
+    line = Text().append(f"{one.plain if size.plain else one.sign} ", one.style)
     line.append(f"{device.device:<{name}}  {printing.standing(status):<18}")
     if status.total_bytes:
         width = max(0, min(24, size.width - line.cell_len))
