@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,17 +44,26 @@ def show(
     rollout: named.AnyRolloutArgument = "",
     *,
     everything: Annotated[bool, typer.Option("--all", help="every device, and all that happened")] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="draw the states of all devices over time into this file: .png, .svg")
+    ] = None,
     config: reach.ConfigFlag = None,
     controller: reach.ControllerFlag = None,
     as_json: reach.JsonFlag = False,
 ) -> int:
     """Show one rollout: its waves and devices, what it waits for and until when, its policy, what happened."""
-    from edgewright_controller.cli import printing, rollout_pages
+    from edgewright_controller.cli import printing, rollout_pages, timeline_plot
 
+    if plot is not None:
+        timeline_plot.check(plot)
     with reach.fleet(config, controller) as fleet:
         answer = fleet.rollout(rollout)
+    if plot is not None:
+        timeline_plot.write(answer, plot)
     if as_json:
         printing.json_line(answer)
+    elif plot is not None:
+        sys.stdout.write(f"{answer.rollout.rollout}: drawn in {plot}\n")
     else:
         printing.out().print(rollout_pages.shown(answer, everything=everything))
     return 0
