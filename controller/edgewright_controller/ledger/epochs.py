@@ -17,9 +17,11 @@ from edgewright_controller.ledger import tables
 
 @dataclass(frozen=True)
 class Epochs:
-    """The highest epochs. `of_devices` is by device and model; what a device has not activated is not in it."""
+    """The highest epochs. `of_devices` is by device and model; what a device has not activated is not in it.
+    `of_models` is the highest of each model that runs, or ran, anywhere in the fleet."""
 
     of_devices: Mapping[tuple[str, str], int]
+    of_models: Mapping[str, int]
 
     def on(self, device: str, model: str) -> int:
         """The lowest epoch of this model that the device itself takes."""
@@ -27,7 +29,7 @@ class Epochs:
 
     def of_model(self, model: str) -> int:
         """The highest epoch of this model that runs, or ran, anywhere in the fleet."""
-        return max((epoch for (_, of), epoch in self.of_devices.items() if of == model), default=0)
+        return self.of_models.get(model, 0)
 
 
 def activated(connection: Connection) -> Epochs:
@@ -40,4 +42,9 @@ def activated(connection: Connection) -> Epochs:
         .where(desired.c.outcome == int(agent_pb2.OUTCOME_SUCCEEDED))
         .group_by(desired.c.device, releases.c.model)
     )
-    return Epochs({(device, model): epoch for device, model, epoch in connection.execute(statement)})
+    of_devices: dict[tuple[str, str], int] = {}
+    of_models: dict[str, int] = {}
+    for device, model, epoch in connection.execute(statement):
+        of_devices[device, model] = epoch
+        of_models[model] = max(epoch, of_models.get(model, 0))
+    return Epochs(of_devices, of_models)

@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from edgewright_controller.compile.store import ArtifactStore
-from edgewright_controller.gates import GatePolicy
+from edgewright_controller.gates import GatePolicy, HealthPolicy
 from edgewright_controller.ledger import Ledger
 from edgewright_controller.plan import MAX_LISTED
 from edgewright_controller.rollout import Finish, RolloutPolicy
@@ -102,7 +102,7 @@ def _wish(asked: Asked, found: WaysBack, by: str, why: str) -> Wish:
     return Wish(
         releases=wanted,
         first_wave=len(wanted),
-        policy=RolloutPolicy(gate=GatePolicy(max_failures=len(wanted))),
+        policy=RolloutPolicy(gate=GatePolicy(max_failures=len(wanted), health=HealthPolicy(on=False))),
         by=by,
         about=about,
         why=why,
