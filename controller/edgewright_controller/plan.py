@@ -231,16 +231,12 @@ class _Planner:
             return replace(change, kind=Kind.NONE, note=_under_way(fact))
         held = digest in fact.held_releases
         if held or digest in self.world.rolled_back or digest in fact.rolled_back:
-            why = _held_because(fact, digest) if held else self._taken_back(fact, digest)
+            there = "rolled back before" if digest in self.world.rolled_back else "rolled back there before"
+            why = _held_because(fact, digest) if held else there
             if not self.again:
                 return replace(change, kind=Kind.HELD, note=f"{why}; `apply --again` releases it all the same")
             return replace(change, note=f"{why}; released again", lifts_hold=held)
         return replace(change, note=_difference(release, digest, fact, self.world))
-
-    def _taken_back(self, fact: DeviceFact, digest: str) -> str:
-        everywhere = digest in self.world.rolled_back
-        by = (self.world.rolled_back_by if everywhere else fact.rolled_back).get(digest, "")
-        return ("rolled back before" if everywhere else "rolled back there before") + (f", {by}" if by else "")
 
     def misfits(self, assignment: Assignment, fact: DeviceFact, release: Release | None) -> list[Misfit]:
         """What the device lacks for its release, as far as it is known."""

@@ -57,8 +57,8 @@ class DeviceFact:
     """A device as the ledger knows it. Releases are digests, empty for none. `active_release` is what it said that
     it serves, `previous_release` what it still holds besides, `outcome` and `reason` how it fared with
     `desired_release`. `given_release` is what it is to have, whether or not it has concluded that. `rolled_back` is
-    what a rollback took from this device and not from the whole fleet, with by whom and when. One that was revoked is
-    not enrolled any more."""
+    what a rollback took from this device and not from the whole fleet. One that was revoked is not enrolled any
+    more."""
 
     enrolled: bool = True
     revoked: bool = False
@@ -70,7 +70,7 @@ class DeviceFact:
     outcome: Outcome = Outcome.NONE
     reason: str = ""
     held_releases: frozenset[str] = frozenset()
-    rolled_back: Mapping[str, str] = field(default_factory=dict)
+    rolled_back: frozenset[str] = frozenset()
     inventory: InventoryFact | None = None
 
 
@@ -80,14 +80,13 @@ class World:
 
     `builds` is by build key. `sources` is by the model's id. `shapes` is what is known of models that are only
     shipped prebuilt, by the model's id; it may lack some. `prebuilt` is by the path in the resolved manifest.
-    `toolchains` is by runtime. `rolled_back_by` says by whom and when, for a person. `releases` are those that devices
-    serve, are to serve, or that were rolled back, by digest.
+    `toolchains` is by runtime. `releases` are those that devices serve, are to serve, or that were rolled back, by
+    digest.
     """
 
     builds: Mapping[str, BuildFact] = field(default_factory=dict)
     devices: Mapping[str, DeviceFact] = field(default_factory=dict)
     rolled_back: frozenset[str] = frozenset()
-    rolled_back_by: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, SourceFact] = field(default_factory=dict)
     shapes: Mapping[str, ModelFacts] = field(default_factory=dict)
     prebuilt: Mapping[str, SourceFact] = field(default_factory=dict)

@@ -175,17 +175,6 @@ def test_a_release_that_was_rolled_back_is_held_until_it_is_asked_for_again() ->
     assert (again.kind, again.lifts_hold) == (Kind.INSTALL, False)
 
 
-def test_a_release_that_one_device_was_rolled_back_from_is_held_there_only_and_says_by_whom() -> None:
-    fleet, world, release = _world_with_jetson()
-    assert set(_kinds(plan(fleet, world)).values()) == {Kind.INSTALL}
-    back = replace(world.devices["jetson-01"], rolled_back={release.digest: "by alice at noon"})
-    world = replace(world, devices={"jetson-01": back, "jetson-02": replace(back, rolled_back={})})
-    first, second, *_ = plan(fleet, world).changes
-    assert (first.kind, second.kind) == (Kind.HELD, Kind.INSTALL)
-    assert first.note.startswith("rolled back there before, by alice at noon; `apply --again`")
-    assert plan(fleet, world, again=True).changes[0].kind is Kind.INSTALL
-
-
 def test_a_corrected_release_goes_out_after_a_rollback() -> None:
     _, world, release = _world_with_jetson()
     world = replace(world, rolled_back=frozenset({release.digest}))

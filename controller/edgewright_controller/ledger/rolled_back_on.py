@@ -44,14 +44,6 @@ def releases_of(connection: Connection, only: Iterable[str] | None = None) -> di
     return {device: frozenset(digests) for device, digests in found.items()}
 
 
-def marks(connection: Connection) -> dict[str, dict[str, tuple[str, int]]]:
-    """By device and release: who took it back there, and when (Unix milliseconds)."""
-    found: dict[str, dict[str, tuple[str, int]]] = {}
-    for row in connection.execute(select(tables.rolled_back_on)):
-        found.setdefault(row.device, {})[row.release] = (row.by, row.at_ms)
-    return found
-
-
 def refused(connection: Connection, wanted: Mapping[str, str | None]) -> dict[str, str]:
     """Of what devices shall get, by device: that which was rolled back, everywhere or just there."""
     everywhere = frozenset(connection.scalars(select(tables.rolled_back.c.release)))

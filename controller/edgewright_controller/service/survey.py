@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -65,8 +64,7 @@ class Surveyor:
         world = World(
             builds=await asyncio.to_thread(self._at_hand, known),
             devices={**known.devices, **revoked},
-            rolled_back=frozenset(known.rolled_back),
-            rolled_back_by=known.rolled_back,
+            rolled_back=known.rolled_back,
             sources={name: _fact(source) for name, source in sources.items()},
             shapes=await asyncio.to_thread(_shapes, manifest, sources),
             prebuilt={path: _fact(source) for path, source in prebuilt.items()},
@@ -154,8 +152,7 @@ def _shapes(manifest: Manifest, inspected: Mapping[str, Source]) -> dict[str, Mo
 class _Known:
     builds: Mapping[str, BuildFact]
     devices: Mapping[str, DeviceFact]
-    rolled_back: Mapping[str, str]
-    """By whom and when."""
+    rolled_back: frozenset[str]
     releases: Mapping[str, Release]
     suspects: frozenset[str]
     """Artifacts that a device said are not what was signed."""
@@ -163,15 +160,12 @@ class _Known:
 
 def _known(connection: Connection) -> _Known:
     desired = devices.desired(connection)
-    there = {
-        device: {release: _by(*mark) for release, mark in marks.items()}
-        for device, marks in rolled_back_on.marks(connection).items()
-    }
+    there = rolled_back_on.releases_of(connection)
     facts = {
-        row.id: replace(_device(row, desired.get(row.id)), rolled_back=there.get(row.id, {}))
+        row.id: replace(_device(row, desired.get(row.id)), rolled_back=there.get(row.id, frozenset()))
         for row in devices.every(connection)
     }
-    rolled_back = {release: _by(*mark) for release, mark in releases.marks(connection).items()}
+    rolled_back = releases.rolled_back(connection)
     of_devices = {
         digest
         for fact in facts.values()
@@ -187,11 +181,6 @@ def _known(connection: Connection) -> _Known:
             continue
     builds = {key: BuildFact(row.bundle, row.size) for key, row in artifacts.builds(connection).items()}
     return _Known(builds, facts, rolled_back, found, _suspects(connection))
-
-
-def _by(operator: str, at_ms: int) -> str:
-    at = datetime.fromtimestamp(at_ms / 1000, timezone.utc)
-    return f"by {operator} at {at:%Y-%m-%d %H:%M} UTC"
 
 
 def _suspects(connection: Connection) -> frozenset[str]:
