@@ -11,16 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
+from edgewright_controller.gates import GatePolicy
 from edgewright_controller.ledger import GenerationTaken, Ledger, NotInLedger, devices, rollouts
 from edgewright_controller.rollout import (
     Aborted,
+    AfterWave,
+    Approved,
     DevicePhase,
     DeviceReported,
     Event,
     Hint,
+    Left,
+    OnFailure,
     Outcome,
     Paused,
     Resumed,
+    Retried,
     RolloutError,
     RolloutPhase,
     RolloutPolicy,
@@ -28,9 +34,12 @@ from edgewright_controller.rollout import (
     RolloutState,
     RolloutTarget,
     SetDesired,
+    Skipped,
     Started,
     Superseded,
+    Then,
     Tick,
+    Window,
     apply_changes,
     in_two_waves,
     step,
@@ -139,39 +148,69 @@ def test_a_rollout_that_is_not_there_is_named(tmp_path: Path) -> None:
         ledger.read_now(lambda c: rollouts.load(c, "rollout-9"))
 
 
+REPORTS = st.builds(
+    DeviceReported,
+    st.sampled_from(NAMES),
+    st.integers(1, 4),
+    st.sampled_from(Outcome),
+    step=st.sampled_from(["", "downloading", "proving"]),
+    reason=st.sampled_from(["", "probe failed"]),
+)
+SOME = st.sets(st.sampled_from(NAMES), min_size=1, max_size=2).map(frozenset)
+COMMANDS = st.one_of(
+    st.sampled_from([Paused("me"), Resumed(), Approved("me"), Aborted(), Aborted(revert=True), Retried(None, "me")]),
+    st.builds(Retried, SOME),
+    st.builds(Skipped, SOME),
+)
 EVENTS = st.one_of(
-    st.builds(
-        DeviceReported,
-        st.sampled_from(NAMES),
-        st.integers(1, 3),
-        st.sampled_from(Outcome),
-        reason=st.sampled_from(["", "probe failed"]),
-    ),
-    st.sampled_from(
-        [
-            Tick(),
-            Tick(),
-            Paused("me"),
-            Resumed(),
-            Aborted(),
-            Aborted(revert=True),
-            Superseded("x", frozenset({"dev-b"})),
-        ]
-    ),
+    REPORTS,
+    REPORTS,
+    st.just(Tick()),
+    COMMANDS,
+    st.builds(Left, st.sampled_from(NAMES), st.just("cordoned"), st.booleans()),
+    st.just(Superseded("x", frozenset({"dev-b"}))),
+)
+HOURS = (
+    (),
+    (Window(frozenset(range(7)), 0, 60),),
+    (Window(frozenset({1, 4}), 1380, 120), Window(frozenset({2}), 0, 1)),
 )
 
 
-@settings(max_examples=25, deadline=None)
+@st.composite
+def specs(draw: st.DrawFn) -> tuple[RolloutPolicy, tuple[AfterWave, ...], list[tuple[tuple[Window, ...], str]]]:
+    """A policy, what follows each of two waves, and each device's windows and time zone."""
+    of = RolloutPolicy(
+        device_deadline_s=draw(st.sampled_from([50.0, 100.0])),
+        gate=GatePolicy(draw(st.integers(0, 2)), 0.0, draw(st.sampled_from([0.0, 40.0]))),
+        on_failure=draw(st.sampled_from(OnFailure)),
+        patience_s=draw(st.sampled_from([200.0, 600.0])),
+        step_deadlines_s=draw(st.sampled_from([{}, {"download": 20.0, "prove": 50.0}, {"check_in": 30.0}])),
+        deadline_s=draw(st.sampled_from([None, 400.0])),
+        devices_per_minute=draw(st.sampled_from([None, 1, 3])),
+    )
+    after = tuple(
+        AfterWave(draw(st.sampled_from([0.0, 30.0])), draw(st.sampled_from(Then)), f"wave {number}")
+        for number in range(draw(st.integers(0, 2)))
+    )
+    zones = st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"])
+    return of, after, [(draw(st.sampled_from(HOURS)), draw(zones)) for _ in NAMES]
+
+
+@settings(max_examples=40, deadline=None)
 @given(
-    st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 5.0, 59.0, -100.0])), max_size=25),
-    st.booleans(),
-    st.sampled_from([0.0, 30.0]),
+    st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 5.0, 21.0, 59.0, -100.0, 86_400.0])), max_size=25),
+    specs(),
+    st.integers(1, 4),
 )
 def test_whatever_happened_the_stored_rollout_is_the_one_that_was(
-    events: list[tuple[Event, float]], revert: bool, soak_s: float
+    events: list[tuple[Event, float]],
+    of: tuple[RolloutPolicy, tuple[AfterWave, ...], list[tuple[tuple[Window, ...], str]]],
+    first: int,
 ) -> None:
     with TemporaryDirectory() as folder, opened(Path(folder)) as ledger:
-        state, now = enter(ledger, policy(max_failures=1, revert=revert, soak_s=soak_s), first=2), START
+        state, now = enter_timed(ledger, of, first), START
+        same(ledger.read_now(lambda c: rollouts.load(c, "rollout-1")), state)
         do(ledger, state, Started(), now)
         for event, seconds in events:
             now += seconds
@@ -184,3 +223,16 @@ def test_whatever_happened_the_stored_rollout_is_the_one_that_was(
             assert step(stored, Tick(), now + 50) == step(state, Tick(), now + 50)
         generations = {name: row.generation for name, row in ledger.read_now(devices.desired).items()}
         assert all(state.devices[name].generation == generation for name, generation in generations.items())
+
+
+def enter_timed(
+    ledger: Ledger,
+    of: tuple[RolloutPolicy, tuple[AfterWave, ...], list[tuple[tuple[Window, ...], str]]],
+    first: int,
+) -> RolloutState:
+    new, old = ledger.write_now(lambda c: fill(c, names=" ".join(NAMES)))
+    given_policy, after, timing = of
+    targets = [RolloutTarget(name, new, old, 0, *when) for name, when in zip(NAMES, timing, strict=True)]
+    waves = in_two_waves(targets, first)
+    spec = RolloutSpec("rollout-1", waves, given_policy, after[: len(waves)])
+    return ledger.write_now(lambda c: rollouts.create(c, spec, by="operator.admin", about={}, now=START))
