@@ -136,6 +136,15 @@ labels = Table(
     PrimaryKeyConstraint("device", "name"),
 )
 
+# What the manifest that was applied last has for each of its devices, also those that have not enrolled.
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("release", String(64), ForeignKey("releases.digest"), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
 desired = Table(
     "desired",
     metadata,

@@ -32,6 +32,14 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["device"], ["devices.id"], name=op.f("fk_labels_device")),
         sa.PrimaryKeyConstraint("device", "name", name=op.f("pk_labels")),
     )
+    op.create_table(
+        "assignments",
+        sa.Column("device", sa.String(length=63), nullable=False),
+        sa.Column("release", sa.String(length=64), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["release"], ["releases.digest"], name=op.f("fk_assignments_release")),
+        sa.PrimaryKeyConstraint("device", name=op.f("pk_assignments")),
+    )
     op.add_column("devices", sa.Column("decommissioned_ms", sa.BigInteger(), nullable=True))
     op.add_column("rollout_devices", sa.Column("windows", sa.Text(), server_default="[]", nullable=False))
     op.add_column("rollout_devices", sa.Column("zone", sa.String(length=63), server_default="UTC", nullable=False))
