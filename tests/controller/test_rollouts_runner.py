@@ -135,7 +135,7 @@ async def test_a_command_whose_caller_leaves_is_carried_out_to_its_end(tmp_path:
         pausing.cancel()
         await asyncio.gather(pausing, return_exceptions=True)
         slow.pause.set()
-        assert await runner.control("rollout-1", Resumed("admin")) is RolloutPhase.RUNNING, "it was paused"
+        assert (await runner.control("rollout-1", Resumed("admin"))).phase is RolloutPhase.RUNNING, "it was paused"
         await runner.close()
 
 
@@ -150,12 +150,12 @@ async def test_what_an_operator_does_to_a_rollout_is_entered_with_it_or_not_at_a
             rows = ledger.read_now(lambda c: list(audit.entries(c)))
             return [(row.actor, row.action, row.detail) for row in rows if row.action != "rollout.begin"]
 
-        assert await runner.control("rollout-1", Paused("admin: lunch")) is RolloutPhase.PAUSED
-        assert entered() == [("operator admin", "rollout.paused", "lunch")]
+        assert (await runner.control("rollout-1", Paused("admin: lunch"))).phase is RolloutPhase.PAUSED
+        assert entered() == [("operator admin", "rollout.pause", "nothing more is offered; why: lunch")]
         # The ledger takes one more write: were the entry another, the act would stand without it.
         shaky.after = 1
-        assert await runner.control("rollout-1", Resumed("alice")) is RolloutPhase.RUNNING
-        assert entered()[1:] == [("operator alice", "rollout.resumed", "")]
+        assert (await runner.control("rollout-1", Resumed("alice"))).phase is RolloutPhase.RUNNING
+        assert entered()[1:] == [("operator alice", "rollout.resume", "it goes on")]
         shaky.after, shaky.refusals = None, 1
         with pytest.raises(LedgerError):
             await runner.control("rollout-1", Paused("eve"))

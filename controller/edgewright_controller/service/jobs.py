@@ -24,7 +24,16 @@ from edgewright_controller.compile.recipe import RecipeError
 from edgewright_controller.compile.source import Source
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.gates import GatePolicy
-from edgewright_controller.ledger import Ledger, LedgerError, applied, audit, releases, requests, rolled_back_on
+from edgewright_controller.ledger import (
+    Ledger,
+    LedgerError,
+    applied,
+    assignments,
+    audit,
+    releases,
+    requests,
+    rolled_back_on,
+)
 from edgewright_controller.manifest import Manifest, ManifestError, parse
 from edgewright_controller.manifest.quantities import devices_of_share
 from edgewright_controller.plan import Kind, Plan, PlanError
@@ -35,6 +44,7 @@ from edgewright_controller.rollout import RolloutError, RolloutPolicy
 from edgewright_controller.service import plan_message, rollout_views
 from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText
 from edgewright_controller.service.compiling import Compiling, cached
+from edgewright_controller.service.conflicts import refuse_parts, with_warnings
 from edgewright_controller.service.job import Job
 from edgewright_controller.service.rolling_back import RollingBack
 from edgewright_controller.service.rollouts_runner import RolloutsRunner
@@ -78,24 +88,45 @@ class Jobs:
         """What an apply of this manifest would do. Raises BadInput, ChangeRefused, LedgerError."""
         manifest = self._parse(text)
         plan, _ = await self._planned(manifest, text, again=False)
-        return plan_message.message(plan)
+        return plan_message.message(with_warnings(plan, self._runner.running))
 
-    async def apply(self, text: ManifestText, *, by: str, again: bool, build_only: bool, why: str = "") -> Job:
-        """Begin to make the fleet what the manifest says. Raises BadInput, ChangeRefused, LedgerError."""
+    async def apply(
+        self,
+        text: ManifestText,
+        *,
+        by: str,
+        again: bool,
+        build_only: bool,
+        why: str = "",
+        supersede: bool = False,
+    ) -> Job:
+        """Begin to make the fleet what the manifest says. `supersede`: also where it takes but a part of what a rollout
+        still has to do. Raises BadInput, ChangeRefused, LedgerError."""
         manifest = self._parse(text)
         plan, survey = await self._planned(manifest, text, again=again)
         if not build_only:
             _refuse_misfits(plan)
             _refuse_held(plan)
+            if not supersede:
+                refuse_parts(plan, self._runner.running)
 
-        asked = {"again": again, "build only": build_only}
+        asked = {"again": again, "build only": build_only, "supersede": supersede}
         flags = "".join(f", {name}" for name, given in asked.items() if given)
         sha256 = digest.of_bytes(text.text.encode())
         await self._enter(by, "apply", audit.with_reason(f"{text.file}, sha256 {sha256}{flags}", why))
 
         async def change(job: Job) -> operator_pb2.ApplyResult:
             return await self._apply(
-                job, manifest, plan, survey, text, by=by, again=again, build_only=build_only, why=why
+                job,
+                manifest,
+                plan,
+                survey,
+                text,
+                by=by,
+                again=again,
+                build_only=build_only,
+                why=why,
+                supersede=supersede,
             )
 
         return self._begin(f"apply of {text.file}", by, change)
@@ -179,8 +210,10 @@ class Jobs:
         again: bool,
         build_only: bool,
         why: str,
+        supersede: bool,
     ) -> operator_pb2.ApplyResult:
-        job.say(operator_pb2.ApplyEvent(plan=plan_message.message(plan)))
+        told = with_warnings(plan, self._runner.running, supersede=supersede)
+        job.say(operator_pb2.ApplyEvent(plan=plan_message.message(told)))
         missing = plan.missing_builds
         for build in plan.builds:
             if build.cached:
@@ -196,7 +229,7 @@ class Jobs:
             return operator_pb2.ApplyResult(succeeded=True, summary=f"{len(plan.builds)} artifacts are signed", **made)
         _refuse_misfits(plan)
         _refuse_held(plan)
-        await self._applied(text, by, why)
+        await self._applied(manifest, plan, text, by, why)
         if not plan.to_do:
             return operator_pb2.ApplyResult(succeeded=True, summary=_nothing_to_do(plan), **made)
         if again:
@@ -212,6 +245,7 @@ class Jobs:
             about=f"apply of {text.file}",
             not_again=not again,
             why=why,
+            supersede=supersede,
         )
         result = await self._roll_out(job, wish)
         result.builds_made, result.builds_cached = made["builds_made"], made["builds_cached"]
@@ -234,11 +268,18 @@ class Jobs:
         if targets:
             await asyncio.to_thread(self._image.publish, targets, self._clock())
 
-    async def _applied(self, text: ManifestText, by: str, why: str) -> None:
+    async def _applied(self, manifest: Manifest, plan: Plan, text: ManifestText, by: str, why: str) -> None:
         """From now on this manifest says what groups there are, and what a newcomer gets."""
         said = {"file": text.file, "folder": text.folder, "text": text.text, "reason": why}
+        given = {change.device: change.to_release or None for change in plan.changes}
         now_ms = self._now_ms()
-        await self._ledger.write(lambda c: applied.put(c, by=by, **said, now_ms=now_ms))
+
+        def enter(connection: Connection) -> None:
+            applied.put(connection, by=by, **said, now_ms=now_ms)
+            assignments.put(connection, given, manifest.devices, now_ms)
+
+        await self._ledger.write(enter)
+        self._runner.look_for_newcomers()
 
     async def _lift_holds(self, plan: Plan) -> None:
         """What was rolled back is released again: here, and on the devices that hold it."""

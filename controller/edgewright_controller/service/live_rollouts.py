@@ -10,14 +10,20 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import Connection
 
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller import log
 from edgewright_controller.ledger import GenerationTaken, devices, rollouts
 from edgewright_controller.rollout import (
+    Actions,
+    Changes,
     Event,
     Finish,
     Hint,
+    RolloutPhase,
     RolloutState,
     Started,
     Superseded,
@@ -29,21 +35,31 @@ from edgewright_controller.service.job import Job
 from edgewright_controller.service.rollout_news import RolloutNews
 from edgewright_controller.service.rollout_storing import Storage, stored
 
+Statuses = Mapping[str, agent_pb2.DeviceStatus]
+T = TypeVar("T")
+
 _log = log.of(__name__)
 
 
 @dataclass
 class LiveRollout:
-    """One rollout that runs. `undoes`: it takes something back, rather than handing something out."""
+    """One rollout that runs. `undoes`: it takes something back, rather than handing something out. `by_itself`: no
+    operator asked for it."""
 
     state: RolloutState
     undoes: bool = False
+    by_itself: bool = False
     jobs: list[Job] = field(default_factory=list)
     ended: asyncio.Future[Finish] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     news: RolloutNews = field(init=False)
 
     def __post_init__(self) -> None:
         self.news = RolloutNews(self.state)
+
+    @property
+    def begun(self) -> bool:
+        """Whether it was started; what comes between its creation and its start is made up for."""
+        return self.state.wave > 0 or self.state.phase is not RolloutPhase.WAITING
 
     @property
     def followers(self) -> list[rollout_telling.Follower]:
@@ -55,7 +71,7 @@ class LiveRollouts:
     """All that run. Belongs to one event loop; whoever changes anything holds `turn`, so that events come one by one.
 
     `running` is by id, the oldest first; `last` is the one that ended last. `news` is set when it is to be looked anew
-    at what falls due next.
+    at what falls due next. `on_end` are called when one has ended; they must not block.
     """
 
     def __init__(self, ledger: Storage, hint: Callable[[str, int], None], clock: Callable[[], datetime]) -> None:
@@ -65,6 +81,7 @@ class LiveRollouts:
         self.last: LiveRollout | None = None
         self.turn = asyncio.Lock()
         self.news = asyncio.Event()
+        self.on_end: list[Callable[[], None]] = []
 
     async def take_up(self) -> dict[str, agent_pb2.DeviceStatus]:
         """Go on with what an earlier controller left; what its devices said meanwhile. Raises LedgerError."""
@@ -72,37 +89,60 @@ class LiveRollouts:
         for name in await self.ledger.read(rollouts.live):
             state = await self.ledger.read(lambda c, name=name: rollouts.load(c, name))  # type: ignore[misc]  # mypy cannot type a lambda's default
             about = (await self.ledger.read(lambda c, name=name: rollouts.get(c, name))).about  # type: ignore[misc]  # mypy cannot type a lambda's default
-            self.running[name] = LiveRollout(state, bool(about.get("undoes")))
+            self.running[name] = LiveRollout(state, bool(about.get("undoes")), bool(about.get("by_itself")))
             _log.info("rollout goes on", rollout=name, state=state.phase.value, why=state.reason)
-            if not state.wave:
+            if not self.running[name].begun:
                 await self.event(name, Started())
             rows = await self.ledger.read(lambda c, s=state: devices.every(c, list(s.devices)))  # type: ignore[misc]  # mypy cannot type a lambda's default
             heard |= {row.id: status for row in rows if (status := standing.said(row)) is not None}
         return heard
 
-    async def event(
-        self, rollout: str, event: Event, statuses: Mapping[str, agent_pb2.DeviceStatus] | None = None
-    ) -> None:
-        """Let it happen. Raises RolloutError when it cannot, LedgerError when it cannot be stored; then nothing did."""
-        live, now = self.running[rollout], self.clock()
-        changes, actions = step(live.state, event, now.timestamp())
+    async def event(self, rollout: str, event: Event, statuses: Statuses | None = None) -> Changes:
+        """Let it happen; what it changed.
+
+        Raises RolloutError when it cannot happen, LedgerError when it cannot be stored; then nothing did.
+        """
+        now = self.clock()
+        done = step(self.running[rollout].state, event, now.timestamp())
+        changes, actions = done
         if not changes:
-            return
+            return changes
         try:
-            await self.ledger.write(lambda c: stored(c, rollout, event, (changes, actions), now))
+            await self.ledger.write(lambda c: stored(c, rollout, event, done, now))
         except GenerationTaken as taken:
             # Another rollout has taken the device over, or a mandate that was drawn up meanwhile.
             await self.event(rollout, Superseded("another change", frozenset({taken.device})))
-            if rollout in self.running:
-                await self.event(rollout, event, statuses)
-            return
+            return await self.event(rollout, event, statuses) if rollout in self.running else Changes()
+        self._act(rollout, changes, actions, statuses or {})
+        return changes
+
+    async def together(self, events: Mapping[str, Event], also: Callable[[Connection], T]) -> T:
+        """Let these happen, each to its rollout, and `also`, whose result it is: all in one transaction, or nothing.
+        Raises LedgerError, and what `also` raises."""
+        now = self.clock()
+        done = {name: step(self.running[name].state, event, now.timestamp()) for name, event in events.items()}
+
+        def act(connection: Connection) -> T:
+            for name, event in events.items():
+                if done[name][0]:
+                    stored(connection, name, event, done[name], now)
+            return also(connection)
+
+        result = await self.ledger.write(act)
+        for name, (changes, actions) in done.items():
+            self._act(name, changes, actions, {})
+        return result
+
+    def _act(self, rollout: str, changes: Changes, actions: Actions, statuses: Statuses) -> None:
+        """What follows once it is stored."""
+        live = self.running[rollout]
         moved = [one for one in changes.devices if one.phase is not live.state.devices[one.device].phase]
         apply_changes(live.state, changes)
         for change in moved:
             release = live.state.targets[change.device].release
             about = {"device": change.device, "release": release, "rollout": rollout, "why": change.reason}
             _log.info(f"device {change.phase.value}", generation=change.generation, **about)
-        rollout_telling.changed(live.followers, live.news, changes, statuses or {})
+        rollout_telling.changed(live.followers, live.news, changes, statuses)
         for action in actions:
             if isinstance(action, Hint):
                 self._hint(action.device, action.generation)
@@ -114,6 +154,8 @@ class LiveRollouts:
         self.last = self.running.pop(rollout)
         if not self.last.ended.done():
             self.last.ended.set_result(finish)
+        for told in self.on_end:
+            told()
 
     def follow(self, live: LiveRollout, job: Job) -> None:
         """Let one more job tell how the rollout goes; it begins with how it stands."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from grpc import StatusCode
@@ -15,7 +15,16 @@ from edgewright_controller.ledger import LedgerError, NotInLedger
 from edgewright_controller.ledger.audit import Wanted
 from edgewright_controller.ledger.certificates import DEVICE, OPERATOR
 from edgewright_controller.pki import CsrRefused
-from edgewright_controller.rollout import Aborted, Paused, Resumed, RolloutError
+from edgewright_controller.rollout import (
+    Aborted,
+    Approved,
+    Command,
+    Paused,
+    Resumed,
+    Retried,
+    RolloutError,
+    Skipped,
+)
 from edgewright_controller.service.authorisation import Context, Gate, refuse
 from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText
 from edgewright_controller.service.operators import OperatorRefused
@@ -88,6 +97,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
                 again=request.again,
                 build_only=request.build_only,
                 why=_reason(request.reason),
+                supersede=request.supersede,
             )
         except (BadInput, ChangeRefused, LedgerError) as error:
             await _refuse(context, error)
@@ -110,15 +120,17 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
     async def ControlRollout(
         self, request: operator_pb2.ControlRolloutRequest, context: Context
     ) -> operator_pb2.ControlRolloutResponse:
-        """Pause, resume or abort a rollout."""
+        """What an operator says to a rollout."""
         try:
             command = _command(request, self._operator(context))
-            phase = await self._runner.control(request.rollout, command)
+            answer = await self._runner.control(request.rollout, command)
         except NotInLedger as error:
             return await _refuse(context, BadInput(str(error)))
         except (BadInput, RolloutError, LedgerError) as error:
             return await _refuse(context, error)
-        return operator_pb2.ControlRolloutResponse(state=phase.value)
+        return operator_pb2.ControlRolloutResponse(
+            state=answer.phase.value, rollout=answer.rollout, devices=answer.devices
+        )
 
     async def ListRollouts(
         self, request: operator_pb2.ListRolloutsRequest, context: Context
@@ -383,16 +395,30 @@ def _holder(request: operator_pb2.RevokeRequest, by: str) -> tuple[str, str]:
     return OPERATOR, request.holder
 
 
-def _command(request: operator_pb2.ControlRolloutRequest, operator: str) -> Paused | Resumed | Aborted:
+def _command(request: operator_pb2.ControlRolloutRequest, operator: str) -> Command:
+    """What is meant. Raises BadInput."""
     by = f"{operator}: {reason}" if (reason := _reason(request.reason)) else operator
-    actions = operator_pb2.ControlRolloutRequest
-    if request.action == actions.ACTION_PAUSE:
-        return Paused(by)
-    if request.action == actions.ACTION_RESUME:
-        return Resumed(by)
+    actions, devices = operator_pb2.ControlRolloutRequest, frozenset(request.devices)
+    if devices and request.action not in (actions.ACTION_RETRY, actions.ACTION_SKIP):
+        raise BadInput("devices: only a retry and a skip are for some of a rollout's devices; name none")
+    if request.action == actions.ACTION_SKIP and not devices:
+        raise BadInput("devices: none is named; name those that are to be skipped")
+    if request.action == actions.ACTION_RETRY:
+        return Retried(devices or None, by)
+    if request.action == actions.ACTION_SKIP:
+        return Skipped(devices, by)
     if request.action in (actions.ACTION_ABORT_KEEP, actions.ACTION_ABORT_REVERT):
         return Aborted(revert=request.action == actions.ACTION_ABORT_REVERT, by=by)
-    raise BadInput(f"action: {request.action} is none that this controller knows")
+    if request.action not in _WHOLE:
+        raise BadInput(f"action: {request.action} is none that this controller knows")
+    return _WHOLE[request.action](by)
+
+
+_WHOLE: Final[Mapping[int, Callable[[str], Command]]] = {
+    operator_pb2.ControlRolloutRequest.ACTION_PAUSE: Paused,
+    operator_pb2.ControlRolloutRequest.ACTION_RESUME: Resumed,
+    operator_pb2.ControlRolloutRequest.ACTION_APPROVE: Approved,
+}
 
 
 async def _refuse(context: Context, error: Exception) -> NoReturn:

@@ -98,8 +98,7 @@ class Hearing:
                 continue
             rollout_telling.device(live.followers, live.news, device, status)
             target = state.targets[device]
-            back = state.devices[device].phase is DevicePhase.REVERTING
-            given = (target.previous if back else target.release) or ""
+            given = (target.release if state.devices[device].offer_stands else target.previous) or ""
             if outcome is Outcome.FAILED and status.release not in ("", given):
                 continue
             if outcome is not None:

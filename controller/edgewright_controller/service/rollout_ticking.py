@@ -8,7 +8,7 @@ from typing import Final
 
 from edgewright_controller import log
 from edgewright_controller.ledger import LedgerError
-from edgewright_controller.rollout import RolloutPhase, Started, Tick, seconds_until_due
+from edgewright_controller.rollout import Started, Tick, seconds_until_due
 from edgewright_controller.service.live_rollouts import LiveRollouts
 
 _SHORTEST_S: Final = 0.05
@@ -16,12 +16,13 @@ _SHORTEST_S: Final = 0.05
 _log = log.of(__name__)
 
 
-async def tick(live: LiveRollouts, after: Callable[[], Awaitable[None]]) -> None:
-    """Tick until cancelled. `after` is awaited after each round, in the same turn."""
+async def tick(live: LiveRollouts, after: Callable[[], Awaitable[None]], look_every_s: float) -> None:
+    """Tick until cancelled. `after` is awaited after each round, in the same turn. `look_every_s`: the clock is looked
+    at so often at least, since somebody may set it."""
     while True:
         now = live.clock().timestamp()
         due = [seconds_until_due(one.state, now) for one in live.running.values()]
-        waits = [seconds for seconds in due if seconds is not None]
+        waits = [min(seconds, look_every_s) for seconds in due if seconds is not None]
         live.news.clear()
         try:
             # Not wait_for: before Python 3.12 it loses a cancellation that comes together with news.
@@ -37,10 +38,8 @@ async def tick(live: LiveRollouts, after: Callable[[], Awaitable[None]]) -> None
 
 async def _all(live: LiveRollouts) -> None:
     for rollout in list(live.running):
-        state = live.running[rollout].state
-        begun = state.wave or state.phase is not RolloutPhase.WAITING
         try:
-            await live.event(rollout, Tick() if begun else Started())
+            await live.event(rollout, Tick() if live.running[rollout].begun else Started())
         except LedgerError as error:
             # The next tick tries again.
             _log.error("rollout waits", rollout=rollout, why=str(error))

@@ -8,40 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
 
 from edgewright_contract.v1 import agent_pb2, operator_pb2
-from edgewright_controller import log
-from edgewright_controller.ledger import LedgerError, rolled_back_on, rollouts
-from edgewright_controller.rollout import (
-    Aborted,
-    Finish,
-    Paused,
-    Resumed,
-    RolloutError,
-    RolloutPhase,
-    RolloutSpec,
-    Started,
-    Superseded,
-    in_two_waves,
-)
+from edgewright_controller.ledger import rollouts
+from edgewright_controller.rollout import Aborted, Command, Finish, RolloutState
+from edgewright_controller.rollout.state import MARK_S
 from edgewright_controller.service import rollout_views
 from edgewright_controller.service.job import Job
-from edgewright_controller.service.live_rollouts import LiveRollout, LiveRollouts
+from edgewright_controller.service.leaving import leave, leave_as_stored
+from edgewright_controller.service.live_rollouts import LiveRollouts
+from edgewright_controller.service.newcomers import Newcomers
+from edgewright_controller.service.rollout_beginning import begin
+from edgewright_controller.service.rollout_commands import Answer, Commands
 from edgewright_controller.service.rollout_hearing import Hearing
 from edgewright_controller.service.rollout_news import RolloutNews
-from edgewright_controller.service.rollout_storing import Storage, created, refuse
+from edgewright_controller.service.rollout_storing import Storage
 from edgewright_controller.service.rollout_ticking import tick
 from edgewright_controller.service.unbroken import Unbroken
 from edgewright_controller.service.waits_for import waits_for
-from edgewright_controller.service.wish import Wish, does, targets
-from edgewright_controller.unix_time import unix_ms
-
-_log = log.of(__name__)
+from edgewright_controller.service.wish import Wish
 
 
 @dataclass
@@ -66,10 +56,16 @@ class RolloutsRunner:
         *,
         shut: Callable[[], frozenset[str]] = frozenset,
         clock: Callable[[], datetime],
+        look_every_s: float = MARK_S,
     ) -> None:
-        """`shut`: the devices that may say nothing any more; nobody waits for those."""
+        """`shut`: the devices that may say nothing any more; nobody waits for those. `look_every_s`: the clock is
+        looked at so often at least while a rollout runs."""
+        self._look_every_s = look_every_s
         self._live = LiveRollouts(ledger, hint, clock)
         self._hearing = Hearing(self._live, shut)
+        self._commands = Commands(self._live, shut)
+        self._newcomers = Newcomers(self._live, shut)
+        self._live.on_end.append(self._newcomers.look)
         self._tasks: list[asyncio.Task[None]] = []
         self._unbroken = Unbroken()
 
@@ -77,8 +73,13 @@ class RolloutsRunner:
         """Take up the rollouts that an earlier controller left. Raises LedgerError."""
         for device, status in (await self._live.take_up()).items():
             self._hearing.reported(device, status)
-        hearing = asyncio.create_task(self._hearing.run(), name="rollouts")
-        self._tasks = [hearing, asyncio.create_task(tick(self._live, self._hearing.silence_shut))]
+        await leave_as_stored(self._live)
+        self._newcomers.look()
+        self._tasks = [
+            asyncio.create_task(self._hearing.run(), name="rollouts hear"),
+            asyncio.create_task(tick(self._live, self._hearing.silence_shut, self._look_every_s), name="rollouts tick"),
+            asyncio.create_task(self._newcomers.run(), name="newcomers"),
+        ]
 
     async def close(self) -> None:
         """Stop; what is unfinished goes on at the next start."""
@@ -91,6 +92,8 @@ class RolloutsRunner:
     def reported(self, device: str, status: agent_pb2.DeviceStatus) -> None:
         """A device's status changed. Never blocks."""
         self._hearing.reported(device, status)
+        if not status.generation:
+            self._newcomers.look()
 
     def look_for_shut(self) -> None:
         """Devices were shut out just now. Never blocks."""
@@ -108,7 +111,7 @@ class RolloutsRunner:
         applies what a colleague is applying, watches it to its end. Raises RolloutError, LedgerError.
         """
         async with self._live.turn:
-            return await self._begin(wish, job)
+            return (await begin(self._live, wish, job)).ended
 
     async def take_back(
         self, digests: Collection[str], wish: Callable[[Connection], Wish], job: Job, *, by: str
@@ -124,59 +127,34 @@ class RolloutsRunner:
                 if gives and not live.undoes:
                     await self._live.event(name, Aborted(by=by))
                     job.message(f"{name} is stopped")
-            return await self._begin(await self._live.ledger.read(wish), job)
+            return (await begin(self._live, await self._live.ledger.read(wish), job)).ended
 
-    async def _begin(self, wish: Wish, job: Job) -> asyncio.Future[Finish]:
-        if wish.not_again:
-            gone = await self._live.ledger.read(lambda c: rolled_back_on.refused(c, wish.releases))
-            if gone:
-                named = ", ".join(sorted({digest[:12] for digest in gone.values()}))
-                raise RolloutError(f"release {named} was rolled back meanwhile; `apply --again` releases it")
-        for live in self._live.running.values():
-            if does(live.state, wish):
-                if wish.refuses:  # more may be refused than by the one that runs
-                    await self._live.ledger.write(lambda c: refuse(c, wish, unix_ms(self._live.clock())))
-                job.message(f"{live.state.spec.id} is doing this already; following it")
-                self._live.follow(live, job)
-                return live.ended
-        name = await self._live.ledger.read(rollouts.next_id)
-        for other in list(self._live.running):
-            await self._live.event(other, Superseded(name, frozenset(wish.releases) | wish.spares))
-        parts = await self._live.ledger.read(lambda c: targets(c, wish))
-        spec = RolloutSpec(name, in_two_waves(parts, wish.first_wave), wish.policy)
-        now = self._live.clock().timestamp()
-        undoes = bool(wish.back_to)
-        about = {"what": wish.about, "undoes": undoes, "why": wish.why}
-        state = await self._live.ledger.write(lambda c: created(c, spec, wish, about, now))
-        live = self._live.running[name] = LiveRollout(state, undoes)
-        _log.info("rollout begins", rollout=name, what=wish.about, operator=wish.by, devices=len(wish.releases))
-        try:
-            await self._live.event(name, Started())
-        except LedgerError as error:
-            # It is stored and goes on where it stands: the next tick begins with its first wave.
-            _log.error("rollout waits", rollout=name, why=str(error))
-            job.message(f"{name} waits for the ledger: {error}")
-        self._live.follow(live, job)
-        self._live.news.set()
-        return live.ended
-
-    async def control(self, rollout: str, command: Paused | Resumed | Aborted) -> RolloutPhase:
-        """Do what an operator says to a rollout; where it stands then.
+    async def control(self, rollout: str, command: Command) -> Answer:
+        """Do what an operator says to a rollout; how it stands then.
 
         Raises NotInLedger when there is no such rollout, RolloutError when this cannot be done to it, LedgerError.
         """
         # Whoever asked may leave; what is stored of it and what is done about it stay one.
         return await self._unbroken.finish(self._control(rollout, command))
 
-    async def _control(self, rollout: str, command: Paused | Resumed | Aborted) -> RolloutPhase:
+    async def _control(self, rollout: str, command: Command) -> Answer:
         async with self._live.turn:
-            live = self._live.running.get(rollout)
-            if live is None:
-                row = await self._live.ledger.read(lambda c: rollouts.get(c, rollout))
-                raise RolloutError(f"rollout {rollout} has ended already; it {row.state.value}: {row.reason}")
-            await self._live.event(rollout, command)
-            self._live.news.set()
-            return live.state.phase
+            return await self._commands.do(rollout, command)
+
+    async def leave(self, devices: Sequence[str], reason: str, *, waiting_only: bool) -> None:
+        """Go on without these devices; with `waiting_only`, only where they wait for their offer. Raises LedgerError;
+        then it may be said again."""
+        async with self._live.turn:
+            await leave(self._live, devices, reason, waiting_only=waiting_only)
+
+    def look_for_newcomers(self) -> None:
+        """Devices may be given something now that were never given anything. Never blocks."""
+        self._newcomers.look()
+
+    @property
+    def running(self) -> list[RolloutState]:
+        """How those stand that run, the oldest first; to be looked at only."""
+        return [live.state for live in self._live.running.values()]
 
     @property
     def handed_out(self) -> frozenset[str]:

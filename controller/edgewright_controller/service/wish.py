@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Final
 
 from sqlalchemy import Connection
 
 from edgewright_controller.ledger import devices
-from edgewright_controller.rollout import DevicePhase, RolloutPhase, RolloutPolicy, RolloutState, RolloutTarget
+from edgewright_controller.rollout import (
+    AfterWave,
+    DevicePhase,
+    RolloutError,
+    RolloutPhase,
+    RolloutPolicy,
+    RolloutSpec,
+    RolloutState,
+    RolloutTarget,
+    Window,
+    in_two_waves,
+)
 
+_GOES_ON: Final = (RolloutPhase.RUNNING, RolloutPhase.WAITING, RolloutPhase.APPROVAL)
 _UNDER_WAY: Final = (DevicePhase.WAITING, DevicePhase.OFFERED, DevicePhase.UPDATING)
 
 
 @dataclass(frozen=True)
 class Wish:
     """What a new rollout shall give each device (None: nothing), how many of them first, and under which policy.
-    `by` names the operator, `about` says what it is for. `back_to` says what devices return to if it is taken back;
-    without it, a device returns to the newest release that worked there and was not rolled back. With `not_again` it
-    does not begin when one of its releases was rolled back meanwhile. `why`: the operator's reason. `refuses`: what is
-    rolled back with it, (device or empty for all, release). `spares`: devices to which other rollouts shall give
-    nothing more, though this one does not either."""
+    `by` names the operator, `about` says what it is for, `why` is the operator's reason.
+
+    `waves`: which devices come together, all of `releases` each once; without it, `first_wave` of them, then the rest.
+    `after`: what follows each wave. `windows`: device → its windows, and the time zone that they are in.
+
+    `back_to` says what devices return to if it is taken back; without it, a device returns to the newest release that
+    worked there and was not rolled back. With `not_again` it does not begin when one of its releases was rolled back
+    meanwhile. `refuses`: what is rolled back with it, (device or empty for all, release). `spares`: devices to which
+    other rollouts shall give nothing more, though this one does not either. `lifts_holds`: devices that are told to try
+    again what failed there.
+
+    `supersede`: it may also take a part of what another rollout still has to do, as what takes something back always
+    may. `by_itself`: no operator asked for it.
+    """
 
     releases: Mapping[str, str | None]
     first_wave: int
@@ -33,11 +55,42 @@ class Wish:
     why: str = ""
     refuses: frozenset[tuple[str, str]] = frozenset()
     spares: frozenset[str] = frozenset()
+    waves: tuple[tuple[str, ...], ...] = ()
+    after: tuple[AfterWave, ...] = ()
+    windows: Mapping[str, tuple[tuple[Window, ...], str]] = field(default_factory=dict)
+    lifts_holds: frozenset[str] = frozenset()
+    supersede: bool = False
+    by_itself: bool = False
+
+    @property
+    def undoes(self) -> bool:
+        """Whether it takes something back, rather than handing something out."""
+        return bool(self.back_to)
+
+    @property
+    def actor(self) -> str:
+        """Who did it, as the audit log names actors."""
+        return self.by if self.by_itself else f"operator {self.by}"
+
+    def without(self, devices: Collection[str]) -> Wish:
+        """The same for all others. Waves that lose every device go with them."""
+        left = [
+            (tuple(device for device in wave if device not in devices), after)
+            for wave, after in zip_longest(self.waves, self.after)
+            if wave is not None
+        ]
+        kept = [(wave, after) for wave, after in left if wave]
+        return replace(
+            self,
+            releases={device: release for device, release in self.releases.items() if device not in devices},
+            waves=tuple(wave for wave, _ in kept),
+            after=tuple(after for _, after in kept if after is not None) if self.waves else self.after,
+        )
 
 
 def does(state: RolloutState, wish: Wish) -> bool:
     """Whether the rollout is on its way to just what is wished: the same for the same devices, and none failed."""
-    if state.phase not in (RolloutPhase.RUNNING, RolloutPhase.WAITING) or state.ending is not None:
+    if state.phase not in _GOES_ON or state.ending is not None:
         return False
     if any(state.members[phase] for phase in DevicePhase if phase not in (*_UNDER_WAY, DevicePhase.SUCCEEDED)):
         return False
@@ -57,6 +110,24 @@ def targets(connection: Connection, wish: Wish) -> Sequence[RolloutTarget]:
         return devices.good_before(connection, device, release)
 
     return [
-        RolloutTarget(device, release, previous(device, release), devices.generation_of(connection, device, release))
+        RolloutTarget(
+            device,
+            release,
+            previous(device, release),
+            devices.generation_of(connection, device, release),
+            *wish.windows.get(device, ((), "UTC")),
+        )
         for device, release in wish.releases.items()
     ]
+
+
+def spec(connection: Connection, rollout: str, wish: Wish) -> RolloutSpec:
+    """The rollout that is wished. Raises RolloutError when it can be none."""
+    parts = targets(connection, wish)
+    if not wish.waves:
+        return RolloutSpec(rollout, in_two_waves(parts, wish.first_wave), wish.policy, wish.after)
+    by_device = {part.device: part for part in parts}
+    waves = tuple(tuple(by_device.pop(device) for device in wave) for wave in wish.waves)
+    if by_device:
+        raise RolloutError(f"rollout {rollout}: {', '.join(sorted(by_device))} would be in none of its waves")
+    return RolloutSpec(rollout, waves, wish.policy, wish.after)
