@@ -6,6 +6,7 @@ import asyncio
 import queue
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,13 @@ import pytest
 
 from edgewright_contract.v1 import agent_pb2, operator_pb2
 from edgewright_controller.client import Access, Fleet
+from edgewright_controller.ledger import rollouts
+from edgewright_controller.rollout import Outcome, RolloutSpec, RolloutTarget, Started, in_two_waves
+from edgewright_controller.service.rollout_news import RolloutNews
+from edgewright_controller.service.rollout_watches import RolloutWatches
+from edgewright_controller.service.rollouts_runner import RolloutsRunner
+from tests.controller.ledger_rows import fill, opened
+from tests.controller.rollout_driver import Driver, spec
 from tests.controller.service_rig import Controller, Device, controller, manifest, result, words
 
 NAMES = ["jetson-01", "jetson-02", "mac-01"]
@@ -194,3 +202,38 @@ async def test_a_rollout_is_shown_with_waves_devices_policy_and_its_history(flee
     assert (ended.devices[0].state, ended.devices[0].reason) == ("failed", "no room")
     assert ("", "failed") in [(change.device, change.state) for change in ended.changes]
     assert {view.answers_within_s for view in ended.devices} == {0}
+
+
+async def test_a_large_rollout_stands_in_few_messages(tmp_path: Path) -> None:
+    names = [f"d{n:05}" for n in range(1500)]
+    with opened(tmp_path) as ledger:
+        (release,) = ledger.write_now(lambda c: fill(c, "a", names[0]))
+        targets = [RolloutTarget(name, release, None, 0) for name in names]
+        large = RolloutSpec("rollout-1", in_two_waves(targets, 1))
+        ledger.write_now(lambda c: rollouts.create(c, large, by="admin", about={}, now=time.time()))
+        runner = RolloutsRunner(ledger, lambda _device, _generation: None, clock=lambda: datetime.now(timezone.utc))
+        await runner.start()
+        stream = RolloutWatches(ledger, runner, lambda: datetime.now(timezone.utc)).watch("")
+        events = [await anext(stream) for _ in range(3)]
+        await runner.close()
+    assert [event.WhichOneof("event") for event in events] == ["rollout", "devices", "devices"]
+    assert [one.device for event in events for one in event.devices.devices] == names
+    assert sum(event.ByteSize() for event in events) < 50 * len(names)
+
+
+def test_of_a_flood_of_news_each_device_is_looked_at_once_the_newest_last() -> None:
+    driver = Driver(spec(3, 3))
+    driver.do(Started())
+    news = RolloutNews(driver.state)
+    for done in range(1000):
+        for name in ("dev-2", "dev-0"):
+            status = agent_pb2.DeviceStatus(step=agent_pb2.STEP_DOWNLOADING, done_bytes=done, active_model="tiny")
+            news.say(Event(device=operator_pb2.DeviceProgress(device=name, status=status)))
+    assert news.since(0) == ["dev-2", "dev-0"]
+    assert news.since(news.count - 1) == ["dev-0"]
+    assert news.since(news.count) == []
+    assert news.progress("dev-2") == agent_pb2.DeviceStatus(step=agent_pb2.STEP_DOWNLOADING, done_bytes=999)
+    driver.says(2, Outcome.SUCCEEDED)
+    news.say(Event(device=operator_pb2.DeviceProgress(device="dev-2", state="succeeded")))
+    assert news.progress("dev-2") is None
+    assert news.since(news.count - 1) == ["dev-2"]

@@ -7,8 +7,6 @@ number; so one that is slow, or that has left, costs nothing, and finds the roll
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from functools import cached_property
 
 from edgewright_contract.v1 import agent_pb2, operator_pb2
 from edgewright_controller.rollout import RolloutState
@@ -24,11 +22,6 @@ class RolloutNews:
         self._changed: dict[str, int] = {}  # the newest stands last
         self._progress: dict[str, agent_pb2.DeviceStatus] = {}
         self._news = asyncio.Event()
-
-    @cached_property
-    def wave_of(self) -> Mapping[str, int]:
-        """The wave of each device, from 1."""
-        return {target.device: number for number, wave in enumerate(self.state.spec.waves, 1) for target in wave}
 
     @property
     def result(self) -> None:

@@ -27,7 +27,7 @@ class Follower(Protocol):
 def standing(follower: Follower, news: RolloutNews) -> None:
     """How it all stands, to somebody who just came."""
     follower.say(_rollout(news.state))
-    devices = rollout_views.device_progress(news.state, list(news.state.targets), news.wave_of)
+    devices = rollout_views.device_progress(news.state, list(news.state.targets))
     follower.say(operator_pb2.ApplyEvent(devices=operator_pb2.DevicesProgress(devices=devices)))
 
 
@@ -41,7 +41,7 @@ def changed(followers: Iterable[Follower], news: RolloutNews, changes: Changes, 
 
 def device(followers: Iterable[Follower], news: RolloutNews, name: str, status: agent_pb2.DeviceStatus | None) -> None:
     """How far a device is; `status`: by its own account."""
-    (progress,) = rollout_views.device_progress(news.state, [name], news.wave_of)
+    (progress,) = rollout_views.device_progress(news.state, [name])
     progress.status.CopyFrom(status or agent_pb2.DeviceStatus(reason=progress.reason))
     _tell(followers, operator_pb2.ApplyEvent(device=progress))
 

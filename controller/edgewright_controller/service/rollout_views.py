@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from edgewright_contract.v1 import operator_pb2
 from edgewright_controller.ledger import rollouts
-from edgewright_controller.rollout import DevicePhase, RolloutPhase, RolloutSpec, RolloutState
+from edgewright_controller.rollout import DevicePhase, RolloutPhase, RolloutSpec, RolloutState, Window, window
 from edgewright_controller.service.waits_for import waits_for, watched_at
 
 
@@ -75,10 +75,15 @@ def shown(connection: Connection, row: rollouts.RolloutRow, now: float) -> opera
 
 def waves(spec: RolloutSpec) -> list[operator_pb2.WaveView]:
     """What each wave is, and what comes after it."""
-    return [
-        operator_pb2.WaveView(number=number, devices=len(wave), soak_s=spec.policy.gate.soak_s, then="go on")
-        for number, wave in enumerate(spec.waves, 1)
-    ]
+    views = []
+    for number, wave in enumerate(spec.waves, 1):
+        after = spec.after_wave(number)
+        views.append(
+            operator_pb2.WaveView(
+                number=number, devices=len(wave), soak_s=after.soak_s, then=after.then.value, what=after.what
+            )
+        )
+    return views
 
 
 def _devices(state: RolloutState, since: Mapping[str, float], now: float) -> list[operator_pb2.RolloutDeviceView]:
@@ -110,9 +115,26 @@ def _policy(spec: RolloutSpec) -> operator_pb2.RolloutPolicyView:
     return operator_pb2.RolloutPolicyView(
         device_deadline_s=policy.device_deadline_s,
         max_failures=policy.gate.max_failures,
+        max_failed_percent=policy.gate.max_failed_percent,
         on_failure=policy.on_failure.value,
         patience_s=policy.patience_s,
+        deadline_s=policy.deadline_s or 0.0,
+        devices_per_minute=policy.devices_per_minute or 0,
+        windows=_windows(spec),
     )
+
+
+def _windows(spec: RolloutSpec) -> list[str]:
+    """The maintenance windows that there are, each with whose it is."""
+    groups: dict[tuple[tuple[Window, ...], str], list[str]] = {}
+    for wave in spec.waves:
+        for target in wave:
+            if target.windows:
+                groups.setdefault((target.windows, target.zone), []).append(target.device)
+    return [
+        f"{devices[0]}{f' and {len(devices) - 1} more' if len(devices) > 1 else ''}: {window.words(windows)} {zone}"
+        for (windows, zone), devices in groups.items()
+    ]
 
 
 def progress(
@@ -130,15 +152,13 @@ def progress(
     )
 
 
-def device_progress(
-    state: RolloutState, devices: Sequence[str], wave_of: Mapping[str, int]
-) -> list[operator_pb2.DeviceProgress]:
+def device_progress(state: RolloutState, devices: Sequence[str]) -> list[operator_pb2.DeviceProgress]:
     """How these devices stand."""
     return [
         operator_pb2.DeviceProgress(
             device=device,
             state=state.devices[device].phase.value,
-            wave=wave_of[device],
+            wave=state.waves[device],
             reason=state.devices[device].reason,
         )
         for device in devices

@@ -134,7 +134,7 @@ def _batches(devices: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _standing(news: RolloutNews, devices: Sequence[str]) -> list[operator_pb2.DeviceProgress]:
     """How these devices stand at this moment, and how far those under way are."""
-    views = rollout_views.device_progress(news.state, devices, news.wave_of)
+    views = rollout_views.device_progress(news.state, devices)
     for view in views:
         if (status := news.progress(view.device)) is not None:
             view.status.CopyFrom(status)
