@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import itertools
 import os
 import shutil
 import signal
@@ -36,6 +37,7 @@ STOP_DEADLINE_S: Final = 5.0
 STEADY_S: Final = 60.0
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
+MAX_KILLS: Final = 5  # while it starts, before the controller gives up
 HOW_TO_INSTALL: Final = (
     "mosquitto is not installed: `sudo apt install mosquitto`, `brew install mosquitto`, "
     "or in a checkout `python3 tools/fetch_mosquitto.py`"
@@ -199,9 +201,8 @@ class Broker:
         (self._folder / "acl").chmod(0o600)
         text = configuration(self._folder, self._host, self._port, self._files, getpass.getuser())
         (self._folder / "mosquitto.conf").write_text(text, encoding="utf-8")
-        await self._spawn()
         try:
-            await self._wait_ready()
+            await self._begin_serving()
         except BaseException:
             await self.stop()
             raise
@@ -258,6 +259,21 @@ class Broker:
         """Begin its process. Raises BrokerFailed."""
         async with self._spawning:
             await self._begin()
+
+    async def _begin_serving(self) -> None:
+        """Begin, and wait until it takes connections. One that is killed on the way is no fault of its configuration:
+        it is begun again, as it would be later. Raises BrokerFailed."""
+        for kills in itertools.count(1):
+            await self._spawn()
+            try:
+                await self._wait_ready()
+            except BrokerFailed as error:
+                process = self._process
+                if process is None or (process.returncode or 0) >= 0 or kills == MAX_KILLS:
+                    raise
+                _log.warning("mosquitto was killed while it started, and is started again", said=str(error))
+            else:
+                return
 
     async def _begin(self) -> None:
         command = [str(self._mosquitto.program), "-c", str(self._folder / "mosquitto.conf")]

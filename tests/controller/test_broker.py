@@ -215,6 +215,39 @@ async def test_a_broker_that_ends_at_once_is_reported_with_its_last_words(tmp_pa
     assert failing.pid is None
 
 
+_KILLED_AT_FIRST = """#!{python}
+import os, pathlib, signal
+starts = pathlib.Path({starts!r})
+starts.write_text(starts.read_text() + "+")
+if len(starts.read_text()) <= {kills}:
+    os.kill(os.getpid(), signal.SIGKILL)
+import sys
+os.execv({program!r}, [{program!r}, *sys.argv[1:]])
+"""
+
+
+def killed_at_first(folder: Path, kills: int) -> broker_module.Mosquitto:
+    """The real broker, whose first so many processes are killed before they serve."""
+    real, program, starts = broker_module.find_mosquitto(), folder / "mosquitto", folder / "starts"
+    starts.write_text("")
+    text = _KILLED_AT_FIRST.format(python=sys.executable, starts=str(starts), kills=kills, program=str(real.program))
+    program.write_text(text)
+    program.chmod(0o755)
+    return broker_module.Mosquitto(program, real.environment)
+
+
+async def test_a_broker_that_is_killed_while_it_starts_is_started_again(tmp_path: Path) -> None:
+    room = BrokerRoom(tmp_path / "room")
+    started = broker_module.Broker(tmp_path / "b", "127.0.0.1", 0, room.files, killed_at_first(tmp_path, 2))
+    await started.start()
+    assert started.pid is not None
+    await started.stop()
+    hopeless = killed_at_first(tmp_path, broker_module.MAX_KILLS)
+    with pytest.raises(BrokerFailed, match="status -9"):
+        await broker_module.Broker(tmp_path / "b", "127.0.0.1", 0, room.files, hopeless).start()
+    assert len((tmp_path / "starts").read_text()) == broker_module.MAX_KILLS
+
+
 _CONTROLLER = """
 import asyncio, sys
 from pathlib import Path
