@@ -20,6 +20,7 @@ from edgewright_agent.identity import IdentityError
 from tests.simulated_fleet.device import Pace, SimulatedDevice
 from tests.simulated_fleet.orders import OrderBook, Orders, until
 
+UP: Final = "every device is up"
 _THREADS: Final = 48
 _FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 
@@ -31,14 +32,16 @@ async def live(folder: Path, devices: Sequence[str], pace: Pace) -> None:
     # What waits for the network in a thread must not keep the others from their disks.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
     book = OrderBook(folder)
+    await asyncio.gather(*(_enrolled(folder / device, folder / f"{device}.token") for device in devices))
     async with asyncio.TaskGroup() as group:
         for device in devices:
-            group.create_task(_live(folder, device, book, pace))
+            group.create_task(_live(folder / device, book, pace))
+        await asyncio.sleep(0)  # they have begun
+        _log.info(UP)
 
 
-async def _live(folder: Path, device: str, book: OrderBook, pace: Pace) -> None:
-    state = folder / device
-    await _enrolled(state, folder / f"{device}.token")
+async def _live(state: Path, book: OrderBook, pace: Pace) -> None:
+    device = state.name
 
     def orders() -> Orders:
         return book.of(device)

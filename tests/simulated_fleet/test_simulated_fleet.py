@@ -16,6 +16,7 @@ from edgewright_controller.client import Fleet
 from edgewright_controller.demo.children import Children
 from tests.simulated_fleet.controller import ServedController
 from tests.simulated_fleet.device import Pace
+from tests.simulated_fleet.evidence import highest_in_spool
 from tests.simulated_fleet.fleet import SimulatedFleet
 from tests.simulated_fleet.manifests import FLEET, Wanted
 from tests.simulated_fleet.orders import Orders
@@ -63,6 +64,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
     try:
         controller = ServedController(children, folder / "controller", FLEET)
         controller.start()
+        controller.wait_until_up()
         devices = SimulatedFleet(children, folder / "devices", DEVICES, processes=2, pace=Pace(0.5, 0.5))
         with controller.fleet() as operator:
             devices.enrol(operator)
@@ -104,7 +106,7 @@ def test_an_update_goes_through_every_step_and_is_told(room: Room) -> None:
             "idle",
         ]
     room.until(lambda: all(room.view(device).telemetry.requests == 20 for device in DEVICES), "telemetry")
-    room.until(lambda: not any(map(room.devices.spooled, DEVICES)), "every report being stored")
+    room.until(lambda: not any(highest_in_spool(room.devices.folder / device) for device in DEVICES), "every report")
 
 
 def test_a_device_fails_where_it_is_told_and_keeps_what_it_had(room: Room) -> None:
@@ -147,9 +149,9 @@ def test_a_process_killed_in_the_middle_of_an_update_goes_on_where_its_disks_say
 
     def kill_and_go_on() -> None:
         room.until(starting, "the step at which they are held")
-        room.devices.kill(process)
+        process.kill()
         room.devices.orders.write(Orders())
-        room.devices.start_again(process)
+        process.start_again()
 
     killing = threading.Thread(target=kill_and_go_on)
     killing.start()
