@@ -19,7 +19,7 @@ SEED = 20
 @pytest.mark.timeout(3000)
 def test_rollouts_end_and_nothing_is_lost_whoever_is_killed(tmp_path: Path, soak: int) -> None:
     long = soak > 1
-    devices, processes, rounds = (50, 5, 2 * soak) if long else (6, 2, 1)
+    devices, processes, rounds = (50, 5, soak) if long else (6, 2, 1)
     chance = random.Random(SEED)
     with ground(tmp_path, devices, processes, SEED) as fleet:
         for number in range(rounds):
