@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection
 
 from edgewright_contract.v1 import agent_pb2, operator_pb2
+from edgewright_controller.cli import run
 from edgewright_controller.ledger import Ledger, LedgerError, applied, audit, cordons, devices, releases, rolled_back_on
 from edgewright_controller.rollout import RolloutPolicy
 from edgewright_controller.service.job import Job
@@ -82,11 +83,20 @@ async def plan(fleet: Controller, text: str, folder: Path) -> dict[str, operator
 
 
 async def test_a_group_goes_back_the_others_keep_it_and_only_there_it_is_refused(
-    fleet: Controller, tmp_path: Path
+    fleet: Controller, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     enrolled, older, newer, text = await two_releases(fleet, tmp_path, NAMES)
     assert "there is no group 'canari' in fleet.toml" in (said := await refusal(fleet, groups=["canari"]))
     assert 'did you mean "canary"?' in said
+    for flags, code, message in (
+        ("--group canari", 2, "did you mean"),
+        ("--to 1", 2, "--to goes with exactly one --device"),
+        ("--device dev-a --to 0", 2, "greater than or equal to 1"),
+        ("--device dev-a --to 2", 1, "which it has now"),
+    ):
+        line = ["rollback", *flags.split(), "--config", str(fleet.running.client_toml)]
+        assert await asyncio.to_thread(run, line) == code
+        assert message in capsys.readouterr().err
     events = await driven(fleet.rollback(groups=["canary"], reason="slow on heat"), enrolled)
     assert result(events).succeeded
     assert any("waves, windows and limits do not apply" in event.message for event in events)
