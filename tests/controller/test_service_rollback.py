@@ -195,7 +195,7 @@ async def test_devices_that_cannot_or_may_not_go_back_are_named_and_hold_up_nobo
     ledger(tmp_path, lambda c: cordons.put(c, cordons.CordonRow("dev-b", "alice", 1, "on the bench")))
     events = await driven(fleet.rollback(), [*enrolled, late])
     said = [event.message for event in events]
-    assert "dev-b is left as it is: it is cordoned by alice: on the bench" in said
+    assert "dev-b left alone: it is cordoned by alice: on the bench" in said
     assert "dev-c cannot go back: no earlier release has worked there, so there is none to return to" in said
     assert not result(events).succeeded, "a device still has what was to be taken back"
     assert result(events).summary.endswith("; cannot go back: dev-c")

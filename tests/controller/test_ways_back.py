@@ -78,7 +78,7 @@ def test_when_all_are_cordoned_nothing_begins_and_each_is_named(tmp_path: Path) 
         with pytest.raises(ChangeRefused) as caught:
             look(ledger, Asked())
         assert str(caught.value).splitlines() == [
-            f"{device}: left as it is: it is cordoned by alice: measuring" for device in (ONE, TWO)
+            f"{device}: left alone: it is cordoned by alice: measuring" for device in (ONE, TWO)
         ]
 
 

@@ -66,22 +66,29 @@ class RollingBack:
 
 
 def told(found: WaysBack) -> Sequence[str]:
-    """What an operator must know of those that are not rolled back, one line each."""
+    """What an operator must know of those that are not rolled back, one line for all that have it in common."""
+    spared = {device: f"release {release[:12]}, for which it waited" for device, release in found.spared.items()}
     return [
-        *(f"{device} cannot go back: {why}" for device, why in found.stuck.items()),
-        *(f"{device} is left as it is: {why}" for device, why in found.left_alone.items()),
-        *(
-            f"{device} will not get release {release[:12]}, for which it waited"
-            for device, release in found.spared.items()
-        ),
+        f"{_first(names)} {verb} {why}"
+        for verb, whys in (
+            ("cannot go back:", found.stuck),
+            ("left alone:", found.left_alone),
+            ("will not get", spared),
+        )
+        for why, names in _alike(whys).items()
     ]
+
+
+def _alike(whys: Mapping[str, str]) -> dict[str, list[str]]:
+    alike: dict[str, list[str]] = {}
+    for device, why in sorted(whys.items()):
+        alike.setdefault(why, []).append(device)
+    return alike
 
 
 def _listed(ways: Mapping[str, tuple[str, str]]) -> str:
     """The devices by what they leave; of many, the first and how many more."""
-    by_release: dict[str, list[str]] = {}
-    for device, (left, _) in sorted(ways.items()):
-        by_release.setdefault(left, []).append(device)
+    by_release = _alike({device: left for device, (left, _) in ways.items()})
     return ", ".join(f"{_first(names)} from {left[:12]}" for left, names in by_release.items())
 
 

@@ -132,7 +132,7 @@ _ALL_TAKEN_BACK: Final = "every other release that worked there was taken back, 
 def _told(found: WaysBack) -> Iterable[tuple[str, str]]:
     yield from found.stuck.items()
     for device, why in found.left_alone.items():
-        yield device, f"left as it is: {why}"
+        yield device, f"left alone: {why}"
 
 
 def _check_form(asked: Asked) -> None:
