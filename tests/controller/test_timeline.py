@@ -95,6 +95,21 @@ def test_what_happened_to_the_rollout_is_marked_and_where_it_stood_still_too() -
     assert line.pauses == (Span("watched", 10, 20), Span("waits for approval", 20, 50))
 
 
+@pytest.mark.parametrize(
+    ("before", "reason", "mark"),
+    [
+        ("approval", "wave 2 of 3", Mark("approved, wave 2", 9)),
+        ("paused", "wave 2 of 3", Mark("resumed, wave 2", 9)),
+        ("paused", "resumed by bob: lunch is over", Mark("resumed by bob", 9)),
+        ("waiting", "wave 1 of 3, retried by bob: the disk is empty now", Mark("retried by bob", 9)),
+        ("running", "2 of 3 devices failed; at most 0 may", Mark("stopped", 9, bad=True)),
+    ],
+)
+def test_whoever_let_it_go_on_is_marked(before: str, reason: str, mark: Mark) -> None:
+    line = timeline(shown([(5, "", before, "wave 1 of 3"), (9, "", "running", reason)], {"d1": (1, "offered")}))
+    assert line.marks[-1] == mark
+
+
 def test_one_that_runs_is_drawn_until_now() -> None:
     line = timeline(shown([(0, "d1", "offered", "")], {"d1": (1, "offered")}, state="running"))
     assert line.end == 90 * (1 + TAIL)

@@ -25,7 +25,7 @@ def follow(events: Iterator[operator_pb2.ApplyEvent], *, as_json: bool, rollout:
     `rollout` is what is watched, where that is known before the first event. Raises Ending when the operator leaves,
     and when the events end without a result.
     """
-    console, view = printing.out(), View(time.monotonic(), rollout)
+    console, view = printing.out(), View(rollout)
     try:
         if as_json:
             _json(events, view)
@@ -54,8 +54,8 @@ def _left(view: View) -> str:
 class View:
     """The newest of each build, and the rollout, as one picture that is redrawn. Times are of time.monotonic."""
 
-    def __init__(self, now: float, rollout: str = "") -> None:
-        self.now, self.rollout = now, rollout
+    def __init__(self, rollout: str = "") -> None:
+        self.rollout = rollout
         self.builds: dict[str, operator_pb2.BuildProgress] = {}
         self.picture = Picture()
 

@@ -115,15 +115,26 @@ def _marks(changes: Iterable[tuple[float, str, str]]) -> Iterable[Mark]:
             yield Mark(state, at, bad=state != "succeeded")
         elif state == "reverting" and before != state:
             yield Mark("reverting", at, bad=True)
-        elif state == "running" and reason.startswith("wave "):
-            yield Mark(reason.split(" of ")[0], at)
-        elif state == "running" and reason.startswith(("resumed", "approved")):
-            yield Mark(reason.split(":")[0], at)
-        elif state == "running" and before == state:
-            yield Mark("stopped", at, bad=True)
+        elif state == "running":
+            yield _went_on(before, at, reason)
         elif state in ("paused", "approval"):
             yield Mark("waits for approval" if state == "approval" else reason.split(":")[0] or state, at)
         before = state
+
+
+def _went_on(before: str, at: float, reason: str) -> Mark:
+    """What a rollout that runs began to do. Where somebody let it go on and that opened a wave, both are one change."""
+    wave, _, retried = reason.partition(", ")
+    if reason.startswith("wave "):
+        wave = wave.partition(" of ")[0]
+        said = _LET_GO_ON.get(before, "")
+        return Mark(retried.partition(":")[0] or f"{said}{wave}", at)
+    if before == "running":
+        return Mark("stopped", at, bad=True)
+    return Mark(reason.partition(":")[0], at)
+
+
+_LET_GO_ON: Final = {"paused": "resumed, ", "approval": "approved, "}
 
 
 def _pauses(changes: Sequence[tuple[float, str, str]], end: float) -> Iterable[Span]:

@@ -39,6 +39,8 @@ class Progress:
                 self.devices[event.device.device] = event.device
                 if was is None or _where(was) != _where(event.device):
                     return f"device  {event.device.device:10} {_where(event.device)}"
+            case "devices":  # how all stand, as the rollout begins
+                self.devices.update((one.device, one) for one in event.devices.devices)
             case "rollout":
                 changed = self.rollout is None or self.rollout.state != event.rollout.state
                 self.rollout = event.rollout
