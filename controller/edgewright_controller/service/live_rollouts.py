@@ -30,7 +30,7 @@ from edgewright_controller.rollout import (
     apply_changes,
     step,
 )
-from edgewright_controller.service import rollout_telling, standing
+from edgewright_controller.service import rollout_telling, rollout_views, standing
 from edgewright_controller.service.job import Job
 from edgewright_controller.service.rollout_news import RolloutNews
 from edgewright_controller.service.rollout_storing import Storage, stored
@@ -88,8 +88,10 @@ class LiveRollouts:
         heard: dict[str, agent_pb2.DeviceStatus] = {}
         for name in await self.ledger.read(rollouts.live):
             state = await self.ledger.read(lambda c, name=name: rollouts.load(c, name))  # type: ignore[misc]  # mypy cannot type a lambda's default
-            about = (await self.ledger.read(lambda c, name=name: rollouts.get(c, name))).about  # type: ignore[misc]  # mypy cannot type a lambda's default
-            self.running[name] = LiveRollout(state, bool(about.get("undoes")), bool(about.get("by_itself")))
+            row = await self.ledger.read(lambda c, name=name: rollouts.get(c, name))  # type: ignore[misc]  # mypy cannot type a lambda's default
+            undoes, by_itself = (bool(row.about.get(said)) for said in ("undoes", "by_itself"))
+            self.running[name] = LiveRollout(state, undoes, by_itself)
+            self.running[name].news.about = rollout_views.about(row)
             _log.info("rollout goes on", rollout=name, state=state.phase.value, why=state.reason)
             if not self.running[name].begun:
                 await self.event(name, Started())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
+from edgewright_contract.v1 import operator_pb2
 from edgewright_controller import log
 from edgewright_controller.ledger import LedgerError, cordons, devices, rolled_back_on, rollouts
 from edgewright_controller.rollout import RolloutError, RolloutState, Started, Superseded
@@ -85,5 +86,6 @@ async def _created(live: LiveRollouts, wish: Wish) -> LiveRollout:
     takes = Superseded(name, frozenset(wish.releases) | wish.spares)
     state = await live.together(dict.fromkeys(live.running, takes), lambda c: created(c, name, wish, now))
     begun = live.running[name] = LiveRollout(state, wish.undoes, wish.by_itself)
+    begun.news.about = operator_pb2.RolloutView(what=wish.about, by=wish.by, why=wish.why, created_unix_ms=unix_ms(now))
     _log.info("rollout begins", rollout=name, what=wish.about, by=wish.by, devices=len(wish.releases))
     return begun

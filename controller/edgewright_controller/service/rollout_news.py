@@ -18,6 +18,7 @@ class RolloutNews:
 
     def __init__(self, state: RolloutState) -> None:
         self.state = state
+        self.about = operator_pb2.RolloutView()  # what never changes of it
         self.count = 0  # of changes so far
         self._changed: dict[str, int] = {}  # the newest stands last
         self._progress: dict[str, agent_pb2.DeviceStatus] = {}

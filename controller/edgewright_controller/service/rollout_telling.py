@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from edgewright_contract.v1 import agent_pb2, operator_pb2
-from edgewright_controller.rollout import Changes, RolloutState
+from edgewright_controller.rollout import Changes
 from edgewright_controller.service import rollout_views
 from edgewright_controller.service.rollout_news import RolloutNews
 
@@ -26,7 +26,7 @@ class Follower(Protocol):
 
 def standing(follower: Follower, news: RolloutNews) -> None:
     """How it all stands, to somebody who just came."""
-    follower.say(_rollout(news.state))
+    follower.say(_rollout(news))
     devices = rollout_views.device_progress(news.state, list(news.state.targets))
     follower.say(operator_pb2.ApplyEvent(devices=operator_pb2.DevicesProgress(devices=devices)))
 
@@ -36,7 +36,7 @@ def changed(followers: Iterable[Follower], news: RolloutNews, changes: Changes, 
     for change in changes.devices:
         device(followers, news, change.device, statuses.get(change.device))
     if changes.rollout is not None:
-        _tell(followers, _rollout(news.state))
+        _tell(followers, _rollout(news))
 
 
 def device(followers: Iterable[Follower], news: RolloutNews, name: str, status: agent_pb2.DeviceStatus | None) -> None:
@@ -46,9 +46,10 @@ def device(followers: Iterable[Follower], news: RolloutNews, name: str, status: 
     _tell(followers, operator_pb2.ApplyEvent(device=progress))
 
 
-def _rollout(state: RolloutState) -> operator_pb2.ApplyEvent:
+def _rollout(news: RolloutNews) -> operator_pb2.ApplyEvent:
     # As of the last step: whoever is told of a change is told right after it.
-    return operator_pb2.ApplyEvent(rollout=rollout_views.progress(state, state.clock.wall, with_waves=True))
+    progress = rollout_views.progress(news.state, news.state.clock.wall, news.about, with_waves=True)
+    return operator_pb2.ApplyEvent(rollout=progress)
 
 
 def _tell(followers: Iterable[Follower], event: operator_pb2.ApplyEvent) -> None:

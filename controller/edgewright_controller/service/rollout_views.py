@@ -14,13 +14,16 @@ from edgewright_controller.service.waits_for import waits_for, watched_at
 
 def of_row(connection: Connection, row: rollouts.RolloutRow) -> operator_pb2.RolloutView:
     """One in the ledger."""
+    view = about(row)
+    view.rollout, view.state, view.reason = row.id, row.state.value, row.reason
+    view.wave, view.waves = row.wave, row.waves
+    view.devices_by_state.update({phase.value: count for phase, count in rollouts.counts(connection, row.id).items()})
+    return view
+
+
+def about(row: rollouts.RolloutRow) -> operator_pb2.RolloutView:
+    """What never changes of a rollout: what it is, whose, why, since when, and until when if it has ended."""
     return operator_pb2.RolloutView(
-        rollout=row.id,
-        state=row.state.value,
-        reason=row.reason,
-        wave=row.wave,
-        waves=row.waves,
-        devices_by_state={phase.value: count for phase, count in rollouts.counts(connection, row.id).items()},
         what=str(row.about.get("what", "")),
         why=str(row.about.get("why", "")),
         by=row.created_by,
@@ -29,8 +32,10 @@ def of_row(connection: Connection, row: rollouts.RolloutRow) -> operator_pb2.Rol
     )
 
 
-def of_state(state: RolloutState, now: float, row: rollouts.RolloutRow | None = None) -> operator_pb2.RolloutView:
-    """One that runs, or ran last, at `now` (Unix seconds); `row` says what never changes of it."""
+def of_state(
+    state: RolloutState, now: float, known: operator_pb2.RolloutView | None = None
+) -> operator_pb2.RolloutView:
+    """One that runs, or ran last, at `now` (Unix seconds); `known`: what never changes of it, see `about`."""
     wait = waits_for(state, now)
     view = operator_pb2.RolloutView(
         rollout=state.spec.id,
@@ -43,10 +48,9 @@ def of_state(state: RolloutState, now: float, row: rollouts.RolloutRow | None = 
         waits_s=wait.seconds or 0.0,
         now_unix_ms=int(now * 1000),
     )
-    if row is not None:
-        view.what, view.why = str(row.about.get("what", "")), str(row.about.get("why", ""))
-        view.by, view.created_unix_ms = row.created_by, int(row.created_at * 1000)
-    if state.finished:
+    if known is not None:
+        view.MergeFrom(known)
+    if state.finished and not view.ended_unix_ms:
         view.ended_unix_ms = int(state.clock.wall * 1000)
     return view
 
@@ -138,7 +142,7 @@ def _windows(spec: RolloutSpec) -> list[str]:
 
 
 def progress(
-    state: RolloutState, now: float, row: rollouts.RolloutRow | None = None, *, with_waves: bool = False
+    state: RolloutState, now: float, known: operator_pb2.RolloutView | None = None, *, with_waves: bool = False
 ) -> operator_pb2.RolloutProgress:
     """How a rollout stands, for one event of a stream."""
     return operator_pb2.RolloutProgress(
@@ -147,7 +151,7 @@ def progress(
         wave=state.wave,
         waves=len(state.spec.waves),
         reason=state.reason,
-        view=of_state(state, now, row),
+        view=of_state(state, now, known),
         wave_views=waves(state.spec) if with_waves else [],
     )
 

@@ -58,37 +58,37 @@ class RolloutWatches:
 
         Without a result only when the controller stops before it ends. Raises NotInLedger, LedgerError.
         """
-        news, row = await self._found(rollout)
-        async for event in self._told(news, row):
+        async for event in self._told(await self._found(rollout)):
             yield event
 
-    async def _found(self, rollout: str) -> tuple[RolloutNews, rollouts.RolloutRow]:
-        """The news of the rollout that is meant, and its row."""
+    async def _found(self, rollout: str) -> RolloutNews:
+        """The news of the rollout that is meant."""
         for _ in range(FIND_TIMES):
-            runs = self._runner.news(rollout)
-            meant = runs.state.spec.id if runs else rollout
-            row = await self._ledger.read(lambda c, meant=meant: _row(c, meant))  # type: ignore[misc]  # mypy cannot type a lambda's default
-            news = runs or self._runner.news(row.id)
-            if news is not None:
-                return news, row
+            if (running := self._runner.news(rollout)) is not None:
+                return running
+            row = await self._ledger.read(lambda c: _row(c, rollout))
+            if (running := self._runner.news(row.id)) is not None:
+                return running
             state = await self._ledger.read(lambda c, row=row: rollouts.load(c, row.id))  # type: ignore[misc]  # mypy cannot type a lambda's default
             if state.finished:
-                return RolloutNews(state), row
+                news = RolloutNews(state)
+                news.about = rollout_views.about(row)
+                return news
             await asyncio.sleep(GATHER_S)  # it is in the ledger, and the runner is about to take it up
         raise RolloutError(f"rollout {row.id} is not carried out just now; ask again, or see the controller's log")
 
-    async def _told(self, news: RolloutNews, row: rollouts.RolloutRow) -> AsyncIterator[Event]:
+    async def _told(self, news: RolloutNews) -> AsyncIterator[Event]:
         state, seen, first = news.state, news.count, True
         devices: Sequence[str] = list(state.targets)
         while True:
             ended = state.finished
             if first or not ended:
-                yield Event(rollout=self._progress(news, row, with_waves=first))
+                yield Event(rollout=self._progress(news, with_waves=first))
             for batch in _batches(devices):
                 yield Event(devices=operator_pb2.DevicesProgress(devices=_standing(news, batch)))
             if ended:
                 if not first:
-                    yield Event(rollout=self._progress(news, row, with_waves=False))
+                    yield Event(rollout=self._progress(news, with_waves=False))
                 yield Event(result=rollout_views.result(state.phase, state.reason, state.counts))
                 return
             if not await self._more(news, seen):
@@ -96,13 +96,9 @@ class RolloutWatches:
                 return
             devices, seen, first = news.since(seen), news.count, False
 
-    def _progress(
-        self, news: RolloutNews, row: rollouts.RolloutRow, *, with_waves: bool
-    ) -> operator_pb2.RolloutProgress:
-        progress = rollout_views.progress(news.state, self._clock().timestamp(), row, with_waves=with_waves)
-        if news.state.finished and row.ended_at:
-            progress.view.ended_unix_ms = int(row.ended_at * 1000)
-        return progress
+    def _progress(self, news: RolloutNews, *, with_waves: bool) -> operator_pb2.RolloutProgress:
+        now = self._clock().timestamp()
+        return rollout_views.progress(news.state, now, news.about, with_waves=with_waves)
 
     async def _more(self, news: RolloutNews, seen: int) -> bool:
         """Wait for changes and let some gather, or for a while; False when the controller stops."""
