@@ -10,8 +10,9 @@ import pytest
 
 from edgewright_contract.v1 import operator_pb2
 from edgewright_controller.backup import making, restoring
-from edgewright_controller.ledger import Ledger, audit
-from tests.controller.service_rig import Controller, controller, manifest
+from edgewright_controller.ledger import Ledger, assignments, audit, cordons, devices, labels, rollouts
+from edgewright_controller.ledger.cordons import CordonRow
+from tests.controller.service_rig import Controller, controller, manifest, result
 
 PASSPHRASE = "correct horse battery"
 
@@ -53,3 +54,31 @@ async def test_what_was_stopped_since_the_backup_stays_stopped(tmp_path: Path) -
     entries = ledger.read_now(lambda c: [row.action for row in audit.entries(c)])
     ledger.close()
     assert entries.count("rollout.superseded") == 1
+
+
+async def test_a_backup_carries_cordons_labels_and_what_newcomers_get(tmp_path: Path) -> None:
+    state, text = tmp_path / "state", manifest(tmp_path, ["jetson-01", "jetson-02"])
+    async with controller(state) as fleet:
+        first = await fleet.enrol("jetson-01")
+        applying = asyncio.create_task(fleet.apply(text, tmp_path))
+        async with first.living():
+            assert result(await applying).succeeded
+        await fleet.enrol("jetson-03")
+    ledger = Ledger.open(state / "ledger.sqlite")
+    row = CordonRow("jetson-01", "alice", 1, "its fan")
+    ledger.write_now(lambda c: cordons.put(c, row))
+    ledger.write_now(lambda c: labels.put(c, "jetson-01", {"ring": "early"}, by="alice", now_ms=1))
+    ledger.write_now(lambda c: devices.decommission(c, "jetson-03", 2))
+    given = ledger.read_now(assignments.every)
+    before = ledger.read_now(lambda c: rollouts.load(c, "rollout-1")).spec
+    ledger.close()
+    assert given.keys() == {"jetson-01", "jetson-02"}
+    making.make(state, tmp_path / "b", PASSPHRASE, datetime.now(timezone.utc), reports=False)
+    restoring.restore(tmp_path / "b", tmp_path / "again", PASSPHRASE, datetime.now(timezone.utc))
+    ledger = Ledger.open(tmp_path / "again" / "ledger.sqlite")
+    assert ledger.read_now(cordons.every) == {"jetson-01": row}
+    assert ledger.read_now(labels.every) == {"jetson-01": {"ring": "early"}}
+    assert ledger.read_now(lambda c: devices.get(c, "jetson-03")).decommissioned_ms == 2
+    assert ledger.read_now(assignments.every) == given
+    assert ledger.read_now(lambda c: rollouts.load(c, "rollout-1")).spec == before
+    ledger.close()
