@@ -87,6 +87,10 @@ async def test_a_retry_leaves_out_who_may_not_have_it_and_refuses_it_by_name(tmp
                 await made.runner.control(ROLLOUT, Retried(frozenset({device, "dev-c"}), "alice"))
         answer = await made.runner.control(ROLLOUT, Retried(None, "alice"))
         assert answer.devices == ("dev-c",)
+        with pytest.raises(RolloutError, match="dev-c: it is in rollout-2, which runs; `edgewright rollout watch"):
+            await made.runner.control(ROLLOUT, Retried(frozenset({"dev-c"}), "alice"))
+        await made.succeeds("dev-c")
+        await made.until_ended(RolloutPhase.SUCCEEDED, "rollout-2")
         with pytest.raises(RolloutError, match=r"dev-c: it was given something else since; `edgewright apply` gives"):
             await made.runner.control(ROLLOUT, Retried(frozenset({"dev-c"}), "alice"))
 
@@ -150,4 +154,14 @@ async def test_a_rollout_that_is_not_there_or_had_no_failure_is_not_retried(tmp_
         await made.succeeds("dev-a")
         await made.until_ended(RolloutPhase.SUCCEEDED)
         with pytest.raises(RolloutError, match=r"has ended \(succeeded\), and no device failed in it"):
+            await made.runner.control(ROLLOUT, Retried(None, "alice"))
+
+
+async def test_what_is_ending_is_retried_once_it_has_ended(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        await made.begin(waves=(NAMES,), policy=TWO_MAY_FAIL)
+        await made.fails("dev-a")
+        await made.runner.control(ROLLOUT, Aborted(by="bob"))
+        expected = r"ending already \(aborted: aborted by bob\); retry once it has ended, which begins a new rollout"
+        with pytest.raises(RolloutError, match=expected):
             await made.runner.control(ROLLOUT, Retried(None, "alice"))

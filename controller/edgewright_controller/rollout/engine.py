@@ -230,8 +230,9 @@ def _approved(draft: Draft, event: Approved) -> None:
 
 
 def _retried(draft: Draft, event: Retried) -> None:
+    if not draft.rollout.phase.final:
+        _refuse_when_ending(draft, "; retry once it has ended, which begins a new rollout of what failed")
     moved(draft.spec.id, draft.rollout.phase, Move.RETRY)
-    _refuse_when_ending(draft, "; retry once it has ended, which begins a new rollout of what failed")
     names = draft.attached(*_FAILED) if event.devices is None else sorted(event.devices)
     if not names:
         raise RolloutError(f"rollout {draft.spec.id}: no device failed or fell silent; there is nothing to retry")

@@ -66,6 +66,7 @@ def _hindered(
     refused = rolled_back_on.refused(connection, wanted)
     cordoned = cordons.every(connection, meant)
     desired = devices.desired(connection, meant)
+    live = rollouts.live_of(connection, meant)
     found = {}
     for device in meant:
         stands = state.devices.get(device)
@@ -79,6 +80,8 @@ def _hindered(
             found[device] = f"it is revoked; enrol it again: edgewright enroll create --device {device}"
         elif device in cordoned:
             found[device] = is_cordoned(cordoned[device])
+        elif device in live:
+            found[device] = f"it is in {live[device]}, which runs; `edgewright rollout watch {live[device]}` shows how"
         elif stands.detached or (device in desired and desired[device].generation != stands.generation):
             found[device] = "it was given something else since; `edgewright apply` gives it what the manifest says"
     return found
