@@ -112,6 +112,26 @@ async def test_the_history_of_one_device_has_what_it_was_to_have_and_nothing_of_
     assert "there is no device 'dev-x'" in capsys.readouterr().err
 
 
+async def test_what_operators_do_to_a_rollout_is_told_with_their_reason(fleet: Controller, tmp_path: Path) -> None:
+    device = await fleet.enrol("dev-a")
+    text = manifest(tmp_path, NAMES[:1])
+    call = fleet.operator.Apply(operator_pb2.ApplyRequest(manifest=text, file="fleet.toml", folder=str(tmp_path)))
+    async for event in call:
+        if event.HasField("rollout"):
+            break
+    actions = operator_pb2.ControlRolloutRequest
+    for action, reason in ((actions.ACTION_PAUSE, "looks odd; why: heat"), (actions.ACTION_RESUME, "")):
+        asked = actions(rollout="rollout-1", action=action, reason=reason)
+        await fleet.operator.ControlRollout(asked, timeout=10)
+    entries = await history(fleet, limit=2)
+    assert [(one.by, one.action, one.subject, one.what, one.why) for one in entries] == [
+        ("admin", "rollout.resume", "rollout-1", "it goes on", ""),
+        ("admin", "rollout.pause", "rollout-1", "nothing more is offered", "looks odd; why: heat"),
+    ]
+    assert (await history(fleet, limit=3))[2].outcome == "running"
+    await device.channel.close()
+
+
 async def test_a_clock_that_was_set_back_hides_nothing(fleet: Controller, tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path / "state" / "ledger.sqlite")
     for now_ms in (5_000, 9_000, 1_000):

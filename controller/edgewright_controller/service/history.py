@@ -79,8 +79,6 @@ def _newest_first(*sources: Sequence[operator_pb2.HistoryEntry]) -> list[operato
 
 def _said(row: AuditRow, state: RolloutPhase | None) -> operator_pb2.HistoryEntry:
     what, why = audit.parted(row.detail)
-    if row.action.startswith("rollout.") and row.action != _BEGIN and not why:
-        what, why = "", what  # what an operator did to a rollout: its name says what
     if row.action in _ENROLLED:
         what = ""  # its certificate and key
     if row.release:
