@@ -29,11 +29,16 @@ class AppliedRow:
 def put(connection: Connection, *, by: str, file: str, folder: str, text: str, reason: str, now_ms: int) -> AppliedRow:
     """Enter a manifest as the one that counts from now on. The oldest beyond `KEPT` are forgotten."""
     table = tables.applied
-    number = (connection.scalar(select(func.max(table.c.number))) or 0) + 1
+    number = last_number(connection) + 1
     row = AppliedRow(number, now_ms, by, file, folder, text, reason)
     connection.execute(insert(table).values(row.__dict__))
     connection.execute(delete(table).where(table.c.number <= number - KEPT))
     return row
+
+
+def last_number(connection: Connection) -> int:
+    """The number of the one that was applied last; 0 before the first."""
+    return connection.scalar(select(func.max(tables.applied.c.number))) or 0
 
 
 def last(connection: Connection) -> AppliedRow | None:

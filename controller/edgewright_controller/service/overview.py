@@ -12,13 +12,14 @@ from sqlalchemy import Connection
 from edgewright_contract import __version__
 from edgewright_contract.release import Release
 from edgewright_contract.v1 import operator_pb2
-from edgewright_controller.ledger import Ledger, cordons, devices, labels, releases, rollouts, telemetry
+from edgewright_controller.ledger import Ledger, cordons, devices, releases, rollouts, telemetry
 from edgewright_controller.ledger.audit import AuditRow, Wanted
 from edgewright_controller.ledger.cordons import CordonRow
 from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
 from edgewright_controller.ledger.telemetry import LatestRow
 from edgewright_controller.service import audit_trail, standing
 from edgewright_controller.service.change import BadInput
+from edgewright_controller.service.known_labels import KnownLabels
 from edgewright_controller.service.presence import Presence
 
 MAX_DEVICES_NAMED: Final = 10_000
@@ -70,7 +71,7 @@ class Overview:
         clock: Callable[[], datetime],
     ) -> None:
         self._fleet, self._ledger, self._presence, self._rollouts = fleet, ledger, presence, rollouts
-        self._revocations = revocations
+        self._revocations, self._labels = revocations, KnownLabels()
         self._broker_connected, self._clock = broker_connected, clock
 
     @property
@@ -97,7 +98,7 @@ class Overview:
         Raises BadInput for a device that there is not, LedgerError.
         """
         _check_count(only)
-        facts = await self._ledger.read(lambda c: _facts(c, list(only), limit, decommissioned=decommissioned))
+        facts = await self._ledger.read(lambda c: self._facts(c, list(only), limit, decommissioned=decommissioned))
         if not limit:
             _check_known(only, facts.rows)
         return operator_pb2.StatusResponse(
@@ -113,7 +114,7 @@ class Overview:
         """One device and its past. Raises BadInput when there is no such device, LedgerError."""
 
         def act(connection: Connection) -> tuple[_Facts, list[DesiredRow], list[str]]:
-            facts = _facts(connection, [device], 0)
+            facts = self._facts(connection, [device], 0)
             past = devices.history(connection, device)[:MAX_GENERATIONS]
             return facts, past, rollouts.of_device(connection, device, MAX_ROLLOUTS)
 
@@ -146,6 +147,21 @@ class Overview:
             decommissioned=row.decommissioned_ms is not None,
         )
 
+    def _facts(self, connection: Connection, only: list[str], limit: int, *, decommissioned: bool = True) -> _Facts:
+        rows = devices.every(connection, only or None, limit, decommissioned=decommissioned or bool(only))
+        names = [row.id for row in rows]
+        desired = devices.desired(connection, names)
+        wanted = {row.release for row in desired.values() if row.release}
+        return _Facts(
+            rows=rows,
+            desired=desired,
+            releases={digest: releases.get(connection, digest).release for digest in wanted},
+            latest=telemetry.latest(connection, names),
+            labels=self._labels.of(connection, names),
+            cordons=cordons.every(connection, names),
+            stored=telemetry.total(connection),
+        )
+
     def _seen_s_ago(self, row: DeviceRow) -> float:
         ago = self._presence.seen_s_ago(row.id)
         if ago is not None:
@@ -175,20 +191,4 @@ def _generation(row: DesiredRow) -> operator_pb2.GenerationView:
         since_unix_ms=row.since_ms,
         settled_unix_ms=row.settled_ms or 0,
         reason=row.reason,
-    )
-
-
-def _facts(connection: Connection, only: list[str], limit: int, *, decommissioned: bool = True) -> _Facts:
-    rows = devices.every(connection, only or None, limit, decommissioned=decommissioned or bool(only))
-    names = [row.id for row in rows]
-    desired = devices.desired(connection, names)
-    wanted = {row.release for row in desired.values() if row.release}
-    return _Facts(
-        rows=rows,
-        desired=desired,
-        releases={digest: releases.get(connection, digest).release for digest in wanted},
-        latest=telemetry.latest(connection, names),
-        labels=labels.every(connection, names),
-        cordons=cordons.every(connection, names),
-        stored=telemetry.total(connection),
     )
