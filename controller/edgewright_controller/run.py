@@ -37,9 +37,12 @@ from edgewright_controller.service.agent_service import AgentService
 from edgewright_controller.service.authorisation import Gate
 from edgewright_controller.service.blocks import Blocks
 from edgewright_controller.service.check_in import CheckIns
+from edgewright_controller.service.cordons import Cordons
+from edgewright_controller.service.decommissioning import Decommissioning
 from edgewright_controller.service.enrolment_service import EnrolmentService, Welcome
 from edgewright_controller.service.history import History
 from edgewright_controller.service.jobs import Jobs
+from edgewright_controller.service.labelling import Labelling
 from edgewright_controller.service.mandates import Mandates
 from edgewright_controller.service.operator_service import OperatorService
 from edgewright_controller.service.operators import Operators
@@ -204,6 +207,9 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         watches=watches,
         releases=Releases(ledger, store.has),
         history=History(ledger),
+        cordons=Cordons(ledger, runner, _clock),
+        labelling=Labelling(ledger, _clock),
+        decommissioning=Decommissioning(ledger, revocations, runner, _clock),
         revocations=revocations,
         people=people,
         mandates=Mandates(fleet, ledger, image, runner, revocations, clock=_clock),

@@ -19,6 +19,9 @@ def apply(
     build_only: Annotated[
         bool, typer.Option("--build-only", help="compile, sign and publish; change no device")
     ] = False,
+    supersede: Annotated[
+        bool, typer.Option("--supersede", help="take devices over from rollouts that go on with others")
+    ] = False,
     reason: named.ReasonFlag = "",
     as_json: reach.JsonFlag = False,
 ) -> int:
@@ -27,5 +30,13 @@ def apply(
 
     source = manifest_file.read(manifest)
     with reach.fleet(config, controller) as fleet:
-        events = fleet.apply(source.text, source.file, source.folder, again=again, build_only=build_only, reason=reason)
+        events = fleet.apply(
+            source.text,
+            source.file,
+            source.folder,
+            again=again,
+            build_only=build_only,
+            reason=reason,
+            supersede=supersede,
+        )
         return following.follow(events, as_json=as_json)

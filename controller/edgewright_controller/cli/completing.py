@@ -35,7 +35,7 @@ def rollouts(ctx: typer.Context, incomplete: str) -> Offers:
 
 
 def devices(ctx: typer.Context, incomplete: str) -> Offers:
-    """Devices of the fleet, those aside that stand on the line already."""
+    """Devices of the fleet."""
 
     def ask(fleet: Fleet) -> Offers:
         return [(one.device, one.status.active_model or one.model) for one in fleet.status().devices]
@@ -59,13 +59,14 @@ def groups(ctx: typer.Context, incomplete: str) -> Offers:
     from edgewright_contract import small_file
     from edgewright_controller.cli import manifest_file
 
+    # While an option lacks its value, arguments are not yet matched with their names.
+    named = ctx.params.get("manifest") or next(iter(ctx.args), "")
     try:
-        named = ctx.params.get("manifest")
         document = tomli.loads(small_file.read_text(Path(named), manifest_file.MAX_BYTES)) if named else {}
     except (OSError, ValueError):
         return []
     tables = document.get("groups")
-    return _fitting(((name, "") for name in tables), incomplete) if isinstance(tables, dict) else []
+    return _fitting(ctx, ((name, "") for name in tables), incomplete) if isinstance(tables, dict) else []
 
 
 def _offered(ctx: typer.Context, incomplete: str, ask: Callable[[Fleet], Offers]) -> Offers:
@@ -78,9 +79,10 @@ def _offered(ctx: typer.Context, incomplete: str, ask: Callable[[Fleet], Offers]
             found = ask(fleet)
     except (ClientError, OSError):
         return []
+    return _fitting(ctx, found, incomplete)
+
+
+def _fitting(ctx: typer.Context, offers: Iterable[tuple[str, str]], incomplete: str) -> Offers:
+    """Those that go on like `incomplete` and do not stand on the line yet."""
     typed = {name for value in ctx.params.values() if isinstance(value, list | tuple) for name in value}
-    return _fitting((one for one in found if one[0] not in typed), incomplete)
-
-
-def _fitting(offers: Iterable[tuple[str, str]], incomplete: str) -> Offers:
-    return [one for one in offers if one[0].startswith(incomplete)][:MOST]
+    return [one for one in offers if one[0].startswith(incomplete) and one[0] not in typed][:MOST]

@@ -49,6 +49,9 @@ def list_(
         answer = fleet.status(devices or [], decommissioned=everything)
     for view in [view for view in answer.devices if not wanted.items() <= dict(view.labels).items()]:
         answer.devices.remove(view)
+    if wanted and not answer.devices and not as_json:
+        sys.stdout.write(f"no device has {printing.pairs(wanted)}; `edgewright devices label` gives labels\n")
+        return 0
     if as_json:
         printing.json_line(answer)
     else:

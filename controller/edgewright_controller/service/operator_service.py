@@ -35,9 +35,12 @@ from edgewright_controller.unix_time import unix_ms
 if TYPE_CHECKING:
     from edgewright_controller.peers import Peer
     from edgewright_controller.reports import Ingest
+    from edgewright_controller.service.cordons import Cordons
+    from edgewright_controller.service.decommissioning import Decommissioning
     from edgewright_controller.service.history import History
     from edgewright_controller.service.job import Job
     from edgewright_controller.service.jobs import Jobs
+    from edgewright_controller.service.labelling import Labelling
     from edgewright_controller.service.mandates import Mandates
     from edgewright_controller.service.operators import Operators
     from edgewright_controller.service.overview import Overview
@@ -68,6 +71,9 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         watches: RolloutWatches,
         releases: Releases,
         history: History,
+        cordons: Cordons,
+        labelling: Labelling,
+        decommissioning: Decommissioning,
         revocations: Revocations,
         people: Operators,
         mandates: Mandates,
@@ -76,6 +82,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         self._gate, self._jobs, self._runner, self._overview = gate, jobs, runner, overview
         self._watches, self._people = watches, people
         self._releases, self._history = releases, history
+        self._cordons, self._labelling, self._decommissioning = cordons, labelling, decommissioning
         self._tokens, self._revocations, self._mandates, self._ingest = tokens, revocations, mandates, ingest
 
     async def Plan(self, request: operator_pb2.PlanRequest, context: Context) -> operator_pb2.PlanResponse:
@@ -205,6 +212,41 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             return await self._history.entries(request.device, request.since_unix_ms, request.limit)
         except (BadInput, LedgerError) as error:
             return await _refuse(context, error)
+
+    async def LabelDevices(
+        self, request: operator_pb2.LabelDevicesRequest, context: Context
+    ) -> operator_pb2.LabelDevicesResponse:
+        """Labels given and taken away."""
+        by, given, gone = self._operator(context), dict(request.set), list(request.remove)
+        try:
+            await self._labelling.label(list(request.devices), given, gone, by=by)
+        except (BadInput, LedgerError) as error:
+            return await _refuse(context, error)
+        return operator_pb2.LabelDevicesResponse()
+
+    async def CordonDevices(
+        self, request: operator_pb2.CordonDevicesRequest, context: Context
+    ) -> operator_pb2.CordonDevicesResponse:
+        """Devices left as they are, or no longer."""
+        act = self._cordons.cordon if request.cordoned else self._cordons.uncordon
+        try:
+            reason = _reason(request.reason)
+            changed = await act(list(request.devices), by=self._operator(context), reason=reason)
+        except (BadInput, LedgerError) as error:
+            return await _refuse(context, error)
+        return operator_pb2.CordonDevicesResponse(changed=changed)
+
+    async def DecommissionDevice(
+        self, request: operator_pb2.DecommissionDeviceRequest, context: Context
+    ) -> operator_pb2.DecommissionDeviceResponse:
+        """A device out of the fleet, for good."""
+        by = self._operator(context)
+        try:
+            reason = _reason(request.reason)
+            count = await self._decommissioning.decommission(request.device, by=by, reason=reason)
+        except (BadInput, ChangeRefused, LedgerError) as error:
+            return await _refuse(context, error)
+        return operator_pb2.DecommissionDeviceResponse(certificates=count)
 
     async def Tail(self, request: operator_pb2.TailRequest, context: Context) -> AsyncIterator[operator_pb2.TailEvent]:
         """Reports as they come in."""
