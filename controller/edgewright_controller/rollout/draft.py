@@ -60,6 +60,11 @@ class Draft:
         return sorted(found, key=self.state.places.__getitem__)
 
     @property
+    def untouched(self) -> bool:
+        """Whether nothing has changed but the time."""
+        return not self.devices and self.rollout is self.was and self.health is None
+
+    @property
     def in_flight(self) -> int:
         """How many have an offer and have not ended."""
         return self.counts[DevicePhase.OFFERED] + self.counts[DevicePhase.UPDATING]
@@ -177,7 +182,7 @@ class Draft:
     def changes(self, *, ticked: bool) -> Changes:
         """All that is to be stored."""
         rollout = self.rollout if self.rollout != self.was else None
-        if not self.devices and rollout is None and self.health is None:
+        if self.untouched:
             # Time alone is worth storing now and then, or when the clock was set back.
             passed = self.now - self.state.clock.wall
             if not ticked or 0 <= passed < MARK_S or self.state.finished:

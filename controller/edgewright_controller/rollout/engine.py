@@ -71,6 +71,8 @@ def step(state: RolloutState, event: Event, now: float) -> tuple[Changes, Action
     """
     draft = Draft(state, now)
     _HANDLERS[type(event)](draft, event)
+    if isinstance(event, _OF_DEVICES) and draft.untouched:
+        return Changes(), ()  # an old report, say: not even what was due anyhow happens by it
     settle(draft, offers=not isinstance(event, _OF_DEVICES))
     return draft.changes(ticked=isinstance(event, Tick)), tuple(draft.actions)
 
