@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from edgewright_controller.gates import GatePolicy
 from edgewright_controller.rollout import (
+    Action,
     AfterWave,
     Changes,
     DeviceChange,
@@ -89,6 +90,7 @@ class Driver:
         assert self.state.phase is before, "step must not alter the state"
         changed = {change.device: change for change in changes.devices}
         for action in actions:
+            self.noted(action, changes)
             if isinstance(action, SetDesired):
                 assert not self.state.devices[action.device].detached, "another rollout has it"
                 assert action.generation > self.generations[action.device], "generations only rise"
@@ -104,6 +106,9 @@ class Driver:
         self._store(changes)
         apply_changes(self.state, changes)
         return changes
+
+    def noted(self, action: Action, changes: Changes) -> None:
+        """For those who look at what is done as it is done."""
 
     def _store(self, changes: Changes) -> None:
         if changes.clock is None:
