@@ -45,7 +45,7 @@ from edgewright_agent.renewing import Renewing
 from edgewright_agent.requests import Requests
 from edgewright_agent.slots import Slots
 from edgewright_agent.state_store import StateStore
-from edgewright_agent.telemetry import Gauges
+from edgewright_agent.telemetry import Gauges, serves, unsettled
 from edgewright_agent.trust import Assignment, Repository
 from edgewright_agent.trust_store import HeldVersion, TrustStore
 from edgewright_agent.update import ActFailed, Updates
@@ -217,9 +217,11 @@ class Agent:
     async def _report(self) -> None:
         """Telemetry, at the same pace for ever."""
         gauges = Gauges(self._config.state)
+        began = serves(self._updates.state)
         while True:
             await asyncio.sleep(self._config.telemetry_s)
             window = self._meter.snapshot(time.monotonic())
+            before, began = began, serves(self._updates.state)
             try:
                 # The model by its id, as the manifest has it; clients may know it under another name.
                 model = self.status().active_model
@@ -227,6 +229,8 @@ class Agent:
             except (OSError, psutil.Error, StateDamaged) as error:
                 _log.warning("no telemetry this time: %s", error)
             else:
+                # The envelope says what serves at this moment.
+                report.unsettled = unsettled(before, began, serves(self._updates.state))
                 self._outbox.telemetry(report)
 
     def _inventory(self) -> agent_pb2.Inventory:

@@ -10,6 +10,7 @@ import psutil
 from edgewright_agent.engines.process import EngineFailed
 from edgewright_agent.engines.supervision import Serving
 from edgewright_agent.gateway.meter import Histogram, Snapshot
+from edgewright_agent.lifecycle_state import Lifecycle, Step
 from edgewright_contract.v1 import telemetry_pb2
 
 
@@ -44,6 +45,20 @@ class Gauges:
             temperature_c=_temperature(),
             model=model,
         )
+
+
+Serves = tuple[int, str] | None
+"""(generation, active release); None while an update is under way."""
+
+
+def serves(state: Lifecycle) -> Serves:
+    """What serves at this moment."""
+    return (state.generation, state.active) if state.step is Step.IDLE else None
+
+
+def unsettled(*moments: Serves) -> bool:
+    """Whether a window with these moments says nothing of one version. A change and back shows in the generation."""
+    return None in moments or len(set(moments)) > 1
 
 
 async def _engine_rss(serving: Serving) -> int:

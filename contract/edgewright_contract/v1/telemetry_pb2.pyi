@@ -105,7 +105,7 @@ class Histogram(_message.Message):
     def __init__(self, bounds: _Optional[_Iterable[float]] = ..., counts: _Optional[_Iterable[int]] = ..., sum: _Optional[float] = ...) -> None: ...
 
 class Telemetry(_message.Message):
-    __slots__ = ("window_ms", "requests", "errors", "rejected", "prompt_tokens", "output_tokens", "decode_tokens_per_s", "request_s", "time_to_first_token_s", "active_requests", "engine_rss_bytes", "agent_rss_bytes", "cpu_percent", "memory_available_bytes", "disk_free_bytes", "engine_restarts", "spool_depth", "temperature_c", "model")
+    __slots__ = ("window_ms", "requests", "errors", "rejected", "prompt_tokens", "output_tokens", "decode_tokens_per_s", "request_s", "time_to_first_token_s", "active_requests", "engine_rss_bytes", "agent_rss_bytes", "cpu_percent", "memory_available_bytes", "disk_free_bytes", "engine_restarts", "spool_depth", "temperature_c", "model", "unsettled")
     WINDOW_MS_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +125,7 @@ class Telemetry(_message.Message):
     SPOOL_DEPTH_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    UNSETTLED_FIELD_NUMBER: _ClassVar[int]
     window_ms: int
     requests: int
     errors: int
@@ -144,4 +145,5 @@ class Telemetry(_message.Message):
     spool_depth: int
     temperature_c: float
     model: str
-    def __init__(self, window_ms: _Optional[int] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., rejected: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., decode_tokens_per_s: _Optional[float] = ..., request_s: _Optional[_Union[Histogram, _Mapping]] = ..., time_to_first_token_s: _Optional[_Union[Histogram, _Mapping]] = ..., active_requests: _Optional[int] = ..., engine_rss_bytes: _Optional[int] = ..., agent_rss_bytes: _Optional[int] = ..., cpu_percent: _Optional[float] = ..., memory_available_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., engine_restarts: _Optional[int] = ..., spool_depth: _Optional[int] = ..., temperature_c: _Optional[float] = ..., model: _Optional[str] = ...) -> None: ...
+    unsettled: bool
+    def __init__(self, window_ms: _Optional[int] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., rejected: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., decode_tokens_per_s: _Optional[float] = ..., request_s: _Optional[_Union[Histogram, _Mapping]] = ..., time_to_first_token_s: _Optional[_Union[Histogram, _Mapping]] = ..., active_requests: _Optional[int] = ..., engine_rss_bytes: _Optional[int] = ..., agent_rss_bytes: _Optional[int] = ..., cpu_percent: _Optional[float] = ..., memory_available_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., engine_restarts: _Optional[int] = ..., spool_depth: _Optional[int] = ..., temperature_c: _Optional[float] = ..., model: _Optional[str] = ..., unsettled: _Optional[bool] = ...) -> None: ...
