@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgewright_controller.gates import Activations, GatePolicy, HealthPolicy, Ruling, Samples, judge
+from edgewright_controller.gates import (
+    Activations,
+    Comparison,
+    GatePolicy,
+    HealthPolicy,
+    HealthSamples,
+    Ruling,
+    Samples,
+    judge,
+)
+from edgewright_controller.gates.health import ENOUGH
 
 COUNTS = st.integers(0, 50)
 
@@ -91,3 +101,42 @@ def test_more_failures_never_turn_a_stop_into_a_go(
     if verdict.ruling is Ruling.PROMOTE:
         assert failed + silent <= limit
         assert good > 0
+
+
+def healthy(errors: float, *, requests: int = 500) -> HealthSamples:
+    """Twenty devices whose errors have this weight."""
+    return HealthSamples(Comparison(errors, 20, before=0.02, after=0.045), requests=requests)
+
+
+def test_health_stops_a_release_at_any_time_also_while_devices_are_under_way() -> None:
+    verdict = judge(Samples(Activations(succeeded=1, under_way=9), healthy(ENOUGH)), GatePolicy(soak_s=60), 0)
+    assert (verdict.ruling, verdict.reasons) == (
+        Ruling.REVERT,
+        ("4.50% of requests failed on 20 devices, 2.00% before",),
+    )
+    off = GatePolicy(health=HealthPolicy(on=False))
+    assert judge(Samples(Activations(succeeded=1), healthy(ENOUGH)), off, 0).ruling is Ruling.PROMOTE
+
+
+def test_health_that_is_worse_but_proves_nothing_is_watched_longer_and_not_for_ever() -> None:
+    policy, done = GatePolicy(soak_s=60), Activations(succeeded=20)
+    unclear = judge(Samples(done, healthy(0.5)), policy, 60)
+    assert unclear.ruling is Ruling.WAIT
+    assert unclear.reasons[-1] == "no proof yet: being watched for 120 s more at most"
+    assert judge(Samples(done, healthy(-0.5)), policy, 60).ruling is Ruling.PROMOTE
+    assert judge(Samples(done, healthy(0.5)), policy, 180).ruling is Ruling.PROMOTE
+
+
+@given(st.tuples(COUNTS, COUNTS, COUNTS), st.floats(0, 1e6), st.floats(-20, 20) | st.none(), COUNTS)
+def test_waiting_ends(ended: tuple[int, int, int], soak_s: float, weight: float | None, limit: int) -> None:
+    good, failed, silent = ended
+    health = HealthSamples() if weight is None else healthy(weight)
+    samples = Samples(Activations(good, failed, silent, last_at=7.0), health)
+    verdict = judge(samples, GatePolicy(limit, soak_s), 7.0 + 3 * soak_s)
+    assert (verdict.ruling is Ruling.WAIT) == (good + failed + silent == 0 and not (weight or 0) >= ENOUGH)
+
+
+@pytest.mark.parametrize("bad", [{"ratio": 1.0}, {"ratio": float("inf")}, {"ratio": float("nan")}, {"min_requests": 0}])
+def test_a_regression_that_is_none_is_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="above 1, and at least 1"):
+        HealthPolicy(**bad)  # type: ignore[arg-type] # a table of mixed fields

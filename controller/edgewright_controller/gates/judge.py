@@ -5,21 +5,18 @@ end of its wave; then health, which may stop it at any time too. There is no ver
 device the answer is to wait, and health with too few requests abstains, and says so. What succeeded nowhere is not
 promoted, whatever the limit.
 
-Waiting ends: once nothing is under way it takes `soak_s`, and as long again while health is worse than before but
-proves nothing yet.
+Waiting ends: once nothing is under way it takes `soak_s`, and at most twice as long again while health is worse than
+before but proves nothing yet.
 """
 
 from __future__ import annotations
 
-from math import log
 from typing import Final
 
+from edgewright_controller.gates.health import ENOUGH
 from edgewright_controller.gates.model import Activations, Comparison, GatePolicy, Ruling, Samples, Verdict
 
-# The share of sound releases that a measure may stop. A sequential test: it holds however often it is asked, see
-# docs/decisions/0016.
-FALSE_STOPS: Final = 0.0025
-ENOUGH: Final = log(1 / FALSE_STOPS)
+LONGER: Final = 2  # soaks more, while health is unclear
 
 
 def judge(samples: Samples, policy: GatePolicy, now: float) -> Verdict:
@@ -44,8 +41,9 @@ def judge(samples: Samples, policy: GatePolicy, now: float) -> Verdict:
     if left > 0:
         return Verdict(Ruling.WAIT, (f"being watched for {left:.0f} s more",))
     unclear = [words for words, measure in measures if measure.weight > 0]
-    if unclear and left + policy.soak_s > 0:
-        return Verdict(Ruling.WAIT, (*unclear, f"no proof yet: being watched for {left + policy.soak_s:.0f} s more"))
+    left += LONGER * policy.soak_s
+    if unclear and left > 0:
+        return Verdict(Ruling.WAIT, (*unclear, f"no proof yet: being watched for {left:.0f} s more at most"))
     succeeded = f"{seen.succeeded} of {_devices(seen.offered)} succeeded"
     return Verdict(Ruling.PROMOTE, (succeeded, *_health(samples, policy)))
 

@@ -236,6 +236,14 @@ def desired(connection: Connection, only: Iterable[str] | None = None) -> dict[s
     return {row.device: DesiredRow(**row._mapping) for row in connection.execute(statement)}
 
 
+def given_ms(connection: Connection, generations: Mapping[str, int]) -> dict[str, int]:
+    """When each device was given this generation of its, for those that were."""
+    table = tables.desired
+    mine = select(table.c.device, table.c.generation, table.c.since_ms).where(among(table.c.device, generations))
+    rows = connection.execute(mine)
+    return {row.device: row.since_ms for row in rows if row.generation == generations[row.device]}
+
+
 def history(connection: Connection, device: str) -> list[DesiredRow]:
     """All that `device` was to have, the newest first."""
     statement = select(tables.desired).where(tables.desired.c.device == device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from edgewright_contract import canonical
 from edgewright_contract.release import Release, from_json
 from edgewright_contract.targets import ImageTarget
 from edgewright_controller.ledger import artifacts, tables
+from edgewright_controller.ledger.among import among
 from edgewright_controller.ledger.errors import LedgerError, NotInLedger
 
 _MODELS = "model"
@@ -87,6 +89,13 @@ def of_profile(connection: Connection, profile: str) -> frozenset[str]:
     """The digests of all releases of this profile."""
     table = tables.releases
     return frozenset(connection.scalars(select(table.c.digest).where(table.c.profile == profile)))
+
+
+def artifacts_of(connection: Connection, digests: Iterable[str]) -> dict[str, str]:
+    """Release → its artifact's digest, for those that there are."""
+    table = tables.releases
+    statement = select(table.c.digest, table.c.artifact).where(among(table.c.digest, digests))
+    return {row.digest: row.artifact for row in connection.execute(statement)}
 
 
 def mark_rolled_back(connection: Connection, digest: str, by: str, now_ms: int) -> None:

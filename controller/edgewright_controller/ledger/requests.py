@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, update
 
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.ledger import tables
+from edgewright_controller.ledger.among import among
 
-OPEN = "open"
+OPEN, SUCCEEDED, FAILED = "open", "succeeded", "failed"
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,17 @@ def open_of(connection: Connection, device: str) -> list[RequestRow]:
     return [RequestRow(**row._mapping) for row in connection.execute(statement)]
 
 
+def answers(connection: Connection, ids: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Where each of these requests stands, and the device's answer, for those that were ever asked."""
+    table = tables.requests
+    found = connection.execute(select(table.c.id, table.c.state, table.c.detail).where(among(table.c.id, ids)))
+    return {row.id: (row.state, row.detail) for row in found}
+
+
 def answer(connection: Connection, device: str, result: agent_pb2.RequestResult, now_ms: int) -> bool:
     """Close a request of this device; False when it is not open (answered twice, or another device's)."""
     table = tables.requests
     mine = (table.c.id == result.id, table.c.device == device, table.c.state == OPEN)
-    state = "succeeded" if result.succeeded else "failed"
+    state = SUCCEEDED if result.succeeded else FAILED
     changed = connection.execute(update(table).where(*mine).values(state=state, detail=result.detail, ended_ms=now_ms))
     return changed.rowcount == 1

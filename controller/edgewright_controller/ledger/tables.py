@@ -258,6 +258,27 @@ latest_telemetry = Table(
     Column("payload", LargeBinary, nullable=False),
 )
 
+# Telemetry added up. `slice`: ten minutes, numbered from 1970. `restarts`: the highest count that the agent told;
+# `windows` in which the device decoded, with the sums of the logarithm of tokens per second and of its square.
+device_health = Table(
+    "device_health",
+    metadata,
+    Column("device", String(63), nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("artifact", LargeBinary(32), nullable=False),
+    Column("slice", BigInteger, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("rejected", BigInteger, nullable=False),
+    Column("restarts", BigInteger, nullable=False),
+    Column("windows", BigInteger, nullable=False),
+    Column("log_speed", Float, nullable=False),
+    Column("log_speed_2", Float, nullable=False),
+    PrimaryKeyConstraint("device", "generation", "artifact", "slice"),
+    Index(None, "slice"),
+    sqlite_with_rowid=False,
+)
+
 watermarks = Table(
     "watermarks",
     metadata,

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from edgewright_contract.v1 import telemetry_pb2
-from edgewright_controller.ledger import devices, tables
+from edgewright_controller.ledger import device_health, devices, tables
 from edgewright_controller.ledger.among import among
 
 _STORED: Final = "telemetry_stored"
@@ -23,6 +23,8 @@ _WALK_ROWS: Final = 1000
 
 Report = tuple[str, telemetry_pb2.Envelope, int]
 """(device, envelope, when it arrived in Unix milliseconds). The envelope was checked (`envelope.parse`)."""
+
+_Key = tuple[str, bytes, int]
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,18 @@ class LatestRow:
 
 def store(connection: Connection, batch: Iterable[Report]) -> int:
     """Store a batch and move the marks; how many envelopes were new. Those without a number (wills) are left out."""
-    told = [_row(*report) for report in batch if report[1].seq > 0]
+    numbered = [report for report in batch if report[1].seq > 0]
+    told = [_row(*report) for report in numbered]
     if not told:
         return 0
     marks = _marks(connection, {row["device"] for row in told})
     # What lies below its mark was stored once, whether or not it is still kept.
     rows = [row for row in told if row["seq"] > marks.get((row["device"], row["spool_epoch"]), 0)]
-    fresh = 0
+    new: set[_Key] = set()
     if rows:
-        fresh = connection.execute(insert(tables.telemetry).on_conflict_do_nothing(), rows).rowcount
-        _count(connection, fresh)
+        new = _insert(connection, rows)
+        _count(connection, len(new))
+        device_health.add(connection, _first_of_each(numbered, new))
         _learn_of_drops(connection, rows)
         _keep_latest(connection, rows)
         _move_marks(connection, {(row["device"], row["spool_epoch"]) for row in rows}, marks)
@@ -53,7 +57,7 @@ def store(connection: Connection, batch: Iterable[Report]) -> int:
     for row in told:
         heard[row["device"]] = max(row["recv_ms"], heard.get(row["device"], 0))
     devices.seen(connection, heard)
-    return fresh
+    return len(new)
 
 
 def stored_sequence(connection: Connection, device: str, spool_epoch: bytes) -> int:
@@ -121,6 +125,40 @@ def _row(device: str, envelope: telemetry_pb2.Envelope, recv_ms: int) -> dict[st
         "kind": envelope.WhichOneof("body") or "",
         "payload": envelope.SerializeToString(),
     }
+
+
+def _insert(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[_Key]:
+    """Store what is not there yet; the keys of that."""
+    table = tables.telemetry
+    by_key = {(row["device"], row["spool_epoch"], row["seq"]): row for row in reversed(rows)}  # of doubles, the first
+    before = connection.begin_nested()
+    fresh = connection.execute(insert(table).on_conflict_do_nothing(), list(by_key.values())).rowcount
+    if fresh == len(by_key):
+        before.commit()
+        return set(by_key)
+    # Some were there, as happens now and then. Which ones can be asked only without those that came just now.
+    before.rollback()
+    epochs = table.c.device.in_({device for device, _, _ in by_key})
+    known = connection.execute(select(table.c.device, table.c.spool_epoch, table.c.seq).where(epochs, _within(by_key)))
+    new = by_key.keys() - {(row.device, row.spool_epoch, row.seq) for row in known}
+    if new:
+        connection.execute(insert(table), [by_key[key] for key in sorted(new)])
+    return set(new)
+
+
+def _within(keys: Iterable[_Key]) -> ColumnElement[bool]:
+    numbers = [seq for _, _, seq in keys]
+    return tables.telemetry.c.seq.between(min(numbers), max(numbers))
+
+
+def _first_of_each(reports: Iterable[Report], new: set[_Key]) -> Iterable[Report]:
+    """The reports behind the new rows, each once."""
+    left = set(new)
+    for device, envelope, recv_ms in reports:
+        key = (device, envelope.spool_epoch, envelope.seq)
+        if key in left and envelope.HasField("telemetry"):
+            left.remove(key)
+            yield device, envelope, recv_ms
 
 
 def _count(connection: Connection, fresh: int) -> None:

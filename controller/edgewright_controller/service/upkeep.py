@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from edgewright_controller import log
-from edgewright_controller.ledger import Ledger, LedgerError, devices, telemetry
+from edgewright_controller.ledger import Ledger, LedgerError, device_health, devices, telemetry
 from edgewright_controller.pki_files import AuthorityError
 from edgewright_controller.publish.errors import PublishError
 from edgewright_controller.service.presence import Presence
@@ -23,6 +23,8 @@ SEEN_EVERY_S: Final = 30.0
 RENEW_EVERY_S: Final = 3600.0
 # Reports above a gap wait this long for what is missing before them.
 KEEP_ABANDONED: Final = timedelta(days=30)
+# What devices did before an update is compared with what they do after it, for as long as a wave may be watched.
+KEEP_HEALTH: Final = timedelta(days=3)
 
 _log = log.of(__name__)
 
@@ -70,6 +72,9 @@ class Upkeep:
         pruned = 1
         while pruned:  # in portions, so that other writes come in between
             pruned = await self._ledger.write(lambda c: telemetry.prune(c, before, abandoned))
+        health_before, pruned = unix_ms(now - KEEP_HEALTH), 1
+        while pruned:
+            pruned = await self._ledger.write(lambda c: device_health.prune(c, health_before))
 
     async def _keep_times(self) -> None:
         ago, self._last = self._presence.since(self._last)
