@@ -25,6 +25,7 @@ from edgewright_controller.rollout.model import (
 from edgewright_controller.rollout.pending import Pending
 
 MARK_S: Final = 10.0
+LATE_S: Final = 1.0
 
 
 @dataclass
@@ -162,7 +163,9 @@ def seconds_until_due(state: RolloutState, now: float) -> float | None:
     watched = state.clock.watched + min(max(0.0, now - state.clock.wall), MARK_S)
     due = state.deadlines[0][0] if state.deadlines else watched + MARK_S
     if state.phase is RolloutPhase.WAITING and state.wave:
-        due = min(due, state.clock.concluded_at + state.spec.after_wave(state.wave).soak_s)
+        watched_until = state.clock.concluded_at + state.spec.after_wave(state.wave).soak_s
+        # Past that, the gate may wait for health, of which it hears by itself.
+        due = min(due, watched_until if watched_until >= state.clock.watched else watched + LATE_S)
     if state.phase is RolloutPhase.RUNNING and state.pending:
         opening = state.pending.next_opening(now)
         if opening is not None:

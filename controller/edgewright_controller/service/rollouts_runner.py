@@ -25,8 +25,10 @@ from edgewright_controller.service.live_rollouts import LiveRollouts
 from edgewright_controller.service.newcomers import Newcomers
 from edgewright_controller.service.rollout_beginning import begin
 from edgewright_controller.service.rollout_commands import Answer, Commands
+from edgewright_controller.service.rollout_health import RolloutHealth
 from edgewright_controller.service.rollout_hearing import Hearing
 from edgewright_controller.service.rollout_news import RolloutNews
+from edgewright_controller.service.rollout_probes import RolloutProbes
 from edgewright_controller.service.rollout_storing import Storage
 from edgewright_controller.service.rollout_ticking import tick
 from edgewright_controller.service.unbroken import Unbroken
@@ -66,6 +68,8 @@ class RolloutsRunner:
         self._commands = Commands(self._live, shut)
         self._newcomers = Newcomers(self._live, shut)
         self._live.on_end.append(self._newcomers.look)
+        self._probes = RolloutProbes(self._live, hint)
+        self._health = RolloutHealth(self._live, self._probes.passed)
         self._tasks: list[asyncio.Task[None]] = []
         self._unbroken = Unbroken()
 
@@ -79,6 +83,8 @@ class RolloutsRunner:
             asyncio.create_task(self._hearing.run(), name="rollouts hear"),
             asyncio.create_task(tick(self._live, self._hearing.silence_shut, self._look_every_s), name="rollouts tick"),
             asyncio.create_task(self._newcomers.run(), name="newcomers"),
+            asyncio.create_task(self._probes.run(), name="probes asked again"),
+            asyncio.create_task(self._health.run(), name="health looked at"),
         ]
 
     async def close(self) -> None:
