@@ -24,7 +24,7 @@ MIN_BEFORE: Final = 20  # requests of a device's previous release, or it is not 
 MIN_WINDOWS: Final = 5  # in which it decoded, before and after, or its speed is not compared
 # The hypothesis is not `ratio` but this power of it: a regression by `ratio` is found also on a day on which all goes
 # a little better than on the day before.
-TESTED: Final = 2 / 3
+TESTED: Final = 0.75
 FLOOR: Final = 0.001  # a share of errors below this is taken for this
 SPREAD: Final = 0.05  # variance of one device's rate from one day to the next, relative
 COMMON_SPREAD: Final = 0.01  # the same of what changes for all devices together
