@@ -77,7 +77,7 @@ PATTERNS: Final = {
     "rare errors": Traffic(per_hour=600, errors=0.008),
     "overdispersed devices": Traffic(levels=0.8, daily=0.25, sliced=0.5),
     "errors in clumps": Traffic(per_hour=480, clump=3.0),
-    "day and night": Traffic(swing=0.5, busy=0.8),
+    "day and night": Traffic(per_hour=480, swing=0.5, busy=0.8),
     "bursts on one device": Traffic(bursts=True),
     "few requests": Traffic(per_hour=6),
     "all of it": Traffic(per_hour=480, daily=0.2, sliced=0.4, clump=1.5, swing=0.5, busy=0.8, bursts=True),
