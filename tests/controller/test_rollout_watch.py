@@ -14,6 +14,7 @@ import grpc.aio
 import pytest
 
 from edgewright_contract.v1 import agent_pb2, operator_pb2
+from edgewright_controller import cli
 from edgewright_controller.client import Access, Fleet
 from edgewright_controller.ledger import rollouts
 from edgewright_controller.rollout import Outcome, RolloutSpec, RolloutTarget, Started, in_two_waves
@@ -131,6 +132,36 @@ async def test_one_that_has_ended_gives_its_standing_and_its_result_at_once(flee
         assert [event.WhichOneof("event") for event in events] == ["rollout", "devices", "result"]
         assert {view.state for view in watcher.devices.values()} == {"succeeded"}
         assert result(events).summary == ended.summary
+
+
+async def test_the_commands_watch_and_draw_a_rollout_that_has_ended(
+    fleet: Controller, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    devices, applying = await begun(fleet, tmp_path, '"100%"')
+    for device in devices:
+        assert await device.update()
+    await applying
+
+    async def edgewright(*arguments: str) -> tuple[int, str, str]:
+        config = ["--config", str(fleet.running.client_toml)]
+        code = await asyncio.to_thread(cli.run, ["rollout", *arguments, *config])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    code, out, _ = await edgewright("watch")
+    assert code == 0
+    assert out.splitlines()[:2] == [
+        "rollout-1: succeeded, wave 1 of 1. 3 of 3 devices succeeded",
+        "3 devices: 3 succeeded",
+    ]
+    code, _, error = await edgewright("watch", "rollout-7")
+    assert (code, "there is no rollout 'rollout-7'; `edgewright rollout list`" in error) == (2, True)
+    picture = tmp_path / "out.svg"
+    code, out, _ = await edgewright("show", "rollout-1", "--plot", str(picture))
+    assert (code, out) == (0, f"rollout-1: drawn in {picture}\n")
+    assert "apply of fleet.toml by admin" in picture.read_text()
+    code, _, error = await edgewright("show", "--plot", str(tmp_path / "nowhere" / "out.png"))
+    assert (code, "out.png: No such file or directory" in error) == (1, True)
 
 
 async def test_several_watch_and_one_that_leaves_is_missed_by_nobody(fleet: Controller, tmp_path: Path) -> None:
