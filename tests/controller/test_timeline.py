@@ -110,6 +110,13 @@ def test_whoever_let_it_go_on_is_marked(before: str, reason: str, mark: Mark) ->
     assert line.marks[-1] == mark
 
 
+@pytest.mark.parametrize(
+    ("reason", "mark"), [("paused by bob: lunch", "paused by bob"), ("wave 1 of 3 succeeded", "paused")]
+)
+def test_a_pause_is_marked_also_one_that_was_planned(reason: str, mark: str) -> None:
+    assert timeline(shown([(5, "", "paused", reason)], {"d1": (1, "offered")})).marks == (Mark(mark, 5),)
+
+
 def test_one_that_runs_is_drawn_until_now() -> None:
     line = timeline(shown([(0, "d1", "offered", "")], {"d1": (1, "offered")}, state="running"))
     assert line.end == 90 * (1 + TAIL)

@@ -117,8 +117,11 @@ def _marks(changes: Iterable[tuple[float, str, str]]) -> Iterable[Mark]:
             yield Mark("reverting", at, bad=True)
         elif state == "running":
             yield _went_on(before, at, reason)
-        elif state in ("paused", "approval"):
-            yield Mark("waits for approval" if state == "approval" else reason.split(":")[0] or state, at)
+        elif state == "paused":
+            # Where a pause was planned, the reason says what came before it.
+            yield Mark(reason.partition(":")[0] if reason.startswith(state) else state, at)
+        elif state == "approval":
+            yield Mark("waits for approval", at)
         before = state
 
 
