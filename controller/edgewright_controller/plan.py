@@ -8,8 +8,10 @@ line must not stop a device from serving. To take away what a device serves, its
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Final
 
 from edgewright_contract.release import Release
 from edgewright_controller import artifact_size, fit
@@ -17,6 +19,7 @@ from edgewright_controller.compile.build_key import build_key
 from edgewright_controller.compile.recipe import Recipe, recipe_of
 from edgewright_controller.fit import Load, Misfit
 from edgewright_controller.manifest import Assignment, Manifest
+from edgewright_controller.waves import Changed, PlannedWave, waves_of
 from edgewright_controller.world import BuildFact, DeviceFact, Outcome, SourceFact, World
 
 MAX_LISTED = 20  # devices that one warning names
@@ -35,6 +38,10 @@ class Kind(Enum):
     REMOVE = "remove"
     HELD = "held"  # rolled back or failed there before; only `again` releases it
     UNENROLLED = "unenrolled"
+    CORDONED = "cordoned"  # it would change; left as it is until it is uncordoned
+
+
+_TO_DO: Final = (Kind.INSTALL, Kind.UPDATE, Kind.REMOVE)
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """Builds by model and recipe, changes by device."""
+    """Builds by model and recipe, changes by device, and in which waves a rollout carries out those `to_do`."""
 
     builds: tuple[Build, ...]
     changes: tuple[Change, ...]
     misfits: tuple[Misfit, ...]
     warnings: tuple[str, ...]
+    waves: tuple[PlannedWave, ...] = ()
 
     @property
     def missing_builds(self) -> tuple[Build, ...]:
@@ -86,29 +94,43 @@ class Plan:
     @property
     def to_do(self) -> tuple[Change, ...]:
         """Changes that a rollout carries out."""
-        return tuple(c for c in self.changes if c.kind in (Kind.INSTALL, Kind.UPDATE, Kind.REMOVE))
+        return tuple(change for change in self.changes if change.kind in _TO_DO)
 
 
-def plan(manifest: Manifest, world: World, *, again: bool = False) -> Plan:
-    """What makes the fleet what the manifest says. `manifest` is resolved; `again` releases what was held.
+def plan(manifest: Manifest, world: World, *, again: bool = False, only: AbstractSet[str] | None = None) -> Plan:
+    """What makes the fleet what the manifest says. `manifest` is resolved; `again` releases what was held; `only`:
+    these of its devices, None for all.
 
     Raises PlanError when a source or toolchain that a build key needs is not in the world.
     """
-    assignments = manifest.assignments()
+    assignments = {
+        name: assignment for name, assignment in manifest.assignments().items() if only is None or name in only
+    }
+    retired = manifest.retired if only is None else manifest.retired & only
     planner = _Planner(manifest, world, again, {(a.model, a.profile) for a in assignments.values()})
     changes, misfits, expected = [], [], []
-    for device in sorted({*assignments, *manifest.retired}):
+    for device in sorted({*assignments, *retired}):
         fact = world.devices.get(device, DeviceFact(enrolled=False))
         assignment = assignments.get(device)
-        change = planner.change(assignment, fact) if assignment else _removal(device, fact)
+        change = _kept_back(planner.change(assignment, fact) if assignment else _removal(device, fact), fact)
         changes.append(change)
         if assignment and change.kind in (Kind.INSTALL, Kind.UPDATE):
             misfits += planner.misfits(assignment, fact, change.release)
-        elif assignment and change.kind is Kind.UNENROLLED:
+        elif assignment and change.kind in (Kind.UNENROLLED, Kind.CORDONED):
             # Nothing goes out to it yet, so it must not hold up the others.
             expected += [misfit.message for misfit in planner.misfits(assignment, fact, change.release)]
-    warnings = (*manifest.warnings(), *planner.warnings(assignments), *expected, *_left_alone(manifest, world))
-    return Plan(tuple(planner.builds.values()), tuple(changes), tuple(misfits), warnings)
+    left_alone = _left_alone(manifest, world) if only is None else []
+    warnings = (*manifest.warnings(), *planner.warnings(assignments), *expected, *left_alone)
+    to_do = [Changed(c.device, world.devices[c.device].online) for c in changes if c.kind in _TO_DO]
+    return Plan(tuple(planner.builds.values()), tuple(changes), tuple(misfits), warnings, waves_of(manifest, to_do))
+
+
+def _kept_back(change: Change, fact: DeviceFact) -> Change:
+    """The change, unless it is one and nothing may reach the device."""
+    if not fact.cordoned or change.kind not in (*_TO_DO, Kind.HELD):
+        return change
+    note = f"cordoned by {fact.cordoned}; `edgewright devices uncordon {change.device}` lets changes reach it"
+    return replace(change, kind=Kind.CORDONED, note=note, lifts_hold=False)
 
 
 def release_of(manifest: Manifest, assignment: Assignment, build: BuildFact, world: World) -> Release:
@@ -223,7 +245,7 @@ class _Planner:
         )
         if not fact.enrolled:
             note = f"`edgewright enroll create --device {assignment.device}` makes its token"
-            note = f"revoked; {note}" if fact.revoked else note
+            note = f"{'decommissioned' if fact.decommissioned else 'revoked'}; {note}" if fact.revoked else note
             return replace(change, kind=Kind.UNENROLLED, note=note)
         if release is None:
             return replace(change, note="its build comes first")
@@ -345,7 +367,7 @@ def _left_alone(manifest: Manifest, world: World) -> list[str]:
     strangers = sorted(
         name
         for name, fact in world.devices.items()
-        if name not in manifest.devices and (fact.enrolled or fact.desired_release)
+        if name not in manifest.devices and not fact.decommissioned and (fact.enrolled or fact.desired_release)
     )
     if not strangers:
         return []

@@ -165,6 +165,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         runner=runner,
         hashes=state / "builds" / "hashes.json",
         shut=revocations.shut_devices,
+        online=presence.online,
         clock=_clock,
     )
     stack.push_async_callback(jobs.close)

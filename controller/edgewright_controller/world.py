@@ -57,11 +57,14 @@ class DeviceFact:
     """A device as the ledger knows it. Releases are digests, empty for none. `active_release` is what it said that
     it serves, `previous_release` what it still holds besides, `outcome` and `reason` how it fared with
     `desired_release`. `given_release` is what it is to have, whether or not it has concluded that. `rolled_back` is
-    what a rollback took from this device and not from the whole fleet. One that was revoked is not enrolled any
-    more."""
+    what a rollback took from this device and not from the whole fleet. One that was revoked or `decommissioned` is not
+    enrolled any more. `cordoned` says by whom and why, empty when it is not."""
 
     enrolled: bool = True
     revoked: bool = False
+    decommissioned: bool = False
+    cordoned: str = ""
+    online: bool = False
     generation: int = 0
     desired_release: str = ""
     given_release: str = ""

@@ -292,6 +292,7 @@ def test_labels_given_elsewhere_count_and_the_manifest_wins_over_them() -> None:
     text = edited(with_rollout('waves = [{ match = { ring = "early" } }, "100%"]'))
     with pytest.raises(ManifestError, match='none has a label "ring"'):
         parse(text, file="fleet.toml")
+    parse(text, file="fleet.toml", labels=None)  # where nobody knows them, they are not missed
     given = {"jetson-01": {"ring": "early", "site": "bergen"}, "stranger": {"ring": "late"}}
     read = parse(text, file="fleet.toml", labels=given)
     assert read.devices["jetson-01"].labels == {"site": "oslo", "ring": "early"}
@@ -308,5 +309,6 @@ def test_labels_given_elsewhere_choose_profiles_and_groups_too() -> None:
         ),
     )
     assert "devices.jetson-02: is in no group and names no model" in refusal(*edits)
+    parse(edited(*edits), file="fleet.toml", labels=None)
     read = parse(edited(*edits), file="fleet.toml", labels={"jetson-02": {"board": "orin"}})
     assert read.assignments()["jetson-02"].profile == "jetson"

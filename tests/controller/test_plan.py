@@ -355,3 +355,65 @@ def test_a_release_names_the_template_of_its_artifact_and_one_from_before_is_kep
     assert release_of(fleet, assignment, build, world) == without
     other = replace(named, options={**named.options, "chat_template": "d" * 64})
     assert release_of(fleet, assignment, build, replace(FRESH, releases={other.digest: other})) == named
+
+
+def test_a_cordoned_device_is_left_as_it_is_and_holds_up_nobody() -> None:
+    cordoned = replace(ENROLLED, cordoned="ana: on loan")
+    made = plan(manifest(), _with_devices(FRESH, jetson_01=cordoned))
+    assert _kinds(made)["jetson-01"] is Kind.CORDONED
+    assert made.changes[0].note == (
+        "cordoned by ana: on loan; `edgewright devices uncordon jetson-01` lets changes reach it"
+    )
+    assert [change.device for change in made.to_do] == ["jetson-02", "mac-01"]
+    full = replace(cordoned, inventory=replace(BIG, memory_bytes=1))
+    crowded = plan(manifest(), _with_devices(FRESH, jetson_01=full))
+    assert crowded.misfits == ()
+    assert [warning.split(" needs about ")[0] for warning in crowded.warnings] == ["jetson-01: memory:"]
+
+
+def test_a_cordoned_device_that_has_what_it_should_is_no_matter() -> None:
+    fleet = manifest()
+    built_world = _with_builds(FRESH, fleet)
+    world = _settled(built_world, plan(fleet, built_world))
+    world = _with_devices(world, jetson_01=replace(world.devices["jetson-01"], cordoned="ana"))
+    assert set(_kinds(plan(fleet, world)).values()) == {Kind.NONE}
+
+
+def test_a_cordoned_device_with_a_release_that_was_rolled_back_refuses_no_apply() -> None:
+    fleet = manifest()
+    world = _with_builds(FRESH, fleet)
+    digest = plan(fleet, world).changes[0].to_release
+    world = _with_devices(world, jetson_01=replace(ENROLLED, held_releases=frozenset({digest}), cordoned="ana"))
+    assert _kinds(plan(fleet, world))["jetson-01"] is Kind.CORDONED
+    again = plan(fleet, world, again=True).changes[0]
+    assert (again.kind, again.lifts_hold) == (Kind.CORDONED, False)
+
+
+def test_a_decommissioned_device_is_not_enrolled_and_no_stranger() -> None:
+    gone = DeviceFact(enrolled=False, revoked=True, decommissioned=True, desired_release="d" * 64)
+    made = plan(manifest(), _with_devices(FRESH, jetson_01=gone, old_01=gone))
+    assert _kinds(made)["jetson-01"] is Kind.UNENROLLED
+    assert made.changes[0].note.startswith("decommissioned; `edgewright enroll create --device jetson-01`")
+    assert made.warnings == ()
+
+
+def test_only_some_devices_are_planned_for_with_their_builds() -> None:
+    strange = _with_devices(FRESH, stranger_01=ENROLLED)
+    made = plan(manifest(), strange, only={"mac-01"})
+    assert [change.device for change in made.changes] == ["mac-01"]
+    assert [build.profiles for build in made.builds] == [("mac",)]
+    assert made.warnings == ()
+    retired = manifest(("[devices.jetson-02]", "[devices.old-01]\nserve = false\n[devices.jetson-02]"))
+    assert [change.device for change in plan(retired, strange, only={"mac-01"}).changes] == ["mac-01"]
+    assert [change.device for change in plan(retired, strange, only={"old-01"}).changes] == ["old-01"]
+
+
+def test_a_plan_has_the_waves_of_what_changes_those_online_first() -> None:
+    fleet = manifest()
+    made = plan(fleet, _with_devices(FRESH, mac_01=replace(ENROLLED, online=True)))
+    assert [(wave.what, wave.devices) for wave in made.waves] == [
+        ("up to 1", ("mac-01",)),
+        ("100%", ("jetson-01", "jetson-02")),
+    ]
+    world = _with_builds(FRESH, fleet)
+    assert plan(fleet, _settled(world, plan(fleet, world))).waves == ()

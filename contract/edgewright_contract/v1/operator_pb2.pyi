@@ -92,16 +92,18 @@ class Misfit(_message.Message):
     def __init__(self, device: _Optional[str] = ..., what: _Optional[str] = ..., needed_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class PlanResponse(_message.Message):
-    __slots__ = ("builds", "changes", "misfits", "warnings")
+    __slots__ = ("builds", "changes", "misfits", "warnings", "waves")
     BUILDS_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     MISFITS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    WAVES_FIELD_NUMBER: _ClassVar[int]
     builds: _containers.RepeatedCompositeFieldContainer[PlannedBuild]
     changes: _containers.RepeatedCompositeFieldContainer[PlannedChange]
     misfits: _containers.RepeatedCompositeFieldContainer[Misfit]
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, builds: _Optional[_Iterable[_Union[PlannedBuild, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PlannedChange, _Mapping]]] = ..., misfits: _Optional[_Iterable[_Union[Misfit, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    waves: _containers.RepeatedCompositeFieldContainer[WaveView]
+    def __init__(self, builds: _Optional[_Iterable[_Union[PlannedBuild, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PlannedChange, _Mapping]]] = ..., misfits: _Optional[_Iterable[_Union[Misfit, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., waves: _Optional[_Iterable[_Union[WaveView, _Mapping]]] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
     __slots__ = ("manifest", "file", "folder", "again", "build_only", "devices", "groups", "reason", "supersede")

@@ -13,6 +13,8 @@ from edgewright_controller.cli.manifest_file import ManifestArgument
 def apply(
     manifest: ManifestArgument,
     *,
+    devices: named.OnlyDevicesFlag = None,
+    groups: named.OnlyGroupsFlag = None,
     config: reach.ConfigFlag = None,
     controller: reach.ControllerFlag = None,
     again: Annotated[bool, typer.Option("--again", help="release what was rolled back before")] = False,
@@ -36,6 +38,8 @@ def apply(
             source.folder,
             again=again,
             build_only=build_only,
+            devices=devices or (),
+            groups=groups or (),
             reason=reason,
             supersede=supersede,
         )

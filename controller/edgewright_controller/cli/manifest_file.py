@@ -38,7 +38,7 @@ def read(path: Path) -> ManifestFile:
     except UnicodeDecodeError as error:
         raise Ending(f"{path}: not UTF-8 text: {error}", BAD_INPUT) from error
     try:
-        parse(text, file=str(path))
+        parse(text, file=str(path), labels=None)  # only the controller knows what `devices label` gave
     except ManifestError as error:
         raise Ending(str(error), BAD_INPUT) from error
     return ManifestFile(text, str(path), str(path.absolute().parent))

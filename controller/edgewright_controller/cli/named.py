@@ -17,6 +17,10 @@ OnlyDevicesFlag = Annotated[
     list[str] | None,
     typer.Option("--device", help="only this device; may be repeated", autocompletion=completing.devices),
 ]
+OnlyGroupsFlag = Annotated[
+    list[str] | None,
+    typer.Option("--group", help="only this group of the manifest; may be repeated", autocompletion=completing.groups),
+]
 MeantDevicesFlag = Annotated[
     list[str], typer.Option("--device", help="this device; may be repeated", autocompletion=completing.devices)
 ]

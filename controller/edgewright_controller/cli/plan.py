@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from edgewright_controller.cli import manifest_file, reach
+from edgewright_controller.cli import manifest_file, named, reach
 from edgewright_controller.cli.ending import FAILED
 from edgewright_controller.cli.manifest_file import ManifestArgument
 
 
 def plan(
     manifest: ManifestArgument,
+    *,
+    devices: named.OnlyDevicesFlag = None,
+    groups: named.OnlyGroupsFlag = None,
     config: reach.ConfigFlag = None,
     controller: reach.ControllerFlag = None,
     as_json: reach.JsonFlag = False,
@@ -18,7 +21,7 @@ def plan(
 
     source = manifest_file.read(manifest)
     with reach.fleet(config, controller) as fleet:
-        answer = fleet.plan(source.text, source.file, source.folder)
+        answer = fleet.plan(source.text, source.file, source.folder, devices=devices or (), groups=groups or ())
     if as_json:
         printing.json_line(answer)
     else:

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -24,6 +24,7 @@ _KINDS = {
     operator_pb2.PlannedChange.KIND_REMOVE: ("-", "red", "remove"),
     operator_pb2.PlannedChange.KIND_HELD: ("!", "red", "held"),
     operator_pb2.PlannedChange.KIND_UNENROLLED: ("?", "magenta", "not enrolled"),
+    operator_pb2.PlannedChange.KIND_CORDONED: ("|", "magenta", "cordoned"),
 }
 # What is typed in again, or read as one thing.
 _WHOLE = frozenset(
@@ -122,6 +123,7 @@ def plan(answer: operator_pb2.PlanResponse) -> RenderableType:
         if change.note:
             text += f" ({change.note})"
         lines.append(Text(f"  {sign} ", style) + Text(text))
+    lines += [Text(f"  {_wave(wave)}") for wave in answer.waves]
     lines += [Text(f"  ✗ {misfit.message or misfit.device}", "bold red") for misfit in answer.misfits]
     lines += [Text(f"  warning: {warning}", "yellow") for warning in answer.warnings]
     made = sum(not build.cached for build in answer.builds)
@@ -138,6 +140,16 @@ def plan(answer: operator_pb2.PlanResponse) -> RenderableType:
         )
         lines.append(Text(f"An apply would be refused: {why}.", "bold red"))
     return Group(*lines)
+
+
+def _wave(wave: operator_pb2.WaveView) -> str:
+    after = [f"watched for {duration(wave.soak_s)}"] * bool(wave.soak_s)
+    after += [then] if (then := _THEN.get(wave.then)) else []
+    which = f"wave {wave.number}: {count(wave.devices, 'device')} ({wave.what})"
+    return ", then ".join([which, *after])
+
+
+_THEN: Final = {"pause": "paused", "approval": "waits for approval"}
 
 
 def standing(view: agent_pb2.DeviceStatus) -> str:

@@ -6,6 +6,7 @@ from edgewright_controller.manifest.parse import load, parse, read_text
 from edgewright_controller.manifest.profiles import GgufProfile, MlxProfile, OnnxProfile, Profile
 from edgewright_controller.manifest.rollout import Rollout, Wave
 from edgewright_controller.manifest.schema import Device, Fleet, Group, Manifest, Model, Probe, json_schema
+from edgewright_controller.manifest.selection import SelectionError, select
 from edgewright_controller.manifest.timing import Timing
 
 __all__ = [
@@ -23,10 +24,12 @@ __all__ = [
     "Problem",
     "Profile",
     "Rollout",
+    "SelectionError",
     "Timing",
     "Wave",
     "json_schema",
     "load",
     "parse",
     "read_text",
+    "select",
 ]

@@ -36,10 +36,11 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Fault:
-    """A contradiction and where it stands in the manifest."""
+    """A contradiction and where it stands in the manifest. `for_want_of_labels`: more labels might settle it."""
 
     path: Path
     message: str
+    for_want_of_labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class _Members:
         if isinstance(model, Fault):
             return model
         if model is None:
-            return Fault(("devices", name), "is in no group and names no model; add one, or say serve = false")
+            message = "is in no group and names no model; add one, or say serve = false"
+            return Fault(("devices", name), message, for_want_of_labels=True)
         named = {group: found for group in groups if (found := self.manifest.groups[group].profile) is not None}
         profile = self._one(name, device.profile, named, "profile")
         if profile is None:
@@ -115,7 +117,8 @@ class _Members:
             return Fault(
                 ("devices", name), f"is matched by {both}; name its profile here, or make the labels exclusive"
             )
-        return Fault(("devices", name), "has no profile: it names none, nor does a group, and none matches its labels")
+        message = "has no profile: it names none, nor does a group, and none matches its labels"
+        return Fault(("devices", name), message, for_want_of_labels=True)
 
     def _probes(self, model: str, groups: Iterable[str]) -> tuple[str, ...]:
         asked = {probe for group in groups for probe in self.manifest.groups[group].probes}

@@ -21,18 +21,18 @@ MAX_PROBLEMS: Final = 50
 NONE: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 
 
-def parse(text: str, *, file: str, labels: Mapping[str, Mapping[str, str]] = NONE) -> Manifest:
-    """The manifest in `text`; `file` is its name for messages. `labels` are what its devices have besides, by device.
-    Raises ManifestError with every problem found.
+def parse(text: str, *, file: str, labels: Mapping[str, Mapping[str, str]] | None = NONE) -> Manifest:
+    """The manifest in `text`; `file` is its name for messages. `labels` are what its devices have besides, by device;
+    None when nobody here knows: what they might settle is not refused. Raises ManifestError with every problem found.
 
     Sources are left as they are written; see `Manifest.resolve`.
     """
     document = _toml(text, file)
     try:
-        manifest = Manifest.model_validate(document).with_labels(labels)
+        manifest = Manifest.model_validate(document).with_labels(labels or {})
     except ValidationError as error:
         raise _refused(faults_of(error.errors(include_url=False)), document, text, file) from None
-    faults = manifest.faults()
+    faults = [fault for fault in manifest.faults() if labels is not None or not fault.for_want_of_labels]
     if faults:
         raise _refused(faults, document, text, file)
     return manifest

@@ -99,9 +99,10 @@ def _chosen(manifest: Manifest, waves: tuple[Wave, ...]) -> Iterable[Fault]:
             continue
         if not found:
             why = _nobody(manifest, wave.match) if wave.match is not None else f"groups.{wave.group} has no device"
-            yield Fault(here, f"selects no device: {why}")
+            yield Fault(here, f"selects no device: {why}", for_want_of_labels=True)
         elif found <= taken:
-            yield Fault(here, "selects no device that an earlier wave has not taken; remove this wave, or move it up")
+            message = "selects no device that an earlier wave has not taken; remove this wave, or move it up"
+            yield Fault(here, message, for_want_of_labels=True)
         taken |= found
 
 

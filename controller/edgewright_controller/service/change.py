@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 class BadInput(ValueError):
@@ -20,3 +21,18 @@ class ManifestText:
     text: str
     file: str
     folder: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Those of a manifest's devices that are meant, and all of these groups; neither: every device."""
+
+    devices: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [*(f"device {name}" for name in self.devices), *(f"group {name}" for name in self.groups)]
+        return ", ".join(parts)
+
+
+ALL: Final = Selection()

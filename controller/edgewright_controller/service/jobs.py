@@ -23,26 +23,25 @@ from edgewright_controller.compile.builder import Builder
 from edgewright_controller.compile.recipe import RecipeError
 from edgewright_controller.compile.source import Source
 from edgewright_controller.compile.store import ArtifactStore
-from edgewright_controller.gates import GatePolicy
 from edgewright_controller.ledger import (
     Ledger,
     LedgerError,
     applied,
     assignments,
     audit,
+    labels,
     releases,
     requests,
     rolled_back_on,
 )
-from edgewright_controller.manifest import Manifest, ManifestError, parse
-from edgewright_controller.manifest.quantities import devices_of_share
+from edgewright_controller.manifest import Manifest, ManifestError, SelectionError, parse, select
 from edgewright_controller.plan import Kind, Plan, PlanError
 from edgewright_controller.plan import plan as make_plan
 from edgewright_controller.publish.errors import PublishError
 from edgewright_controller.publish.image import ImageRepository
-from edgewright_controller.rollout import RolloutError, RolloutPolicy
+from edgewright_controller.rollout import RolloutError
 from edgewright_controller.service import plan_message, rollout_views
-from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText
+from edgewright_controller.service.change import ALL, BadInput, ChangeRefused, ManifestText, Selection
 from edgewright_controller.service.compiling import Compiling, cached
 from edgewright_controller.service.conflicts import refuse_parts, with_warnings
 from edgewright_controller.service.job import Job
@@ -52,6 +51,7 @@ from edgewright_controller.service.survey import Survey, Surveyor
 from edgewright_controller.service.ways_back import Asked
 from edgewright_controller.service.wish import Wish
 from edgewright_controller.unix_time import unix_ms
+from edgewright_controller.waves import policy_of
 
 # What ends a change in an orderly way; its message is the change's result.
 _ENDINGS = (BadInput, ChangeRefused, LedgerError, PublishError, RolloutError, PlanError, RecipeError, OSError)
@@ -75,19 +75,21 @@ class Jobs:
         runner: RolloutsRunner,
         hashes: Path,
         shut: Callable[[], frozenset[str]],
+        online: Callable[[str], bool],
         clock: Callable[[], datetime],
     ) -> None:
-        """`hashes`: where digests of source files are kept. `shut`: the devices of which everything is revoked."""
+        """`hashes`: where digests of source files are kept. `shut`: the devices of which everything is revoked.
+        `online`: whether a device was heard of lately."""
         self._fleet, self._ledger, self._image, self._runner, self._clock = fleet, ledger, image, runner, clock
-        self._surveyor = Surveyor(ledger, store, builder, hashes, shut)
+        self._surveyor = Surveyor(ledger, store, builder, hashes, shut=shut, online=online)
         self._compiling = Compiling(ledger, builder)
         self._rolling_back = RollingBack(ledger, store, runner, shut)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def plan(self, text: ManifestText) -> operator_pb2.PlanResponse:
+    async def plan(self, text: ManifestText, only: Selection = ALL) -> operator_pb2.PlanResponse:
         """What an apply of this manifest would do. Raises BadInput, ChangeRefused, LedgerError."""
-        manifest = self._parse(text)
-        plan, _ = await self._planned(manifest, text, again=False)
+        manifest = await self._parse(text)
+        plan, _ = await self._planned(manifest, text, only, again=False)
         return plan_message.message(with_warnings(plan, self._runner.running))
 
     async def apply(
@@ -97,21 +99,24 @@ class Jobs:
         by: str,
         again: bool,
         build_only: bool,
+        only: Selection = ALL,
         why: str = "",
         supersede: bool = False,
     ) -> Job:
         """Begin to make the fleet what the manifest says. `supersede`: also where it takes but a part of what a rollout
         still has to do. Raises BadInput, ChangeRefused, LedgerError."""
-        manifest = self._parse(text)
-        plan, survey = await self._planned(manifest, text, again=again)
+        manifest = await self._parse(text)
+        plan, survey = await self._planned(manifest, text, only, again=again)
         if not build_only:
             _refuse_misfits(plan)
             _refuse_held(plan)
+            _refuse_cordoned(plan, only)
             if not supersede:
                 refuse_parts(plan, self._runner.running)
 
         asked = {"again": again, "build only": build_only, "supersede": supersede}
         flags = "".join(f", {name}" for name, given in asked.items() if given)
+        flags += f", only {only}" if only != ALL else ""
         sha256 = digest.of_bytes(text.text.encode())
         await self._enter(by, "apply", audit.with_reason(f"{text.file}, sha256 {sha256}{flags}", why))
 
@@ -122,6 +127,7 @@ class Jobs:
                 plan,
                 survey,
                 text,
+                only=only,
                 by=by,
                 again=again,
                 build_only=build_only,
@@ -154,9 +160,10 @@ class Jobs:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._compiling.close()
 
-    def _parse(self, text: ManifestText) -> Manifest:
+    async def _parse(self, text: ManifestText) -> Manifest:
+        given = await self._ledger.read(labels.every)
         try:
-            manifest = parse(text.text, file=text.file)
+            manifest = parse(text.text, file=text.file, labels=given)
         except ManifestError as error:
             raise BadInput(str(error)) from error
         if manifest.fleet.name != self._fleet:
@@ -167,10 +174,16 @@ class Jobs:
             raise BadInput(f"{text.file}: its folder must be sent as an absolute path, not {text.folder!r}")
         return manifest.resolve(Path(text.folder))
 
-    async def _planned(self, manifest: Manifest, text: ManifestText, *, again: bool) -> tuple[Plan, Survey]:
-        survey = await self._surveyor.survey(manifest, text.file)
+    async def _planned(
+        self, manifest: Manifest, text: ManifestText, only: Selection, *, again: bool
+    ) -> tuple[Plan, Survey]:
         try:
-            return make_plan(manifest, survey.world, again=again), survey
+            selected = select(manifest, only.devices, only.groups)
+        except SelectionError as error:
+            raise BadInput("\n".join(f"{text.file}: {line}" for line in str(error).splitlines())) from error
+        survey = await self._surveyor.survey(manifest, text.file, selected)
+        try:
+            return make_plan(manifest, survey.world, again=again, only=selected), survey
         except (RecipeError, PlanError) as error:
             raise BadInput(f"{text.file}: {error}") from error
 
@@ -206,6 +219,7 @@ class Jobs:
         survey: Survey,
         text: ManifestText,
         *,
+        only: Selection,
         by: str,
         again: bool,
         build_only: bool,
@@ -220,7 +234,7 @@ class Jobs:
                 job.say(cached(build))
         if missing:
             await self._compiling.make(missing, _sources(plan, survey), job, self._clock())
-            plan, survey = await self._planned(manifest, text, again=again)
+            plan, survey = await self._planned(manifest, text, only, again=again)
             if plan.missing_builds:
                 raise ChangeRefused(f"{text.file}: the sources changed during the builds; apply again")
         await self._publish(manifest, plan)
@@ -229,6 +243,7 @@ class Jobs:
             return operator_pb2.ApplyResult(succeeded=True, summary=f"{len(plan.builds)} artifacts are signed", **made)
         _refuse_misfits(plan)
         _refuse_held(plan)
+        _refuse_cordoned(plan, only)
         await self._applied(manifest, plan, text, by, why)
         if not plan.to_do:
             return operator_pb2.ApplyResult(succeeded=True, summary=_nothing_to_do(plan), **made)
@@ -236,13 +251,13 @@ class Jobs:
             await self._lift_holds(plan)
         wish = Wish(
             releases={change.device: change.to_release or None for change in plan.to_do},
-            first_wave=devices_of_share(manifest.rollout.in_waves[0].devices or 1, len(plan.to_do)),
-            policy=RolloutPolicy(
-                device_deadline_s=manifest.rollout.device_deadline_s,
-                gate=GatePolicy(max_failures=manifest.rollout.max_failures),
-            ),
+            first_wave=len(plan.to_do),
+            policy=policy_of(manifest.rollout),
             by=by,
             about=f"apply of {text.file}",
+            waves=tuple(wave.devices for wave in plan.waves),
+            after=tuple(wave.after for wave in plan.waves),
+            windows={device: (timing.windows, timing.zone) for device, timing in manifest.timings().items()},
             not_again=not again,
             why=why,
             supersede=supersede,
@@ -330,10 +345,20 @@ def _refuse_held(plan: Plan) -> None:
         raise ChangeRefused("\n".join(f"{change.device}: {change.model}: {change.note}" for change in held))
 
 
+def _refuse_cordoned(plan: Plan, only: Selection) -> None:
+    """Whoever names a cordoned device must know that nothing reaches it; in a group or a fleet it is passed over."""
+    cordoned = [change for change in plan.changes if change.kind is Kind.CORDONED and change.device in only.devices]
+    if cordoned:
+        raise ChangeRefused("\n".join(f"{change.device}: {change.note}" for change in cordoned))
+
+
 def _nothing_to_do(plan: Plan) -> str:
     waiting = [change.device for change in plan.changes if change.kind is Kind.UNENROLLED]
-    if waiting:
-        return f"nothing to do; not enrolled yet: {', '.join(waiting)}"
+    cordoned = [change.device for change in plan.changes if change.kind is Kind.CORDONED]
+    left_out = [f"not enrolled yet: {', '.join(waiting)}"] * bool(waiting)
+    left_out += [f"cordoned: {', '.join(cordoned)}"] * bool(cordoned)
+    if left_out:
+        return f"nothing to do; {'; '.join(left_out)}"
     return "nothing to do: every device has what the manifest says"
 
 

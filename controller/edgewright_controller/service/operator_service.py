@@ -26,7 +26,7 @@ from edgewright_controller.rollout import (
     Skipped,
 )
 from edgewright_controller.service.authorisation import Context, Gate, refuse
-from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText
+from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText, Selection
 from edgewright_controller.service.operators import OperatorRefused
 from edgewright_controller.service.revocations import NothingToRevoke
 from edgewright_controller.service.ways_back import Asked
@@ -88,7 +88,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
     async def Plan(self, request: operator_pb2.PlanRequest, context: Context) -> operator_pb2.PlanResponse:
         """What an apply would do."""
         try:
-            return await self._jobs.plan(ManifestText(request.manifest, request.file, request.folder))
+            return await self._jobs.plan(ManifestText(request.manifest, request.file, request.folder), _only(request))
         except (BadInput, ChangeRefused, LedgerError) as error:
             return await _refuse(context, error)
 
@@ -103,6 +103,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
                 by=self._operator(context),
                 again=request.again,
                 build_only=request.build_only,
+                only=_only(request),
                 why=_reason(request.reason),
                 supersede=request.supersede,
             )
@@ -415,6 +416,10 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
     def _operator(self, context: Context) -> str:
         caller = self._gate.peer(context)
         return caller.id if caller else ""
+
+
+def _only(request: operator_pb2.PlanRequest | operator_pb2.ApplyRequest) -> Selection:
+    return Selection(tuple(request.devices), tuple(request.groups))
 
 
 def _reason(given: str) -> str:

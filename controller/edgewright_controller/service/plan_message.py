@@ -15,6 +15,7 @@ _KINDS: Final[Mapping[Kind, operator_pb2.PlannedChange.Kind]] = {
     Kind.REMOVE: operator_pb2.PlannedChange.KIND_REMOVE,
     Kind.HELD: operator_pb2.PlannedChange.KIND_HELD,
     Kind.UNENROLLED: operator_pb2.PlannedChange.KIND_UNENROLLED,
+    Kind.CORDONED: operator_pb2.PlannedChange.KIND_CORDONED,
 }
 
 
@@ -56,4 +57,14 @@ def message(plan: Plan) -> operator_pb2.PlanResponse:
             for misfit in plan.misfits
         ],
         warnings=plan.warnings,
+        waves=[
+            operator_pb2.WaveView(
+                number=number,
+                devices=len(wave.devices),
+                soak_s=wave.soak_s,
+                then=wave.then.value,
+                what=wave.what,
+            )
+            for number, wave in enumerate(plan.waves, 1)
+        ],
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from edgewright_controller.compile.hashing import Hashes
 from edgewright_controller.compile.source import ModelFacts, Source, SourceError, describe, inspect, inspect_prebuilt
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.compile.toolchain import ToolchainMissing
-from edgewright_controller.ledger import Ledger, NotInLedger, artifacts, devices, releases, rolled_back_on
+from edgewright_controller.ledger import Ledger, NotInLedger, artifacts, cordons, devices, releases, rolled_back_on
 from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
-from edgewright_controller.manifest import Manifest
+from edgewright_controller.manifest import Assignment, Manifest
 from edgewright_controller.service import standing
 from edgewright_controller.service.change import BadInput, ChangeRefused
 from edgewright_controller.service.unbroken import Unbroken
@@ -43,41 +44,58 @@ class Surveyor:
     """Looks things up. Files are hashed once, and again only when they changed."""
 
     def __init__(
-        self, ledger: Ledger, store: ArtifactStore, builder: Builder, hashes: Path, shut: Callable[[], frozenset[str]]
+        self,
+        ledger: Ledger,
+        store: ArtifactStore,
+        builder: Builder,
+        hashes: Path,
+        *,
+        shut: Callable[[], frozenset[str]],
+        online: Callable[[str], bool],
     ) -> None:
-        """`shut`: the devices of which everything is revoked."""
+        """`shut`: the devices of which everything is revoked. `online`: whether a device was heard of lately."""
         self._ledger, self._store, self._builder, self._shut = ledger, store, builder, shut
+        self._online = online
         self._hashes = Hashes(hashes)
         self._looking = asyncio.Lock()
         self._unbroken = Unbroken()
         self._templates: dict[str, str] = {}
 
-    async def survey(self, manifest: Manifest, file: str) -> Survey:
-        """The world for a resolved manifest; `file` is its name in messages.
+    async def survey(self, manifest: Manifest, file: str, only: AbstractSet[str] | None = None) -> Survey:
+        """The world for a resolved manifest, or for `only` these of its devices; `file` is its name in messages.
 
         Raises BadInput for a source that is missing or not a model, ChangeRefused for a missing toolchain.
         """
-        sources, prebuilt = await self._unbroken.finish(self._looked_at(manifest, file))
-        toolchains = await asyncio.to_thread(self._toolchains, manifest)
+        every = manifest.assignments().values()
+        wanted = [assignment for assignment in every if only is None or assignment.device in only]
+        sources, prebuilt = await self._unbroken.finish(self._looked_at(manifest, wanted, file))
+        toolchains = await asyncio.to_thread(self._toolchains, manifest, wanted)
         known = await self._ledger.read(_known)
-        revoked = dict.fromkeys(self._shut(), DeviceFact(enrolled=False, revoked=True))
+        shut = self._shut()
+        heard = {device: replace(fact, online=self._online(device)) for device, fact in known.devices.items()}
+        revoked = {
+            device: DeviceFact(enrolled=False, revoked=True, decommissioned=device in known.decommissioned)
+            for device in shut
+        }
         world = World(
             builds=await asyncio.to_thread(self._at_hand, known),
-            devices={**known.devices, **revoked},
+            devices={**heard, **revoked},
             rolled_back=known.rolled_back,
             sources={name: _fact(source) for name, source in sources.items()},
-            shapes=await asyncio.to_thread(_shapes, manifest, sources),
+            shapes=await asyncio.to_thread(_shapes, manifest, wanted, sources),
             prebuilt={path: _fact(source) for path, source in prebuilt.items()},
             toolchains=toolchains,
             releases=known.releases,
         )
         return Survey(world, sources, prebuilt)
 
-    async def _looked_at(self, manifest: Manifest, file: str) -> tuple[dict[str, Source], dict[str, Source]]:
+    async def _looked_at(
+        self, manifest: Manifest, wanted: Sequence[Assignment], file: str
+    ) -> tuple[dict[str, Source], dict[str, Source]]:
         async with (
             self._looking
         ):  # the hashes are of one thread at a time, and a thread does not end when a caller does
-            return await asyncio.to_thread(self._sources, manifest, file)
+            return await asyncio.to_thread(self._sources, manifest, wanted, file)
 
     def _at_hand(self, known: _Known) -> dict[str, BuildFact]:
         """The builds that need not be made again. What a device found damaged is read through before it counts."""
@@ -103,11 +121,13 @@ class Surveyor:
                 self._templates[artifact] = ""
         return self._templates[artifact]
 
-    def _sources(self, manifest: Manifest, file: str) -> tuple[dict[str, Source], dict[str, Source]]:
+    def _sources(
+        self, manifest: Manifest, wanted: Sequence[Assignment], file: str
+    ) -> tuple[dict[str, Source], dict[str, Source]]:
         faults: list[str] = []
         sources: dict[str, Source] = {}
         prebuilt: dict[str, Source] = {}
-        for assignment in manifest.assignments().values():
+        for assignment in wanted:
             profile = manifest.profiles[assignment.profile]
             try:
                 if profile.prebuilt is not None:
@@ -125,8 +145,8 @@ class Surveyor:
             raise BadInput("\n".join(dict.fromkeys(faults)))
         return sources, prebuilt
 
-    def _toolchains(self, manifest: Manifest) -> dict[str, Mapping[str, str]]:
-        used = {manifest.profiles[assignment.profile] for assignment in manifest.assignments().values()}
+    def _toolchains(self, manifest: Manifest, wanted: Sequence[Assignment]) -> dict[str, Mapping[str, str]]:
+        used = {manifest.profiles[assignment.profile] for assignment in wanted}
         try:
             return {
                 runtime: self._builder.versions(runtime)
@@ -136,10 +156,10 @@ class Surveyor:
             raise ChangeRefused(str(error)) from error
 
 
-def _shapes(manifest: Manifest, inspected: Mapping[str, Source]) -> dict[str, ModelFacts]:
+def _shapes(manifest: Manifest, wanted: Sequence[Assignment], inspected: Mapping[str, Source]) -> dict[str, ModelFacts]:
     """Of models that are only shipped prebuilt, where the checkpoint lies at hand; nothing is compiled from it."""
     shapes: dict[str, ModelFacts] = {}
-    for model in {assignment.model for assignment in manifest.assignments().values()} - inspected.keys():
+    for model in {assignment.model for assignment in wanted} - inspected.keys():
         try:
             shapes[model] = describe(Path(manifest.models[model].source))
         except SourceError as error:
@@ -154,6 +174,7 @@ class _Known:
     devices: Mapping[str, DeviceFact]
     rolled_back: frozenset[str]
     releases: Mapping[str, Release]
+    decommissioned: frozenset[str]
     suspects: frozenset[str]
     """Artifacts that a device said are not what was signed."""
 
@@ -161,10 +182,17 @@ class _Known:
 def _known(connection: Connection) -> _Known:
     desired = devices.desired(connection)
     there = rolled_back_on.releases_of(connection)
+    cordoned = {device: row.words for device, row in cordons.every(connection).items()}
+    rows = devices.every(connection)
     facts = {
-        row.id: replace(_device(row, desired.get(row.id)), rolled_back=there.get(row.id, frozenset()))
-        for row in devices.every(connection)
+        row.id: replace(
+            _device(row, desired.get(row.id)),
+            rolled_back=there.get(row.id, frozenset()),
+            cordoned=cordoned.get(row.id, ""),
+        )
+        for row in rows
     }
+    decommissioned = frozenset(row.id for row in rows if row.decommissioned_ms is not None)
     rolled_back = releases.rolled_back(connection)
     of_devices = {
         digest
@@ -180,7 +208,7 @@ def _known(connection: Connection) -> _Known:
             # A device may still serve what an older ledger gave it; the plan then knows only its name.
             continue
     builds = {key: BuildFact(row.bundle, row.size) for key, row in artifacts.builds(connection).items()}
-    return _Known(builds, facts, rolled_back, found, _suspects(connection))
+    return _Known(builds, facts, rolled_back, found, decommissioned, _suspects(connection))
 
 
 def _suspects(connection: Connection) -> frozenset[str]:
