@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
 
@@ -20,7 +21,7 @@ from edgewright_controller.compile.recipe import Recipe, recipe_of
 from edgewright_controller.fit import Load, Misfit
 from edgewright_controller.manifest import Assignment, Manifest
 from edgewright_controller.waves import Changed, PlannedWave, waves_of
-from edgewright_controller.world import BuildFact, DeviceFact, Outcome, SourceFact, World
+from edgewright_controller.world import BuildFact, DeviceFact, Outcome, RollbackFact, SourceFact, World
 
 MAX_LISTED = 20  # devices that one warning names
 
@@ -252,9 +253,9 @@ class _Planner:
         if fact.desired_release == digest and fact.outcome not in (Outcome.FAILED, Outcome.HELD):
             return replace(change, kind=Kind.NONE, note=_under_way(fact))
         held = digest in fact.held_releases
-        if held or digest in self.world.rolled_back or digest in fact.rolled_back:
-            there = "rolled back before" if digest in self.world.rolled_back else "rolled back there before"
-            why = _held_because(fact, digest) if held else there
+        rollback = fact.rolled_back.get(digest) or self.world.rolled_back.get(digest)
+        if held or rollback:
+            why = _drift(fact, digest, rollback) if rollback else _held_because(fact, digest)
             if not self.again:
                 return replace(change, kind=Kind.HELD, note=f"{why}; `apply --again` releases it all the same")
             return replace(change, note=f"{why}; released again", lifts_hold=held)
@@ -341,6 +342,17 @@ def _removal(device: str, fact: DeviceFact) -> Change:
 
 def _under_way(fact: DeviceFact) -> str:
     return "under way" if fact.outcome is not Outcome.SUCCEEDED and fact.active_release != fact.desired_release else ""
+
+
+def _drift(fact: DeviceFact, digest: str, rollback: RollbackFact) -> str:
+    """Where manifest and reality differ since a rollback."""
+    at = datetime.fromtimestamp(rollback.at_ms / 1000, UTC)
+    if fact.active_release == digest:  # it is on its way back
+        has = f"it returns to {fact.given_release[:12]}" if fact.given_release else "it is to have none"
+    else:
+        has = f"it has {fact.active_release[:12]}" if fact.active_release else "it has none"
+    who = f"{rollback.by} rolled that back on {at:%Y-%m-%d at %H:%M} UTC"
+    return f"drift: the manifest says {digest[:12]}, {has}; {who}" + (f": {rollback.why}" if rollback.why else "")
 
 
 def _held_because(fact: DeviceFact, digest: str) -> str:

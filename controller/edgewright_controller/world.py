@@ -53,12 +53,21 @@ class InventoryFact:
 
 
 @dataclass(frozen=True)
+class RollbackFact:
+    """Who took a release back, when (Unix milliseconds), and why; empty when no reason was given."""
+
+    by: str
+    at_ms: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class DeviceFact:
     """A device as the ledger knows it. Releases are digests, empty for none. `active_release` is what it said that
     it serves, `previous_release` what it still holds besides, `outcome` and `reason` how it fared with
     `desired_release`. `given_release` is what it is to have, whether or not it has concluded that. `rolled_back` is
-    what a rollback took from this device and not from the whole fleet. One that was revoked or `decommissioned` is not
-    enrolled any more. `cordoned` says by whom and why, empty when it is not."""
+    what a rollback took from this device and not from the whole fleet, by digest. One that was revoked or
+    `decommissioned` is not enrolled any more. `cordoned` says by whom and why, empty when it is not."""
 
     enrolled: bool = True
     revoked: bool = False
@@ -73,7 +82,7 @@ class DeviceFact:
     outcome: Outcome = Outcome.NONE
     reason: str = ""
     held_releases: frozenset[str] = frozenset()
-    rolled_back: frozenset[str] = frozenset()
+    rolled_back: Mapping[str, RollbackFact] = field(default_factory=dict)
     inventory: InventoryFact | None = None
 
 
@@ -83,13 +92,13 @@ class World:
 
     `builds` is by build key. `sources` is by the model's id. `shapes` is what is known of models that are only
     shipped prebuilt, by the model's id; it may lack some. `prebuilt` is by the path in the resolved manifest.
-    `toolchains` is by runtime. `releases` are those that devices serve, are to serve, or that were rolled back, by
-    digest.
+    `toolchains` is by runtime. `rolled_back` is what a rollback took from the whole fleet, by digest. `releases` are
+    those that devices serve, are to serve, or that were rolled back, by digest.
     """
 
     builds: Mapping[str, BuildFact] = field(default_factory=dict)
     devices: Mapping[str, DeviceFact] = field(default_factory=dict)
-    rolled_back: frozenset[str] = frozenset()
+    rolled_back: Mapping[str, RollbackFact] = field(default_factory=dict)
     sources: Mapping[str, SourceFact] = field(default_factory=dict)
     shapes: Mapping[str, ModelFacts] = field(default_factory=dict)
     prebuilt: Mapping[str, SourceFact] = field(default_factory=dict)

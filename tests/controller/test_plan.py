@@ -11,12 +11,15 @@ import pytest
 from edgewright_contract.release import Release, from_json
 from edgewright_controller.manifest import Manifest, load
 from edgewright_controller.plan import Kind, Plan, PlanError, plan, release_of
-from edgewright_controller.world import BuildFact, DeviceFact, InventoryFact, Outcome, SourceFact, World
+from edgewright_controller.world import BuildFact, DeviceFact, InventoryFact, Outcome, RollbackFact, SourceFact, World
 from tests.controller.small_fleet import BIG, ENROLLED, SOURCE, TOOLCHAINS, built, manifest
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 DEVICES = ("jetson-01", "jetson-02", "mac-01")
 FRESH = World(devices=dict.fromkeys(DEVICES, ENROLLED), sources={"smollm2": SOURCE}, toolchains=TOOLCHAINS)
+
+
+ROLLED_BACK = RollbackFact("ana", 1_795_892_400_000, "too slow")
 
 
 def _with_builds(world: World, fleet: Manifest, digits: str = "abcdef") -> World:
@@ -167,17 +170,35 @@ def _world_with_jetson(**fact: object) -> tuple[Manifest, World, Release]:
 def test_a_release_that_was_rolled_back_is_held_until_it_is_asked_for_again() -> None:
     fleet, world, release = _world_with_jetson()
     assert plan(fleet, world).changes[0].kind is Kind.INSTALL
-    world = replace(world, rolled_back=frozenset({release.digest}))
+    world = replace(world, rolled_back={release.digest: ROLLED_BACK})
     change = plan(fleet, world).changes[0]
     assert (change.kind, change.to_release) == (Kind.HELD, release.digest)
-    assert change.note == "rolled back before; `apply --again` releases it all the same"
+    assert change.note == (
+        f"drift: the manifest says {release.digest[:12]}, it has none; ana rolled that back on 2026-11-28 at "
+        "19:00 UTC: too slow; `apply --again` releases it all the same"
+    )
     again = plan(fleet, world, again=True).changes[0]
     assert (again.kind, again.lifts_hold) == (Kind.INSTALL, False)
 
 
+def test_drift_after_a_rollback_says_what_the_device_has_or_returns_to() -> None:
+    fleet, world, release = _world_with_jetson(active_release="a" * 64)
+    there = {release.digest: replace(ROLLED_BACK, why="")}
+    world = _with_devices(world, jetson_01=replace(world.devices["jetson-01"], rolled_back=there))
+    first, second, _ = plan(fleet, world).changes
+    assert (first.kind, second.kind) == (Kind.HELD, Kind.INSTALL)
+    said = f"drift: the manifest says {release.digest[:12]}, {{}}; ana rolled that back on 2026-11-28 at 19:00 UTC"
+    assert first.note == said.format("it has aaaaaaaaaaaa") + "; `apply --again` releases it all the same"
+    again = plan(fleet, world, again=True).changes[0]
+    assert again.note == said.format("it has aaaaaaaaaaaa") + "; released again"
+    returning = replace(world.devices["jetson-01"], active_release=release.digest, given_release="b" * 64)
+    note = plan(fleet, _with_devices(world, jetson_01=returning)).changes[0].note
+    assert note.startswith(said.format("it returns to bbbbbbbbbbbb"))
+
+
 def test_a_corrected_release_goes_out_after_a_rollback() -> None:
     _, world, release = _world_with_jetson()
-    world = replace(world, rolled_back=frozenset({release.digest}))
+    world = replace(world, rolled_back={release.digest: ROLLED_BACK})
     assert plan(manifest(("context = 1024", "context = 512")), world).changes[0].kind is Kind.INSTALL
 
 

@@ -114,10 +114,12 @@ async def test_a_group_goes_back_the_others_keep_it_and_only_there_it_is_refused
         "dev-c": Kind.KIND_NONE,
     }
     assert (changes["dev-a"].from_release, changes["dev-a"].to_release) == (older, newer)
-    assert changes["dev-a"].note.startswith("rolled back there before; `apply --again`")
+    drift = f"drift: the manifest says {newer[:12]}, it has {older[:12]}; admin rolled that back on "
+    assert changes["dev-a"].note.startswith(drift)
+    assert changes["dev-a"].note.endswith(" UTC: slow on heat; `apply --again` releases it all the same")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await fleet.apply(text, tmp_path)
-    assert "dev-a: tiny: rolled back there before" in words(caught.value)
+    assert f"dev-a: tiny: {drift}" in words(caught.value)
     assert result(await driven(fleet.apply(text, tmp_path, again=True), enrolled)).succeeded
     assert {device.status.active_release for device in enrolled} == {newer}
     assert ledger(tmp_path, rolled_back_on.releases_of) == {}

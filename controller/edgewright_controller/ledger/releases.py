@@ -98,9 +98,9 @@ def artifacts_of(connection: Connection, digests: Iterable[str]) -> dict[str, st
     return {row.digest: row.artifact for row in connection.execute(statement)}
 
 
-def mark_rolled_back(connection: Connection, digest: str, by: str, now_ms: int) -> None:
+def mark_rolled_back(connection: Connection, digest: str, by: str, now_ms: int, reason: str = "") -> None:
     """Refuse this release from now on, until it is released again."""
-    values = {"at_ms": now_ms, "by": by}
+    values = {"at_ms": now_ms, "by": by, "reason": reason}
     statement = insert(tables.rolled_back).values(release=digest, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=["release"], set_=values))
 
@@ -115,9 +115,19 @@ def rolled_back(connection: Connection) -> frozenset[str]:
     return frozenset(connection.scalars(select(tables.rolled_back.c.release)))
 
 
-def marks(connection: Connection) -> dict[str, tuple[str, int]]:
-    """By whom each refused release was rolled back everywhere, and when (Unix milliseconds)."""
-    return {row.release: (row.by, row.at_ms) for row in connection.execute(select(tables.rolled_back))}
+@dataclass(frozen=True)
+class RolledBackRow:
+    """Who rolled a release back, when (Unix milliseconds), and why; the reason may be empty."""
+
+    by: str
+    at_ms: int
+    reason: str
+
+
+def rollbacks(connection: Connection) -> dict[str, RolledBackRow]:
+    """The digests that are refused, each with the rollback that refuses it."""
+    rows = connection.execute(select(tables.rolled_back))
+    return {row.release: RolledBackRow(row.by, row.at_ms, row.reason) for row in rows}
 
 
 def _select() -> Select[Any]:

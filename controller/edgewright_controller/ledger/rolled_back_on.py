@@ -12,11 +12,12 @@ from sqlalchemy.dialects.sqlite import insert
 
 from edgewright_controller.ledger import tables
 from edgewright_controller.ledger.among import among
+from edgewright_controller.ledger.releases import RolledBackRow
 
 
-def mark(connection: Connection, device: str, release: str, by: str, now_ms: int) -> None:
+def mark(connection: Connection, device: str, release: str, by: str, now_ms: int, *, reason: str = "") -> None:
     """Refuse this release to this device from now on, until it is released there again."""
-    values = {"at_ms": now_ms, "by": by}
+    values = {"at_ms": now_ms, "by": by, "reason": reason}
     statement = insert(tables.rolled_back_on).values(device=device, release=release, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=["device", "release"], set_=values))
 
@@ -42,6 +43,14 @@ def releases_of(connection: Connection, only: Iterable[str] | None = None) -> di
     for device, release in connection.execute(statement):
         found.setdefault(device, set()).add(release)
     return {device: frozenset(digests) for device, digests in found.items()}
+
+
+def rollbacks(connection: Connection) -> dict[str, dict[str, RolledBackRow]]:
+    """Of all devices: what is refused to each for itself, by digest, with the rollback that refuses it."""
+    found: dict[str, dict[str, RolledBackRow]] = {}
+    for row in connection.execute(select(tables.rolled_back_on)):
+        found.setdefault(row.device, {})[row.release] = RolledBackRow(row.by, row.at_ms, row.reason)
+    return found
 
 
 def refused(connection: Connection, wanted: Mapping[str, str | None]) -> dict[str, str]:

@@ -76,6 +76,7 @@ rolled_back = Table(
     Column("release", String(64), primary_key=True),
     Column("at_ms", BigInteger, nullable=False),
     Column("by", String(128), nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
 )
 
 # Releases that a rollback of these devices took from them: others may have or get them.
@@ -86,6 +87,7 @@ rolled_back_on = Table(
     Column("release", String(64), ForeignKey("releases.digest"), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("by", String(128), nullable=False),
+    Column("reason", Text, nullable=False),
     PrimaryKeyConstraint("device", "release"),
 )
 

@@ -54,7 +54,7 @@ class Releases:
     def _view(self, connection: Connection, row: ReleaseRow, in_use: _InUse) -> operator_pb2.ReleaseView:
         release = row.release
         artifact = artifacts.get(connection, release.artifact)
-        by, at_ms = in_use.marks.get(row.digest, ("", 0))
+        rollback = in_use.rollbacks.get(row.digest)
         return operator_pb2.ReleaseView(
             release=row.digest,
             model=release.model,
@@ -64,8 +64,8 @@ class Releases:
             artifact_bytes=artifact.size if artifact else 0,
             release_epoch=row.target.release_epoch,
             created_unix_ms=row.created_ms,
-            rolled_back_by=by,
-            rolled_back_unix_ms=at_ms,
+            rolled_back_by=rollback.by if rollback else "",
+            rolled_back_unix_ms=rollback.at_ms if rollback else 0,
             devices_active=in_use.active[row.digest],
             devices_desired=in_use.desired[row.digest],
             collected=not self._is_whole(release.artifact),
@@ -82,7 +82,7 @@ class _InUse:
         self.active = Counter(status.active_release for status in said if status is not None)
         wanted = devices.desired(connection).values()
         self.desired = Counter(row.release for row in wanted if row.release and row.device in here)
-        self.marks = releases.marks(connection)
+        self.rollbacks = releases.rollbacks(connection)
 
 
 def _found(connection: Connection, prefix: str) -> ReleaseRow:

@@ -61,9 +61,9 @@ def refuse(connection: Connection, wish: Wish, now_ms: int) -> None:
     """What a rollback leaves is not released again by itself."""
     for device, release in sorted(wish.refuses):
         if device:
-            rolled_back_on.mark(connection, device, release, wish.by, now_ms)
+            rolled_back_on.mark(connection, device, release, wish.by, now_ms, reason=wish.why)
         else:
-            releases.mark_rolled_back(connection, release, wish.by, now_ms)
+            releases.mark_rolled_back(connection, release, wish.by, now_ms, wish.why)
 
 
 def stored(connection: Connection, rollout: str, event: Event, done: tuple[Changes, Actions], now: datetime) -> None:

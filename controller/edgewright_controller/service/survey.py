@@ -22,11 +22,12 @@ from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.compile.toolchain import ToolchainMissing
 from edgewright_controller.ledger import Ledger, NotInLedger, artifacts, cordons, devices, releases, rolled_back_on
 from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
+from edgewright_controller.ledger.releases import RolledBackRow
 from edgewright_controller.manifest import Assignment, Manifest
 from edgewright_controller.service import standing
 from edgewright_controller.service.change import BadInput, ChangeRefused
 from edgewright_controller.service.unbroken import Unbroken
-from edgewright_controller.world import BuildFact, DeviceFact, InventoryFact, Outcome, SourceFact, World
+from edgewright_controller.world import BuildFact, DeviceFact, InventoryFact, Outcome, RollbackFact, SourceFact, World
 
 _log = log.of(__name__)
 
@@ -172,7 +173,7 @@ def _shapes(manifest: Manifest, wanted: Sequence[Assignment], inspected: Mapping
 class _Known:
     builds: Mapping[str, BuildFact]
     devices: Mapping[str, DeviceFact]
-    rolled_back: frozenset[str]
+    rolled_back: Mapping[str, RollbackFact]
     releases: Mapping[str, Release]
     decommissioned: frozenset[str]
     suspects: frozenset[str]
@@ -181,19 +182,22 @@ class _Known:
 
 def _known(connection: Connection) -> _Known:
     desired = devices.desired(connection)
-    there = rolled_back_on.releases_of(connection)
+    there = {
+        device: {digest: _rollback(row) for digest, row in found.items()}
+        for device, found in rolled_back_on.rollbacks(connection).items()
+    }
     cordoned = {device: row.words for device, row in cordons.every(connection).items()}
     rows = devices.every(connection)
     facts = {
         row.id: replace(
             _device(row, desired.get(row.id)),
-            rolled_back=there.get(row.id, frozenset()),
+            rolled_back=there.get(row.id, {}),
             cordoned=cordoned.get(row.id, ""),
         )
         for row in rows
     }
     decommissioned = frozenset(row.id for row in rows if row.decommissioned_ms is not None)
-    rolled_back = releases.rolled_back(connection)
+    rolled_back = {digest: _rollback(row) for digest, row in releases.rollbacks(connection).items()}
     of_devices = {
         digest
         for fact in facts.values()
@@ -209,6 +213,10 @@ def _known(connection: Connection) -> _Known:
             continue
     builds = {key: BuildFact(row.bundle, row.size) for key, row in artifacts.builds(connection).items()}
     return _Known(builds, facts, rolled_back, found, decommissioned, _suspects(connection))
+
+
+def _rollback(row: RolledBackRow) -> RollbackFact:
+    return RollbackFact(row.by, row.at_ms, row.reason)
 
 
 def _suspects(connection: Connection) -> frozenset[str]:

@@ -27,9 +27,11 @@ def upgrade() -> None:
         sa.Column("release", sa.String(length=64), nullable=False),
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
         sa.Column("by", sa.String(length=128), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["device"], ["devices.id"], name=op.f("fk_rolled_back_on_device")),
         sa.ForeignKeyConstraint(["release"], ["releases.digest"], name=op.f("fk_rolled_back_on_release")),
         sa.PrimaryKeyConstraint("device", "release", name=op.f("pk_rolled_back_on")),
     )
+    op.add_column("rolled_back", sa.Column("reason", sa.Text(), server_default="", nullable=False))
     # What made the builds before this revision is not known any more.
     op.add_column("builds", sa.Column("recipe", sa.Text(), nullable=True))
