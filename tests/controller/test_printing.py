@@ -269,3 +269,26 @@ def test_json_is_one_document_a_line_with_every_field_and_always_the_same(capsys
     assert document["devices"][0]["status"]["unconfined"] == ["own user", "network"]
     assert list(document["rollouts"][0]["devices_by_state"]) == ["failed", "skipped", "timed_out"]
     assert set(document) == {field.name for field in operator_pb2.StatusResponse.DESCRIPTOR.fields}
+
+
+def test_a_plan_tells_its_waves_and_what_a_cordoned_device_waits_for() -> None:
+    kinds = operator_pb2.PlannedChange
+    answer = operator_pb2.PlanResponse(
+        changes=[
+            kinds(device="jetson-01", model="m", profile="p", kind=kinds.KIND_INSTALL),
+            kinds(device="jetson-02", model="m", profile="p", kind=kinds.KIND_CORDONED, note="cordoned by ana"),
+        ],
+        waves=[
+            operator_pb2.WaveView(number=1, devices=1, soak_s=1800, then="approval", what="ring=early"),
+            operator_pb2.WaveView(number=2, devices=20, then="pause", what="50%"),
+            operator_pb2.WaveView(number=3, devices=300, then="go on", what="100%"),
+        ],
+    )
+    said = shown(printing.plan(answer), 120)
+    assert said[2:5] == [
+        "  wave 1: 1 device (ring=early), then watched for 30 min, then waits for approval",
+        "  wave 2: 20 devices (50%), then paused",
+        "  wave 3: 300 devices (100%)",
+    ]
+    assert said[1] == "  | jetson-02: cordoned m for p: – → known after the build (cordoned by ana)"
+    assert said[5] == "0 to build, 0 cached; 1 device changes."

@@ -98,6 +98,8 @@ async def test_a_device_is_offered_nothing_outside_its_own_window(fleet: Control
     abort = operator_pb2.ControlRolloutRequest(
         rollout="rollout-1", action=operator_pb2.ControlRolloutRequest.ACTION_ABORT_KEEP
     )
+    shown = await fleet.operator.ShowRollout(operator_pb2.ShowRolloutRequest(), timeout=10)
+    assert list(shown.policy.windows) == [f"dev-a and 2 more: {day} 06:00 to 18:00 UTC"]
     await fleet.operator.ControlRollout(abort, timeout=10)
     assert "aborted" in result(await applying).summary
     assert [view.desired_generation for view in (await fleet.status()).values()] == [0, 0, 0]
