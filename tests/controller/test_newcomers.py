@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 
 from edgewright_contract.v1 import agent_pb2
-from edgewright_controller.ledger import assignments, audit, cordons, devices, rollouts
+from edgewright_controller.ledger import assignments, audit, cordons, devices, releases, rollouts
 from edgewright_controller.ledger.cordons import CordonRow
 from edgewright_controller.newcomers import Newcomer, Record, decide
 from edgewright_controller.rollout import RolloutPhase
@@ -118,21 +119,35 @@ async def test_a_newcomer_on_which_it_fails_is_not_given_it_again_and_spoils_it_
         assert len(all_rollouts(made)) == 3
 
 
-async def test_nobody_gets_what_was_rolled_back_or_stopped(tmp_path: Path) -> None:
+async def test_nobody_gets_what_was_stopped_or_rolled_back_and_the_log_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def told(why: str) -> None:
+        await until(lambda: "newcomer waits" in caplog.text and why in caplog.text, why)
+        assert made.releases("dev-c") == []
+
     async with rig(tmp_path) as made:
         made.ledger.write_now(lambda c: assignments.put(c, dict.fromkeys(NAMES, made.new), NAMES, 1))
         await made.begin(["dev-a", "dev-b"], waves=(("dev-a", "dev-b"),), policy=policy())
         await made.succeeds("dev-a")
         await made.fails("dev-b")
         await made.until_ended(RolloutPhase.FAILED)
+        await told("it has not checked in yet")
         checks_in(made, "dev-c")
-        made.runner.look_for_newcomers()
-        await until(lambda: made.runner.waiting == 0, "its word to be heard")
-        await made.begin(["dev-b"], releases={"dev-b": made.old})
-        await made.succeeds("dev-b")
-        await made.until_ended(RolloutPhase.SUCCEEDED, "rollout-2")
+        await told(f"no rollout of release {made.new[:12]} has succeeded, one has failed")
         await made.restart()
-        assert made.releases("dev-c") == []
+        await made.begin(["dev-a"])
+        await made.succeeds("dev-a")
+        await until(lambda: made.releases("dev-c") == ["new"], "the offer, once it went well")
+        made.ledger.write_now(lambda c: devices.enrol(c, "dev-d", "0a", 1))
+        made.ledger.write_now(lambda c: assignments.put(c, {"dev-d": made.new}, ("dev-d",), 1))
+        made.ledger.write_now(lambda c: releases.mark_rolled_back(c, made.new, "bob", 1))
+        caplog.clear()
+        checks_in(made, "dev-d")
+        await until(lambda: f"release {made.new[:12]} was rolled back" in caplog.text, "the reason")
+        assert made.releases("dev-d") == []
 
 
 async def test_an_uncordoned_device_that_was_never_given_anything_is_a_newcomer(tmp_path: Path) -> None:
