@@ -22,7 +22,7 @@ _OUTCOMES: Final[Mapping[int, Outcome]] = {
     agent_pb2.OUTCOME_HELD: Outcome.FAILED,
 }
 _AWAITED: Final = frozenset({DevicePhase.OFFERED, DevicePhase.UPDATING, DevicePhase.REVERTING})
-_STEPS: Final = frozenset(agent_pb2.Step.values())
+_STEPS: Final = frozenset(agent_pb2.Step.values()) - {agent_pb2.STEP_UNSPECIFIED}
 
 _log = log.of(__name__)
 
