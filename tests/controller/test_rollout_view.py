@@ -147,9 +147,13 @@ def test_many_waves_are_drawn_together_around_the_current_one() -> None:
 
 def test_what_is_waited_for_counts_down_by_the_callers_clock_and_is_gone_at_the_end() -> None:
     picture = ramp()
-    assert "waits for [3:58] 8 devices to answer; the first is called silent in 4 min" in lines(picture, 100, 24, 10.0)
-    assert "[3:28]" in "".join(lines(picture, 100, 24, 40.0))
-    assert "waits for 8 devices" in "".join(lines(picture, 100, 24, 999.0)), "due: nobody knows how long"
+    assert "waits for 8 devices to answer; the first is called silent in 3:58" in lines(picture, 100, 24, 10.0)
+    assert "silent in 3:28" in "".join(lines(picture, 100, 24, 40.0))
+    assert "silent in a moment" in "".join(lines(picture, 100, 24, 999.0)), "it is due"
+    dated = Picture()
+    dated.take(progress(waits_for="approval until 2026-12-05 19:00 UTC", waits_s=7200.0), 10.0)
+    assert "waits for [1:59:00] approval until 2026-12-05 19:00 UTC" in lines(dated, 100, 24, 70.0)
+    assert "waits for approval until" in "".join(lines(dated, 100, 24, 9999.0))
     assert lines(picture, 100, 24, 70.0)[0].endswith("13:04")
     picture.take(progress("succeeded", ended_unix_ms=BEGAN_MS + 60_000, now_unix_ms=BEGAN_MS + 99_000), 70.0)
     picture.take(Event(result=operator_pb2.ApplyResult(succeeded=True)), 70.0)

@@ -17,7 +17,8 @@ from edgewright_controller.rollout import (
     Then,
     Window,
 )
-from edgewright_controller.service.waits_for import span, waits_for
+from edgewright_controller.service.waits_for import waits_for
+from edgewright_controller.span import span
 from tests.controller.rollout_driver import Driver, policy, spec
 
 DAILY = frozenset(range(7))

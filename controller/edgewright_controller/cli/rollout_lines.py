@@ -94,7 +94,9 @@ def _stands(device: operator_pb2.DeviceProgress) -> str:
     step = printing.standing(device.status).split(" ")[0] if device.state == "updating" else ""
     shown = f" ({step})" if step in _STEPS else ""
     reason = device.reason or device.status.reason
-    return f"{device.state}{shown}" + (f": {reason}" if reason and reason not in (*_STEPS, "idle") else "")
+    return f"{device.state}{shown}" + (
+        f": {reason}" if reason and reason not in (*_STEPS, "idle", "unspecified") else ""
+    )
 
 
 def _rollout(rollout: operator_pb2.RolloutProgress) -> str:

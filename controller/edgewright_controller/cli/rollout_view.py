@@ -19,6 +19,7 @@ from edgewright_contract.v1 import operator_pb2
 from edgewright_controller.cli import printing
 from edgewright_controller.cli.device_signs import BAD, ENDED, ORDER, Sign, sign
 from edgewright_controller.cli.rollout_picture import Failure, Picture, Wave, merged
+from edgewright_controller.span import span
 
 _STATES: Final = {
     "running": "yellow",
@@ -241,18 +242,23 @@ def _legend(entries: Sequence[tuple[Sign, int]], size: Size) -> Text:
 
 
 def _waits(picture: Picture, size: Size, now: float) -> list[Text]:
-    """What comes next, in as many lines as that needs; the first one has the time that is left."""
-    words = picture.rollout.view.waits_for
-    if not words or picture.result is not None:
+    """What comes next, in as many lines as that needs. A time that the words give runs on; one that they do not give,
+    as with a date, stands before them."""
+    view = picture.rollout.view
+    if not view.waits_for or picture.result is not None:
         return []
-    left = picture.waits_s(now)
-    countdown = f"[{clock(left)}] " if left else ""
+    words, said, left = view.waits_for, span(view.waits_s), picture.waits_s(now)
+    runs = clock(left) if left else "a moment"
+    if view.waits_s and f" {said}" in words:
+        words = words.replace(f" {said}", f" {runs}", 1)
+    elif left:
+        words = f"[{runs}] {words}"
     start = "" if size.narrow else "waits for "
-    first, *others = textwrap.wrap(f"{start}{countdown}{words}", max(10, size.width))
-    line = Text(first)
-    line.stylize("bold", 0, len(start))
-    line.stylize("bold cyan", len(start), len(start) + len(countdown))
-    return [line, *map(Text, others)]
+    lines = [Text(line) for line in textwrap.wrap(f"{start}{words}", max(10, size.width))]
+    lines[0].stylize("bold", 0, len(start))
+    for line in lines:
+        line.highlight_words([runs], "bold cyan")
+    return lines
 
 
 def _reasons(failures: Sequence[Failure], size: Size, rows: int) -> list[Text]:

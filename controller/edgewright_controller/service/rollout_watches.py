@@ -20,6 +20,7 @@ from edgewright_controller.service import rollout_views
 from edgewright_controller.service.rollout_news import RolloutNews
 from edgewright_controller.service.rollout_storing import Storage
 from edgewright_controller.service.rollouts_runner import RolloutsRunner
+from edgewright_controller.service.waits_for import waits_for
 
 # So long a watcher lets changes gather; nobody's eye is quicker.
 GATHER_S: Final = 0.2
@@ -91,7 +92,7 @@ class RolloutWatches:
                     yield Event(rollout=self._progress(news, with_waves=False))
                 yield Event(result=rollout_views.result(state.phase, state.reason, state.counts))
                 return
-            if not await self._more(news, seen):
+            if not await self._more(news, seen, waits_for(state, self._clock().timestamp()).seconds):
                 yield Event(message=f"the controller stops; {state.spec.id} goes on when it is back")
                 return
             devices, seen, first = news.since(seen), news.count, False
@@ -100,12 +101,14 @@ class RolloutWatches:
         now = self._clock().timestamp()
         return rollout_views.progress(news.state, now, news.about, with_waves=with_waves)
 
-    async def _more(self, news: RolloutNews, seen: int) -> bool:
-        """Wait for changes and let some gather, or for a while; False when the controller stops."""
+    async def _more(self, news: RolloutNews, seen: int, due_s: float | None) -> bool:
+        """Wait for changes and let some gather, or for a while, at most until what is waited for is due; False when
+        the controller stops."""
         changed = asyncio.ensure_future(news.changed(seen))
         closing = asyncio.ensure_future(self._closing.wait())
+        patience = REPEAT_S if due_s is None else min(REPEAT_S, due_s + 1.0)
         try:
-            await asyncio.wait({changed, closing}, timeout=REPEAT_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({changed, closing}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if changed.done() and not news.state.finished:
                 await asyncio.wait({closing}, timeout=GATHER_S)
             return not closing.done()

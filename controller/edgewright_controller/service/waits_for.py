@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from edgewright_controller.rollout import MAX_GAP_S, DevicePhase, RolloutPhase, RolloutState, Window, window
 from edgewright_controller.rollout.model import IN_FLIGHT
+from edgewright_controller.span import span
 
 # An opening within this needs no date.
 _DAY_S: Final = 24 * 3600.0
@@ -56,22 +57,6 @@ _ASKED: Final = {RolloutPhase.PAUSED: "resume", RolloutPhase.APPROVAL: "approval
 def watched_at(state: RolloutState, now: float) -> float:
     """The rollout's own clock at `now`, as its next step will count it."""
     return state.clock.watched + min(max(0.0, now - state.clock.wall), MAX_GAP_S)
-
-
-def span(seconds: float) -> str:
-    """A number of seconds in one unit, or in two where the second one says something: "45 s", "12 min", "1 h 30 min".
-    Rounded up, so that nothing is said to be over before it is."""
-    whole = -int(-seconds // 1)
-    if whole < 100:
-        return f"{whole} s"
-    minutes = -(-whole // 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(hours + bool(minutes), 24)
-    return f"{days} d {hours} h" if hours else f"{days} d"
 
 
 def _watched(state: RolloutState, watched: float) -> Wait:
