@@ -208,6 +208,13 @@ def test_lines_begin_with_a_count_then_name_what_changes_and_gather_what_changes
     assert rollout_lines.lines(standing(device("d01", "updating", 1, "proving")), told) == [], "not how far"
 
 
+def test_a_line_tells_whom_a_rollout_waits_for_and_until_when() -> None:
+    asks = progress("approval", waits_for="approval until 2026-12-05 19:00 UTC")
+    assert rollout_lines.lines(asks, rollout_lines.Told()) == [
+        "rollout-3: approval, wave 2 of 3; waits for approval until 2026-12-05 19:00 UTC"
+    ]
+
+
 def ended(*, succeeded: bool) -> list[Event]:
     result = operator_pb2.ApplyResult(succeeded=succeeded, summary="succeeded: 1 of 1 devices succeeded")
     return [progress(), standing(device("d1", "succeeded")), Event(result=result)]

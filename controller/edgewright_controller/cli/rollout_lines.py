@@ -102,4 +102,7 @@ def _stands(device: operator_pb2.DeviceProgress) -> str:
 def _rollout(rollout: operator_pb2.RolloutProgress) -> str:
     wave = f"wave {rollout.wave} of {rollout.waves}"
     line = f"{rollout.rollout}: {rollout.state}, {wave}"
-    return f"{line}. {rollout.reason}" if rollout.reason not in ("", wave) else line
+    if rollout.reason not in ("", wave):
+        line += f". {rollout.reason}"
+    # Somebody is asked: that may not be missed, and it says until when.
+    return f"{line}; waits for {rollout.view.waits_for}" if rollout.state in ("paused", "approval") else line
