@@ -11,7 +11,7 @@ import pytest
 import tomli
 
 from edgewright_controller.compile import recipe
-from edgewright_controller.manifest import json_schema, load, profiles
+from edgewright_controller.manifest import json_schema, load, parse, profiles
 from tests.controller.small_fleet import edited, refusal
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
@@ -51,6 +51,15 @@ def test_the_example_of_rollouts_shows_every_key() -> None:
         left_out = set(keys[name]["properties"]) - {key for example in examples for key in example}
         assert left_out == ({"first_wave"} if name == "Rollout" else set())
     assert "# first_wave = " in text
+
+
+def test_the_readmes_rollout_is_one_and_says_what_may_be_left_out() -> None:
+    text = (MANIFESTS.parent / "README.md").read_text()
+    shown = text.split("```toml\n[rollout]\n")[1].split("```")[0]
+    labelled = ('labels = { site = "oslo" }', 'labels = { ring = "early" }')
+    read = parse(edited(labelled, ("[probes.speaks]", f"[rollout]\n{shown}\n[probes.speaks]")), file="README.md")
+    assert len(read.rollout.in_waves) == 4
+    assert read.rollout.window is not None
 
 
 def test_the_demos_manifests_are_one_fleet() -> None:
