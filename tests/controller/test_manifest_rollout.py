@@ -157,7 +157,7 @@ def test_every_limit_has_its_place() -> None:
         ),
         (
             'step_deadlines = { download = "16m" }',
-            "rollout.step_deadlines.download: 16m is longer than",
+            "rollout.step_deadlines.download: 16m is longer than device_deadline, 15m; shorten it, or",
         ),
         (
             'step_deadlines = { upload = "1m" }',

@@ -125,11 +125,10 @@ def _deadlines(manifest: Manifest) -> Iterable[Fault]:
     rollout = manifest.rollout
     for step, seconds in rollout.step_deadlines.seconds.items():
         if seconds > rollout.device_deadline_s:
-            whole = duration_text(rollout.device_deadline_s)
             message = (
-                f"{duration_text(seconds)} is longer than device_deadline, {whole}, which a device has for all steps"
+                f"{duration_text(seconds)} is longer than device_deadline, {duration_text(rollout.device_deadline_s)}"
             )
-            yield Fault((*HERE, "step_deadlines", step), message)
+            yield Fault((*HERE, "step_deadlines", step), f"{message}; shorten it, or raise device_deadline")
     soaks = sum(rollout.soak_of(wave) for wave in rollout.in_waves)
     if rollout.deadline_s is not None and rollout.deadline_s <= soaks:
         message = (
