@@ -6,7 +6,7 @@ one that worked here" is a question to the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -264,20 +264,33 @@ def last_good(connection: Connection, only: Iterable[str] | None = None) -> dict
     return {row.device: row.release for row in connection.execute(in_order)}
 
 
-def good_before(
-    connection: Connection, device: str, leaving: str | None = None, *, without: Collection[str] = ()
-) -> str | None:
+def succeeded(connection: Connection, only: Iterable[str]) -> dict[str, list[str]]:
+    """The releases that have succeeded on each of these devices, that of the newest generation first."""
+    table = tables.desired
+    statement = (
+        select(table.c.device, table.c.release)
+        .where(table.c.outcome == int(agent_pb2.OUTCOME_SUCCEEDED), table.c.release.is_not(None))
+        .where(among(table.c.device, only))
+        .order_by(table.c.device, table.c.generation.desc())
+    )
+    found: dict[str, list[str]] = {}
+    for device, release in connection.execute(statement):
+        found.setdefault(device, []).append(release)
+    return found
+
+
+def good_before(connection: Connection, device: str, leaving: str | None = None) -> str | None:
     """The release that `device` would go back to, None when there is none.
 
-    That is the newest that succeeded here, is neither `leaving` nor in `without`, and was rolled back neither
-    everywhere nor here. `leaving` None: what it should have now, or, if that failed, what it went back to by itself.
+    That is the newest that succeeded here, is not `leaving`, and was rolled back neither everywhere nor here. `leaving`
+    None: what it should have now, or, if that failed, what it went back to by itself.
     """
     rows = history(connection, device)
     good = [row for row in rows if row.outcome == agent_pb2.OUTCOME_SUCCEEDED]
     if leaving is None and rows:
         failed = rows[0].outcome in (agent_pb2.OUTCOME_FAILED, agent_pb2.OUTCOME_HELD)
         leaving = good[0].release if failed and good else rows[0].release
-    refused = {leaving, *connection.scalars(select(tables.rolled_back.c.release)), *without}
+    refused = {leaving, *connection.scalars(select(tables.rolled_back.c.release))}
     refused |= rolled_back_on.releases_of(connection, [device]).get(device, frozenset())
     return next((row.release for row in good if row.release and row.release not in refused), None)
 

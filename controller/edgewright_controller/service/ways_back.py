@@ -295,7 +295,7 @@ def _ways(
     back: Ways = {}
     stuck: dict[str, str] = {}
     alone: dict[str, str] = {}
-    cordoned = cordons.every(connection)
+    cordoned, before = cordons.every(connection), _Before(connection, held, leaving)
     judge = _Judge(connection, around)
     for device, one in held.items():
         has = {one.in_use} if only_current else {one.active, one.given}
@@ -307,10 +307,10 @@ def _ways(
             continue
         # What it only was to get, or failed at, is left for what it serves; nobody returns to what others leave.
         stays = one.active if one.active != left and one.active not in leaving else ""
-        target = stays or devices.good_before(connection, device, left, without=leaving)
+        target = stays or before.newest(device, left)
         if target is None:
             if one.in_use in leaving:
-                stuck[device] = _no_earlier(connection, device, left)
+                stuck[device] = before.why_none(device, left)
             continue
         if not one.settled and one.given not in leaving and one.given != target:
             continue  # it is on its way to something else
@@ -322,10 +322,22 @@ def _ways(
     return WaysBack(back, stuck=stuck, left_alone=alone)
 
 
-def _no_earlier(connection: Connection, device: str, leaving: str) -> str:
-    rows = devices.history(connection, device)
-    good = {row.release for row in rows if row.release and row.outcome == agent_pb2.OUTCOME_SUCCEEDED}
-    return _ALL_TAKEN_BACK if good - {leaving} else _NO_EARLIER
+class _Before:
+    """What worked on each device and was not taken back, everywhere or there, nor is now; looked up for all at once."""
+
+    def __init__(self, connection: Connection, held: Collection[str], leaving: frozenset[str]) -> None:
+        self._worked = devices.succeeded(connection, held)
+        self._everywhere = releases.rolled_back(connection) | leaving
+        self._there = rolled_back_on.releases_of(connection, held)
+
+    def newest(self, device: str, leaving: str) -> str | None:
+        """The newest of them beside `leaving`, None when there is none."""
+        gone = {leaving} | self._everywhere | self._there.get(device, frozenset())
+        return next((release for release in self._worked.get(device, ()) if release not in gone), None)
+
+    def why_none(self, device: str, leaving: str) -> str:
+        """Why there is none."""
+        return _ALL_TAKEN_BACK if set(self._worked.get(device, ())) - {leaving} else _NO_EARLIER
 
 
 @dataclass
