@@ -125,6 +125,25 @@ async def test_a_group_goes_back_the_others_keep_it_and_only_there_it_is_refused
     assert ledger(tmp_path, rolled_back_on.releases_of) == {}
 
 
+async def test_what_was_rolled_back_everywhere_is_tried_again_on_one_device_without_releasing_it_to_the_others(
+    fleet: Controller, tmp_path: Path
+) -> None:
+    enrolled, older, newer, text = await two_releases(fleet, tmp_path, NAMES[:2])
+    assert result(await driven(fleet.rollback(), enrolled)).succeeded
+    assert {change.kind for change in (await plan(fleet, text, tmp_path)).values()} == {Kind.KIND_HELD}
+    there = fleet.apply(text, tmp_path, again=True, devices=["dev-a"])
+    assert result(await driven(there, enrolled)).succeeded
+    assert [device.status.active_release for device in enrolled] == [newer, older]
+    kinds = {name: change.kind for name, change in (await plan(fleet, text, tmp_path)).items()}
+    assert kinds == {"dev-a": Kind.KIND_NONE, "dev-b": Kind.KIND_HELD}
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await fleet.apply(text, tmp_path)
+    assert "dev-b" in words(caught.value)
+    assert "--again" in words(caught.value)
+    assert result(await driven(fleet.apply(text, tmp_path, again=True), enrolled)).succeeded
+    assert ledger(tmp_path, releases.rolled_back) == frozenset()
+
+
 async def test_one_device_goes_back_to_what_a_generation_gave_it(fleet: Controller, tmp_path: Path) -> None:
     (device,), older, newer, text = await two_releases(fleet, tmp_path, NAMES[:1])
     off = text.replace("[devices.dev-a]", "[devices.dev-a]\nserve = false").replace(', "dev-b"', "")

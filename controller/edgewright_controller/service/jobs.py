@@ -248,7 +248,7 @@ class Jobs:
         if not plan.to_do:
             return operator_pb2.ApplyResult(succeeded=True, summary=_nothing_to_do(plan), **made)
         if again:
-            await self._lift_holds(plan)
+            await self._lift_holds(plan, everywhere=only == ALL)
         wish = Wish(
             releases={change.device: change.to_release or None for change in plan.to_do},
             first_wave=len(plan.to_do),
@@ -296,15 +296,17 @@ class Jobs:
         await self._ledger.write(enter)
         self._runner.look_for_newcomers()
 
-    async def _lift_holds(self, plan: Plan) -> None:
-        """What was rolled back is released again: here, and on the devices that hold it."""
+    async def _lift_holds(self, plan: Plan, *, everywhere: bool) -> None:
+        """What was rolled back is released again: here, and on the devices that hold it. An apply for a part of the
+        fleet releases it only there; to the others it is refused as before."""
         now_ms = self._now_ms()
         kind = agent_pb2.DeviceRequest.KIND_RELEASE_HOLD
 
         def lift(connection: Connection) -> None:
             for change in plan.to_do:
                 if change.to_release:
-                    releases.unmark_rolled_back(connection, change.to_release)
+                    if everywhere:
+                        releases.unmark_rolled_back(connection, change.to_release)
                     rolled_back_on.unmark(connection, change.device, change.to_release)
                 if change.lifts_hold:
                     asked = uuid.uuid4().hex
