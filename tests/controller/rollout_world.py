@@ -177,6 +177,8 @@ class World(Driver):
         after = self.state.devices[name]
         if before.phase is DevicePhase.WAITING and waiting_only and not before.detached and after.detached:
             self.cordoned.add(name)
+        if waiting_only and not before.detached and before.phase is DevicePhase.TIMED_OUT and not self.phase.final:
+            assert self.desired[name] == OLD, "a cordoned device does not come back to an offer"
 
     def command(self, event: Command | Started) -> bool:
         """What an operator says; False when it is refused."""

@@ -308,6 +308,18 @@ def test_a_cordoned_device_leaves_only_while_it_waits() -> None:
         driver.do(Retried(these(2)))
 
 
+def test_a_cordoned_device_that_was_silent_does_not_come_back_to_its_offer() -> None:
+    driver = started(4, 3, max_failures=3, deadline_s=100)
+    driver.says(0, Outcome.SUCCEEDED)
+    driver.says(1, Outcome.FAILED, "no room", again=True)
+    driver.wait(120)
+    assert driver.phases() == [GOOD, BAD, SILENT, OFFER]
+    for name in these(0, 1, 2, 3):
+        driver.do(Left(name, "cordoned", waiting_only=True))
+    assert driver.phases() == [GOOD, BAD, SILENT, OFFER]
+    assert driver.desired == {"dev-0": NEW, "dev-1": OLD, "dev-2": OLD, "dev-3": NEW}
+
+
 def test_a_decommissioned_device_leaves_wherever_it_is_and_is_no_failure() -> None:
     driver = started(3, 2)
     driver.says(0, Outcome.SUCCEEDED)

@@ -182,7 +182,11 @@ _STOOD: Final = {RolloutPhase.APPROVAL: "waiting for approval"}
 
 def _left(draft: Draft, event: Left) -> None:
     device = _known(draft, event.device)
-    if device is None or (event.waiting_only and device.phase is not DevicePhase.WAITING):
+    if device is None:
+        return
+    if event.waiting_only and device.phase is not DevicePhase.WAITING:
+        if device.phase is DevicePhase.TIMED_OUT or device.tries_again:  # nobody waits for it, and it might still come
+            draft.withdraw(event.device, event.reason)
         return
     if device.phase is DevicePhase.WAITING:
         draft.leave(event.device, event.reason)

@@ -295,7 +295,7 @@ class Skipped:
 @dataclass(frozen=True)
 class Left:
     """The device is no longer the rollout's, and that is no failure. With `waiting_only` a device that was offered
-    something already stays."""
+    something already stays; if nobody waits for it any longer, only its offer is taken back."""
 
     device: str
     reason: str
