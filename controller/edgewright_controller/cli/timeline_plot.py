@@ -146,7 +146,10 @@ def _rows(axes: Axes, places: Sequence[Place], seconds: float, *, labelled: bool
                 ticks.append((middle, row.device))
         if labelled:
             title, at = f"{band.title}, {band.count}", (0, place.top)
-            axes.annotate(title, at, xytext=(2, 2), textcoords="offset points", fontsize=8, fontweight="bold", zorder=5)
+            # On a light ground, for lines cross it.
+            ground = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.5}
+            bold: dict[str, Any] = {"fontsize": 8, "fontweight": "bold", "bbox": ground, "zorder": 5}
+            axes.annotate(title, at, xytext=(2, 2), textcoords="offset points", **bold)
         else:
             ticks.append((place.top + place.height / 2, f"{band.title}\n{band.count}"))
             axes.axhline(place.top, color="black", linewidth=0.8)
