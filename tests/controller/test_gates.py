@@ -24,11 +24,17 @@ COUNTS = st.integers(0, 50)
 def test_all_well_is_promoted() -> None:
     verdict = judge(Samples(Activations(succeeded=3)), GatePolicy(), now=0)
     assert verdict.ruling is Ruling.PROMOTE
-    assert verdict.reasons == (
+    assert verdict.reasons == ("3 of 3 devices succeeded",)
+
+
+def test_health_that_was_looked_for_and_has_too_little_to_say_says_so() -> None:
+    few = Samples(Activations(succeeded=3), HealthSamples(requests=40, probed=3))
+    assert judge(few, GatePolicy(soak_s=60), now=60).reasons == (
         "3 of 3 devices succeeded",
-        "health does not say: 0 requests can be compared, it takes 100",
+        "health does not say: 40 requests can be compared, it takes 100",
+        "3 devices answered the probes again",
     )
-    assert judge(Samples(Activations(succeeded=3)), GatePolicy(health=HealthPolicy(on=False)), now=0).reasons == (
+    assert judge(few, GatePolicy(soak_s=60, health=HealthPolicy(on=False)), now=60).reasons == (
         "3 of 3 devices succeeded",
     )
 
@@ -127,8 +133,8 @@ def test_health_that_is_worse_but_proves_nothing_is_watched_longer_and_not_for_e
     assert judge(Samples(done, healthy(0.5)), policy, 180).ruling is Ruling.PROMOTE
 
 
-@given(st.tuples(COUNTS, COUNTS, COUNTS), st.floats(0, 1e6), st.floats(-20, 20) | st.none(), COUNTS)
-def test_waiting_ends(ended: tuple[int, int, int], soak_s: float, weight: float | None, limit: int) -> None:
+@given(st.tuples(COUNTS, COUNTS, COUNTS), st.integers(0, 10**6), st.floats(-20, 20) | st.none(), COUNTS)
+def test_waiting_ends(ended: tuple[int, int, int], soak_s: int, weight: float | None, limit: int) -> None:
     good, failed, silent = ended
     health = HealthSamples() if weight is None else healthy(weight)
     samples = Samples(Activations(good, failed, silent, last_at=7.0), health)

@@ -119,6 +119,8 @@ async def test_a_release_that_is_as_good_as_the_one_before_goes_on(tmp_path: Pat
         assert max(found.errors.weight, found.speed.weight) < 0
         await it.passes(12, 2, errors=2)
         assert it.state.phase is RolloutPhase.SUCCEEDED
+        same = "3.33% of requests failed on 4 devices, 3.33% before; 20.0 tokens/s on 4 devices, 20.0 before"
+        assert it.state.reason == f"4 of 4 devices succeeded; {same}"
 
 
 async def test_errors_that_double_stop_it_while_it_is_being_watched(tmp_path: Path) -> None:

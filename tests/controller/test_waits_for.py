@@ -6,16 +6,19 @@ from datetime import datetime, timezone
 
 import pytest
 
+from edgewright_controller.gates import Comparison, HealthSamples
 from edgewright_controller.rollout import (
     Aborted,
     AfterWave,
     Approved,
+    Evidence,
     Outcome,
     Paused,
     RolloutPhase,
     Started,
     Then,
     Window,
+    seconds_until_due,
 )
 from edgewright_controller.service.waits_for import waits_for
 from edgewright_controller.span import span
@@ -51,6 +54,17 @@ def test_a_wave_that_is_watched_and_the_end() -> None:
     driver.do(Aborted(by="alice"))
     assert driver.phase is RolloutPhase.ABORTED
     assert said(driver) == ("", None)
+
+
+def test_a_wave_that_looks_worse_is_watched_longer_and_heard_of_once_a_second() -> None:
+    driver = started(devices=2, first=1, soak_s=720.0)
+    driver.says(0, Outcome.SUCCEEDED)
+    driver.do(Evidence(HealthSamples(Comparison(0.5, 1, before=0.02, after=0.03), requests=500)))
+    driver.wait(800)
+    assert said(driver) == ("wave 1, which looks worse than before, to show it or not: 23 min more at most", 1360.0)
+    assert seconds_until_due(driver.state, driver.now) == 1.0
+    driver.wait(1400)
+    assert driver.state.wave == 2
 
 
 def test_a_pause_and_an_approval_say_until_when() -> None:

@@ -6,7 +6,7 @@ verdict = judge(Samples(activations, health), policy, now)
 """
 
 from edgewright_controller.gates.health import Baseline, Slice, baseline, compare
-from edgewright_controller.gates.judge import judge
+from edgewright_controller.gates.judge import LONGER, judge
 from edgewright_controller.gates.model import (
     Activations,
     Comparison,
@@ -19,6 +19,7 @@ from edgewright_controller.gates.model import (
 )
 
 __all__ = [
+    "LONGER",
     "Activations",
     "Baseline",
     "Comparison",

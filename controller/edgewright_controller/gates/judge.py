@@ -63,7 +63,7 @@ def _health(samples: Samples, policy: GatePolicy) -> list[str]:
     if not policy.health.on:
         return []
     said = [words for words, _ in _measures(samples, policy)]
-    if not said:
+    if not said and (policy.soak_s or samples.health.requests):  # without a soak nobody looked for it
         answered, needed = samples.health.requests, policy.health.min_requests
         said = [f"health does not say: {answered} requests can be compared, it takes {needed}"]
     if samples.health.probed:

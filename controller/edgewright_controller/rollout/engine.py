@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Final
 
+from edgewright_controller.gates import LONGER
 from edgewright_controller.rollout.draft import MAX_GAP_S, Draft
 from edgewright_controller.rollout.model import (
     IN_FLIGHT,
@@ -171,6 +172,7 @@ def _lose_patience(draft: Draft) -> None:
             )
     elif not draft.in_flight:
         soak_s = draft.spec.after_wave(draft.rollout.wave).soak_s if phase is RolloutPhase.WAITING else 0.0
+        soak_s += LONGER * soak_s  # as long as the gate may take
         since = max(since, draft.concluded_at, draft.offered_at)
         if draft.watched >= since + soak_s + policy.patience_s:
             held_up = f"{draft.pending} devices had no open window" if draft.pending else "the gate gave no verdict"

@@ -71,7 +71,8 @@ def _after_wave(draft: Draft, verdict: Verdict) -> bool:
     if draft.counts[DevicePhase.REVERTING]:  # they were skipped; their way back has a deadline
         return False
     if seen.concluded:
-        draft.move(Move.SUCCEED, f"{seen.succeeded} of {seen.concluded} devices succeeded")
+        succeeded = f"{seen.succeeded} of {seen.concluded} devices succeeded"
+        draft.move(Move.SUCCEED, "; ".join((succeeded, *verdict.reasons[1:])))
         _say_finished(draft)
     else:
         draft.rollout = replace(draft.rollout, ending=RolloutPhase.ABORTED, reason="every device has left it")

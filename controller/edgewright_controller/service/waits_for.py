@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from edgewright_controller.gates import LONGER
 from edgewright_controller.rollout import MAX_GAP_S, DevicePhase, RolloutPhase, RolloutState, Window, window
 from edgewright_controller.rollout.model import IN_FLIGHT
 from edgewright_controller.span import span
@@ -60,9 +61,14 @@ def watched_at(state: RolloutState, now: float) -> float:
 
 
 def _watched(state: RolloutState, watched: float) -> Wait:
-    left = state.clock.concluded_at + state.gates[state.wave - 1].soak_s - watched
+    soak_s = state.gates[state.wave - 1].soak_s
+    left = state.clock.concluded_at + soak_s - watched
     if left > 0:
         return Wait(f"wave {state.wave} to be watched for {span(left)} more", left)
+    left += LONGER * soak_s
+    if left > 0:
+        worse = f"wave {state.wave}, which looks worse than before, to show it or not"
+        return Wait(f"{worse}: {span(left)} more at most", left)
     return Wait(f"wave {state.wave} to be judged: not enough was seen of the release yet")
 
 
