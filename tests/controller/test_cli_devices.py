@@ -112,6 +112,7 @@ async def test_a_cordoned_device_is_marked_until_it_is_uncordoned(
     listed = await shows(fleet, "devices", capsys)
     assert "jetson-01: cordoned by admin: disk" in listed
     assert "jetson-02: cordoned by admin\n" in listed
+    assert "jetson-01: cordoned by admin: disk" in await shows(fleet, "status", capsys)
     assert "edgewright devices uncordon jetson-01" in await shows(fleet, "devices show jetson-01", capsys)
     document = json.loads(await shows(fleet, "devices uncordon jetson-01 --json", capsys))
     assert document == {"changed": ["jetson-01"]}

@@ -187,6 +187,8 @@ def status(answer: operator_pb2.StatusResponse) -> RenderableType:
             state(view),
             f"{rate:.1f}" if rate else "–",
         )
+        if view.cordoned:
+            reasons.append(Text(f"{view.device}: cordoned by {view.cordoned}", "yellow"))
         if reason := why(view):
             reasons.append(Text(f"{view.device}: {reason}", "yellow" if differs else ""))
     lines: list[RenderableType] = [grid, *reasons]
