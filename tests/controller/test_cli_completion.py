@@ -65,6 +65,16 @@ def test_without_a_controller_or_an_access_file_nothing_is_offered_and_nothing_s
     assert offered("edgewright rollout show ", tmp_path / "nobody.toml", tmp_path) == []
 
 
+def test_groups_are_those_of_the_manifest_on_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text("[groups.lab]\n[groups.line]\n[groups.yard]\n")
+    assert offered(f"edgewright apply {file} --group l", tmp_path / "none.toml", tmp_path) == ["lab", "line"]
+    assert offered(f"edgewright plan {file} --group lab --group ", tmp_path / "none.toml", tmp_path) == ["line", "yard"]
+    file.write_text("[groups")
+    assert offered(f"edgewright apply {file} --group l", tmp_path / "none.toml", tmp_path) == []
+    assert offered("edgewright apply nowhere.toml --group l", tmp_path / "none.toml", tmp_path) == []
+
+
 def test_completion_is_installed_for_the_shell_that_asks(tmp_path: Path) -> None:
     environment = os.environ | {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(

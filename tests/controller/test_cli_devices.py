@@ -114,6 +114,9 @@ async def test_a_cordoned_device_is_marked_until_it_is_uncordoned(
     assert "jetson-02: cordoned by admin\n" in listed
     assert "jetson-01: cordoned by admin: disk" in await shows(fleet, "status", capsys)
     assert "edgewright devices uncordon jetson-01" in await shows(fleet, "devices show jetson-01", capsys)
+    file = tmp_path / "fleet.toml"
+    file.write_text(manifest(tmp_path, ["jetson-01"]))
+    assert "cordoned by admin: disk" in await shows(fleet, f"plan {file}", capsys)
     document = json.loads(await shows(fleet, "devices uncordon jetson-01 --json", capsys))
     assert document == {"changed": ["jetson-01"]}
     assert await shows(fleet, "devices uncordon jetson-01", capsys) == "jetson-01: was not cordoned\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -45,6 +46,35 @@ class Behaviour:
 
     def __call__(self, release: str) -> agent_pb2.ErrorCode:
         return self.error
+
+
+def in_two(folder: Path, weights: bytes, first: str) -> str:
+    """A manifest whose first wave is one device."""
+    text = manifest(folder, NAMES, weights=weights)
+    whole = 'first_wave = "100%"'
+    assert whole in text
+    return text.replace(whole, f'waves = [{first}, "100%"]')
+
+
+async def test_a_rollout_waits_for_approval_and_says_so(
+    fleet: Controller, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = [await fleet.enrol(name) for name in NAMES]
+    async with first.living(), second.living():
+        text = in_two(tmp_path, b"weights", "{ devices = 1, approval = true }")
+        applying = asyncio.create_task(fleet.apply(text, tmp_path, reason="faster"))
+        await until(fleet, "rollout-1", "approval")
+        page = await shows(fleet, "rollout show", capsys)
+        assert page.startswith("rollout-1: approval, wave 1 of 2\n")
+        for part in ("why faster", "waits for", "approval 1 succeeded", "the next needs approval"):
+            assert part in " ".join(page.split())
+        assert "cannot resume" in await refuses(fleet, "rollout resume rollout-1", 1, capsys)
+        assert await shows(fleet, "rollout approve rollout-1 --reason good", capsys) == "rollout-1: running\n"
+        assert result(await applying).succeeded
+    assert "why: good" in await shows(fleet, "history", capsys)
+    document = json.loads(await shows(fleet, "rollout show --json", capsys))
+    assert [one["state"] for one in document["devices"]] == ["succeeded", "succeeded"]
+    assert "rollout-1  " in await shows(fleet, "rollout list", capsys)
 
 
 async def test_a_device_is_skipped_and_one_that_failed_is_tried_again(
