@@ -54,7 +54,6 @@ class Rig:
         """Begin a rollout of `new`, each of `names` as a wave of its own unless `waves` says otherwise."""
         given: dict[str, object] = {
             "releases": dict.fromkeys(names, self.new),
-            "first_wave": 1,
             "policy": policy(),
             "by": "admin",
             "about": "a test",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from edgewright_contract.v1 import operator_pb2
 from edgewright_controller.ledger import rollouts
-from edgewright_controller.rollout import Left, RolloutError, RolloutPhase
+from edgewright_controller.rollout import Left, Paused, RolloutError, RolloutPhase
 from edgewright_controller.service.conflicts import conflicts
+from edgewright_controller.service.job import Job
 from tests.controller.rollout_driver import Driver, spec
-from tests.controller.runner_rig import NAMES, rig
+from tests.controller.runner_rig import NAMES, ROLLOUT, rig
 
 
 def test_only_what_a_rollout_still_has_to_do_counts_as_left() -> None:
@@ -83,3 +86,23 @@ async def test_a_rollout_that_cannot_be_stored_takes_nothing_from_the_older_one(
             await made.until_device(name, "offered")
             await made.succeeds(name)
         await made.until_ended(RolloutPhase.SUCCEEDED)
+
+
+async def test_an_apply_of_what_is_paused_follows_it_and_resumes_nothing(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        await made.begin()
+        await made.runner.control(ROLLOUT, Paused("alice"))
+        job = await made.begin()
+        assert [row.id for row in made.ledger.read_now(rollouts.every)] == [ROLLOUT]
+        assert made.state().phase is RolloutPhase.PAUSED
+        told = [event.message async for event in first(job, 1)]
+        assert told == ["rollout-1 is doing this already; following it"]
+
+
+async def first(job: Job, count: int) -> AsyncIterator[operator_pb2.ApplyEvent]:
+    """The first events that a job tells."""
+    async for event in job.follow():
+        yield event
+        count -= 1
+        if not count:
+            return

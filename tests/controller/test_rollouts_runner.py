@@ -68,7 +68,7 @@ def status(sequence: int, outcome: agent_pb2.Outcome, release: str) -> agent_pb2
 async def begun(runner: RolloutsRunner, release: str) -> asyncio.Future[Finish]:
     """A rollout of this release to both devices at once."""
     await runner.start()
-    wish = Wish(dict.fromkeys(DEVICES, release), len(DEVICES), RolloutPolicy(), by="admin", about="a test")
+    wish = Wish(dict.fromkeys(DEVICES, release), RolloutPolicy(), by="admin", about="a test")
     return await runner.begin(wish, Job())
 
 
@@ -112,7 +112,7 @@ async def test_a_rollout_whose_start_the_ledger_refuses_begins_with_the_next_tic
         shaky = Shaky(ledger)
         runner = runner_on(shaky)
         await runner.start()
-        wish = Wish(dict.fromkeys(DEVICES, release), len(DEVICES), RolloutPolicy(), by="admin", about="a test")
+        wish = Wish(dict.fromkeys(DEVICES, release), RolloutPolicy(), by="admin", about="a test")
         shaky.after = 1  # that there is such a rollout is stored, its first wave is not
         ended = await runner.begin(wish, Job())
         assert shaky.refused == 1

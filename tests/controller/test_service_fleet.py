@@ -415,7 +415,7 @@ async def test_an_apply_that_was_planned_before_a_rollback_does_not_undo_it(flee
         assert result(await fleet.rollback()).succeeded
         ledger = Ledger.open(tmp_path / "state" / "ledger.sqlite")
         runner = RolloutsRunner(ledger, lambda _device, _generation: None, clock=lambda: datetime.now(timezone.utc))
-        late = Wish({"jetson-01": served[1]}, 1, RolloutPolicy(), by="admin", about="an apply", not_again=True)
+        late = Wish({"jetson-01": served[1]}, RolloutPolicy(), by="admin", about="an apply", not_again=True)
         with pytest.raises(RolloutError, match="was rolled back meanwhile"):
             await runner.begin(late, Job())
         ledger.close()

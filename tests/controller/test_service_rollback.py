@@ -306,7 +306,7 @@ async def test_a_rollback_that_cannot_begin_refuses_nothing(tmp_path: Path) -> N
     with opened(tmp_path) as inner:
         one, two = inner.write_now(fill)
         marks = frozenset({("", two), ("mac-01", two)})
-        wish = Wish({"mac-01": one}, 1, RolloutPolicy(), "alice", "rollback", {"mac-01": two}, refuses=marks)
+        wish = Wish({"mac-01": one}, RolloutPolicy(), "alice", "rollback", {"mac-01": two}, refuses=marks)
         full = RolloutsRunner(Full(inner), lambda _device, _generation: None, clock=lambda: NOW)
         with pytest.raises(LedgerError, match="the disk is full"):
             await full.take_back([two], lambda _: wish, Job(), by="alice")

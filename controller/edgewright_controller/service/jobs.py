@@ -251,7 +251,6 @@ class Jobs:
             await self._lift_holds(plan, everywhere=only == ALL)
         wish = Wish(
             releases={change.device: change.to_release or None for change in plan.to_do},
-            first_wave=len(plan.to_do),
             policy=policy_of(manifest.rollout),
             by=by,
             about=f"apply of {text.file}",

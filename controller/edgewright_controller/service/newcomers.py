@@ -77,7 +77,6 @@ class Newcomers:
         for release, names in seen.decision.given.items():
             wish = Wish(
                 releases=dict.fromkeys(names, release),
-                first_wave=len(names),
                 policy=seen.policies[release],
                 by=BY,
                 about=f"newcomers: release {release[:12]}",

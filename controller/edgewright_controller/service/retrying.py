@@ -37,7 +37,6 @@ def again(
     undoes = bool(about.get("undoes"))
     return Wish(
         releases={target.device: target.release for target in targets},
-        first_wave=len(targets),
         policy=state.spec.policy,
         by=by,
         about=f"retry of {rollout}, {about.get('what', '')}".rstrip(", "),

@@ -108,7 +108,6 @@ def _wish(asked: Asked, found: WaysBack, by: str, why: str) -> Wish:
     about = f"rollback of {', '.join(sorted(left[:12] for left in found.leaving))}{where}"
     return Wish(
         releases=wanted,
-        first_wave=len(wanted),
         policy=RolloutPolicy(gate=GatePolicy(max_failures=len(wanted), health=HealthPolicy(on=False))),
         by=by,
         about=about,

@@ -20,19 +20,18 @@ from edgewright_controller.rollout import (
     RolloutState,
     RolloutTarget,
     Window,
-    in_two_waves,
 )
 
-_GOES_ON: Final = (RolloutPhase.RUNNING, RolloutPhase.WAITING, RolloutPhase.APPROVAL)
+_GOES_ON: Final = (RolloutPhase.RUNNING, RolloutPhase.WAITING, RolloutPhase.PAUSED, RolloutPhase.APPROVAL)
 _UNDER_WAY: Final = (DevicePhase.WAITING, DevicePhase.OFFERED, DevicePhase.UPDATING)
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a new rollout shall give each device (None: nothing), how many of them first, and under which policy.
+    """What a new rollout shall give each device (None: nothing), and under which policy.
     `by` names the operator, `about` says what it is for, `why` is the operator's reason.
 
-    `waves`: which devices come together, all of `releases` each once; without it, `first_wave` of them, then the rest.
+    `waves`: which devices come together, all of `releases` each once; without it, all of them do.
     `after`: what follows each wave. `windows`: device → its windows, and the time zone that they are in.
 
     `back_to` says what devices return to if it is taken back; without it, a device returns to the newest release that
@@ -46,7 +45,6 @@ class Wish:
     """
 
     releases: Mapping[str, str | None]
-    first_wave: int
     policy: RolloutPolicy
     by: str
     about: str
@@ -125,7 +123,7 @@ def spec(connection: Connection, rollout: str, wish: Wish) -> RolloutSpec:
     """The rollout that is wished. Raises RolloutError when it can be none."""
     parts = targets(connection, wish)
     if not wish.waves:
-        return RolloutSpec(rollout, in_two_waves(parts, wish.first_wave), wish.policy, wish.after)
+        return RolloutSpec(rollout, (tuple(parts),), wish.policy, wish.after)
     by_device = {part.device: part for part in parts}
     waves = tuple(tuple(by_device.pop(device) for device in wave) for wave in wish.waves)
     if by_device:
