@@ -87,7 +87,7 @@ class DemoTrial:
         applying = self.trial.beside(lambda fleet: fleet.apply(text, "fleet.toml", folder))
         if begun := self.trial.until_begun(before, applying):
             time.sleep(self.chance.uniform(0.0, 8.0))  # when, is what this varies
-            self.trial.command("rollout.aborted", begun, lambda fleet: fleet.abort(begun, revert=True))
+            self.trial.command("rollout.abort", begun, lambda fleet: fleet.abort(begun, revert=True))
         return applying.join()
 
     def _apply(self) -> str:

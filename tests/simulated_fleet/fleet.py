@@ -34,11 +34,12 @@ class SimulatedFleet:
         self.orders = OrderBook(folder)
         self.orders.write(Orders())
 
-    def enrol(self, fleet: Fleet) -> None:
-        """Give each device a token; it enrols when its process starts."""
+    def enrol(self, fleet: Fleet, devices: Sequence[str] = ()) -> None:
+        """Give each device, or some, a token: it enrols at once, or when its process starts."""
+        devices = devices or self.devices
         with ThreadPoolExecutor(8) as side_by_side:
-            tokens = side_by_side.map(lambda device: fleet.create_enrolment(device).token, self.devices)
-        for device, token in zip(self.devices, tokens, strict=True):
+            tokens = list(side_by_side.map(lambda device: fleet.create_enrolment(device).token, devices))
+        for device, token in zip(devices, tokens, strict=True):
             durable.write(self.folder / f"{device}.token", token.encode())
 
     def start(self) -> None:

@@ -144,13 +144,24 @@ def _stands(known: Known, disk: Disk) -> str:
 
 
 def _reverted(device: str, ledger: LedgerFound, disk: Disk) -> Iterator[str]:
-    """By the newest rollout that has the device: what it took back runs no more."""
+    """What was taken back from everybody, or from this device, runs no more, unless something gave it out later."""
     active = disk.state["active_release"]
-    mine = [rollout for rollout in ledger.rollouts if device in rollout.parts and not rollout.parts[device].detached]
-    if mine and mine[-1].parts[device].phase is DevicePhase.REVERTED:
-        part = mine[-1].parts[device]
-        if active == part.release != part.previous:
-            yield f"{device}: it runs {active[:12]}, which {mine[-1].id} took back"
+    for rollout in reversed(ledger.rollouts if active else ()):
+        part = rollout.parts.get(device)
+        if part is not None and part.previous == active and part.phase is not DevicePhase.SUCCEEDED:
+            return  # it goes back to this
+        if active not in {one.release for one in rollout.parts.values()}:
+            continue
+        mine = part is not None and not part.detached and part.phase is DevicePhase.REVERTED
+        if mine or _took_everything_back(rollout):
+            yield f"{device}: it runs {active[:12]}, which {rollout.id} took back"
+        return
+
+
+def _took_everything_back(rollout: Rollout) -> bool:
+    phases = [part.phase for part in rollout.parts.values() if not part.detached]
+    stopped = rollout.phase in (RolloutPhase.FAILED, RolloutPhase.ABORTED)
+    return stopped and DevicePhase.REVERTED in phases and DevicePhase.SUCCEEDED not in phases
 
 
 def ends(rollouts: Iterable[Rollout]) -> Mapping[RolloutPhase, int]:

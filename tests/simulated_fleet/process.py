@@ -1,6 +1,6 @@
 """A process of simulated devices: `python -m tests.simulated_fleet.process FOLDER --devices ID …`.
 
-Each device has FOLDER/ID for its state. One that is not enrolled yet redeems the token in FOLDER/ID.token.
+Each device has FOLDER/ID for its state, and redeems the token in FOLDER/ID.token when there is one, also later.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def live(folder: Path, devices: Sequence[str], pace: Pace) -> None:
     # What waits for the network in a thread must not keep the others from their disks.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
     book = OrderBook(folder)
-    await asyncio.gather(*(_enrolled(folder / device, folder / f"{device}.token") for device in devices))
+    await asyncio.gather(*(_enrolled(folder / device) for device in devices))
     async with asyncio.TaskGroup() as group:
         for device in devices:
             group.create_task(_live(folder / device, book, pace))
@@ -48,8 +48,9 @@ async def _live(state: Path, book: OrderBook, pace: Pace) -> None:
 
     while True:
         await until(orders, lambda told: not told.silent)
+        await _enrolled(state)
         alive = asyncio.ensure_future(SimulatedDevice(state, orders, pace).run())
-        switched_off = asyncio.ensure_future(until(orders, lambda told: told.silent))
+        switched_off = asyncio.ensure_future(until(orders, lambda told: told.silent or _token(state).exists()))
         try:
             await asyncio.wait({alive, switched_off}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -62,11 +63,14 @@ async def _live(state: Path, book: OrderBook, pace: Pace) -> None:
             raise RuntimeError(f"{device}: it stopped by itself")
 
 
-async def _enrolled(state: Path, token: Path) -> None:
-    """Enrol, unless that was done; a controller that is away is waited for, as whoever enrols a device would."""
-    if not token.exists():
-        return
-    while True:
+def _token(state: Path) -> Path:
+    return state.with_name(f"{state.name}.token")
+
+
+async def _enrolled(state: Path) -> None:
+    """Enrol, if there is a token; a controller that is away is waited for, as whoever enrols a device would."""
+    token = _token(state)
+    while token.exists():
         try:
             await asyncio.to_thread(enrolment.enrol, token.read_text(), state)
         except IdentityError as error:
@@ -74,7 +78,6 @@ async def _enrolled(state: Path, token: Path) -> None:
             await asyncio.sleep(0.5)
         else:
             token.unlink()
-            return
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

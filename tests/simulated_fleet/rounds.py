@@ -14,6 +14,7 @@ from typing import Final
 
 from edgewright_contract.v1 import operator_pb2
 from edgewright_controller.client import Fleet
+from edgewright_controller.rollout import RolloutPhase
 from tests.simulated_fleet import evidence
 from tests.simulated_fleet.fleet import SimulatedFleet
 from tests.simulated_fleet.manifests import Wanted
@@ -24,6 +25,8 @@ from tests.simulated_fleet.trial import Beside, Trial
 _ACT_S: Final = 0.08
 _LONG_S: Final = 120.0  # longer than any device is away
 _SHORT_S: Final = 8.0  # for rounds in which devices are silent
+_WAVES: Final = """[1, { devices = "30%", soak = "1s" }, { devices = "60%", pause = true },
+    { devices = "80%", approval = true }, "100%"]"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,12 @@ class Rounds:
             "aborted and reverted": self.aborted_and_reverted,
             "superseded": self.superseded,
             "rolled back": self.rolled_back,
+            "reverted by itself": self.reverted_by_itself,
+            "approved": self.approved,
+            "retried": self.retried,
+            "skipped": self.skipped,
+            "cordoned": self.cordoned,
+            "decommissioned": self.decommissioned,
         }
 
     @property
@@ -99,24 +108,24 @@ class Rounds:
     def paused(self) -> Round:
         """Paused in the middle, and resumed."""
         begun, applying = self._begin(first_wave='"20%"')
-        if begun and self._trial.command("rollout.paused", begun, lambda fleet: fleet.pause(begun)):
+        if begun and self._command("pause", begun, Fleet.pause):
             self._moment(2.0)
         if begun:
-            self._trial.command("rollout.resumed", begun, lambda fleet: fleet.resume(begun))
+            self._command("resume", begun, Fleet.resume)
         return Round("paused", frozenset(), applying.join())
 
     def aborted(self) -> Round:
         """Aborted in the middle; what has it keeps it."""
         begun, applying = self._begin(first_wave='"40%"')
         if begun:
-            self._trial.command("rollout.aborted", begun, lambda fleet: fleet.abort(begun))
+            self._command("abort", begun, Fleet.abort)
         return Round("aborted", frozenset(), applying.join())
 
     def aborted_and_reverted(self) -> Round:
         """Aborted in the middle; everything goes back."""
         begun, applying = self._begin(first_wave='"40%"')
         if begun:
-            self._trial.command("rollout.aborted", begun, lambda fleet: fleet.abort(begun, revert=True))
+            self._command("abort", begun, lambda fleet, rollout: fleet.abort(rollout, revert=True))
         return Round("aborted and reverted", frozenset(), applying.join())
 
     def superseded(self) -> Round:
@@ -130,6 +139,74 @@ class Rounds:
         """Another release everywhere, and back from it."""
         self._trial.carry_out(self._change())
         return Round("rolled back", frozenset(), self._trial.carry_out(lambda fleet: fleet.rollback()))
+
+    def reverted_by_itself(self) -> Round:
+        """A third of the devices fail, and all others go back."""
+        failing = self._some(len(self._fleet.devices) // 3)
+        change = self._change(waves='["20%", "60%", "100%"]', max_failures=2, on_failure='"revert"')
+        return Round("reverted by itself", failing, self._trial.carry_out(change))
+
+    def approved(self) -> Round:
+        """Waves that are watched, wait to be resumed, and wait for approval."""
+        applying = self._trial.beside(self._change(waves=_WAVES))
+        while not applying.ended:
+            for rollout in evidence.read_ledger(self._trial.ledger).rollouts:
+                if rollout.phase is RolloutPhase.PAUSED:
+                    self._command("resume", rollout.id, Fleet.resume)
+                elif rollout.phase is RolloutPhase.APPROVAL:
+                    self._command("approve", rollout.id, Fleet.approve)
+            self._moment(0.5)
+        return Round("approved", frozenset(), applying.join())
+
+    def retried(self) -> Round:
+        """A few devices fail, and are tried again when it has ended, with better luck."""
+        before = evidence.newest_rollout(self._trial.ledger)
+        failing = self._some(4)
+        heard = self._trial.carry_out(self._change(max_failures=len(failing)))
+        self._trial.until_ended()
+        self._tell(Orders(act_s=_ACT_S))
+        ended = [one.id for one in evidence.read_ledger(self._trial.ledger).rollouts if one.number > before]
+        if ended and self._trial.command("", ended[0], lambda fleet: fleet.retry(ended[0])):
+            heard += "; retried"
+        return Round("retried", failing, heard)
+
+    def skipped(self) -> Round:
+        """Some devices are left out of it in the middle."""
+        begun, applying = self._begin(first_wave='"40%"')
+        left_out = self._chance.sample(self._fleet.devices, 3)
+        for device in left_out if begun else ():
+            self._command("skip", begun, _skipping(device))
+        return Round("skipped", frozenset(), applying.join())
+
+    def cordoned(self) -> Round:
+        """Some devices are left as they are, from the middle of it on; afterwards changes reach them again."""
+        begun, applying = self._begin(first_wave='"40%"')
+        left = self._chance.sample(self._fleet.devices, 3)
+        for device in left if begun else ():
+            self._say("device.cordon", device, lambda fleet, one: fleet.cordon([one]))
+        heard = applying.join()
+        self._trial.until_ended()
+        for device in left if begun else ():
+            self._say("device.uncordon", device, lambda fleet, one: fleet.uncordon([one]))
+        return Round("cordoned", frozenset(), heard)
+
+    def decommissioned(self) -> Round:
+        """A device is taken out of the fleet in the middle, everything goes back, and then it enrols anew."""
+        begun, applying = self._begin(first_wave='"40%"')
+        gone = self._chance.choice(self._fleet.devices)
+        self._say("device.decommission", gone, Fleet.decommission)
+        if begun:
+            self._command("abort", begun, lambda fleet, rollout: fleet.abort(rollout, revert=True))
+        heard = applying.join()
+        self._trial.until_ended()
+        self._say("enrolment.create", gone, lambda fleet, one: self._fleet.enrol(fleet, [one]))
+        return Round("decommissioned", frozenset(), heard)
+
+    def _command(self, verb: str, rollout: str, say: Callable[[Fleet, str], object]) -> bool:
+        return self._say(f"rollout.{verb}", rollout, say)
+
+    def _say(self, action: str, about: str, say: Callable[[Fleet, str], object]) -> bool:
+        return self._trial.command(action, about, lambda fleet: say(fleet, about))
 
     def _some(self, most: int) -> frozenset[str]:
         """Tell so many devices, or a few less, to fail somewhere."""
@@ -151,7 +228,9 @@ class Rounds:
         self, *, weights: str = "weights", **rollout: str | int
     ) -> Callable[[Fleet], Iterator[operator_pb2.ApplyEvent]]:
         self._context += 16
-        policy = {"device_deadline": f'"{_LONG_S:.0f}s"', "first_wave": '"100%"'} | rollout
+        policy = {"device_deadline": f'"{_LONG_S:.0f}s"'} | rollout
+        if not policy.keys() & {"first_wave", "waves"}:
+            policy["first_wave"] = '"100%"'
         wanted = Wanted(tuple(self._fleet.devices), weights=weights, context=self._context, rollout=policy)
         text = wanted.text(self._folder)
         return lambda fleet: fleet.apply(text, f"{self._context}.toml", str(self._folder))
@@ -161,3 +240,7 @@ class Rounds:
 
     def _tell(self, others: Orders, by_device: Mapping[str, Orders] | None = None) -> None:
         self._fleet.orders.write(others, by_device)
+
+
+def _skipping(device: str) -> Callable[[Fleet, str], object]:
+    return lambda fleet, rollout: fleet.skip(rollout, [device])

@@ -52,8 +52,8 @@ class Trial:
         return Beside(lambda: self.carry_out(ask))
 
     def command(self, action: str, rollout: str, say: Callable[[Fleet], object]) -> bool:
-        """Say it until the controller has heard it; whether it did it. `action` is how the audit log has it. Raises
-        Lost."""
+        """Say it until the controller has heard it; whether it did it. `action` is how the audit log has it, of
+        `rollout` or whatever it is about; empty: it is another's business. Raises Lost."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             try:
@@ -63,7 +63,8 @@ class Trial:
                 continue
             except Refused:
                 return False  # it has ended, or it was done before the controller died
-            self.commands.append((action, rollout))
+            if action:
+                self.commands.append((action, rollout))
             return True
         raise Lost(f"nobody heard {action} of {rollout} within {PATIENCE_S:.0f} s")
 
