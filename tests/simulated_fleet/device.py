@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -248,7 +248,7 @@ class _ToldLink:
 
 
 class _Trust:
-    """The device's trust, which refuses what is new when it is told to."""
+    """The device's trust, by the clock that it is told to have, which refuses what is new when it is told to."""
 
     def __init__(self, store: DeviceTrust, orders: Callable[[], Orders]) -> None:
         self.store, self._orders = store, orders
@@ -256,9 +256,10 @@ class _Trust:
 
     def apply(self, files: Mapping[tuple[Repository, str], bytes], holds: Collection[str], now: datetime) -> Assignment:
         """See check_in.Trust."""
-        if files and self._orders().refuses:
+        orders = self._orders()
+        if files and orders.refuses:
             raise TrustRefused(Reason.UNVERIFIED, "this device was told to refuse metadata")
-        return self.store.apply(files, holds, now)
+        return self.store.apply(files, holds, now + timedelta(seconds=orders.clock_ahead_s))
 
 
 def _inventory() -> agent_pb2.Inventory:

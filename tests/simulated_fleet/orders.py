@@ -36,6 +36,8 @@ class Orders:
     """Switched off: asks nothing, answers nothing."""
     refuses: bool = False
     """Believes no new metadata."""
+    clock_ahead_s: float = 0.0
+    """By how much its clock is before this machine's, when it judges metadata."""
     breaks: str = ""
     """The release (digest) whose engine dies for good while it serves: the device falls back to the one before."""
     requests: int = 20
