@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Final
 from edgewright_controller.demo import traffic
 from edgewright_controller.demo.children import accepts
 from edgewright_controller.demo.fleet import RUNTIMES, DemoFleet
+from tests.end_to_end.room import wait_until
 from tests.simulated_fleet import evidence
 from tests.simulated_fleet.controller import kill_broker
 from tests.simulated_fleet.killer import Killer, Pauses, Victim
@@ -71,6 +73,9 @@ class DemoTrial:
         with Killer(self._victims(), self.chance, PAUSES, self.kills):
             heard = self._do(kind)
             self.trial.until_ended()
+        wait_until(lambda: all(victim.up() for victim in self._victims()), "everything being up", 120)
+        # What a killed broker had confirmed and not passed on, agents say again minutes later, or when they reconnect.
+        kill_broker(self.demo.controller, signal.SIGTERM)
         found = self.trial.losses(within_s=180.0)
         self.demo.children.check()
         return heard, [*found, *self._mute()]

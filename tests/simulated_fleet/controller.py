@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from pathlib import Path
 
 import psutil
@@ -37,12 +38,14 @@ class ServedController(Mortal):
         return Fleet(self.access)
 
 
-def kill_broker(state: Path) -> bool:
-    """SIGKILL for the mosquitto of the controller on `state`; whether there was one. The controller starts another, now
-    or when it is back."""
+def kill_broker(state: Path, number: signal.Signals = signal.SIGKILL) -> bool:
+    """SIGKILL, or another signal, for the mosquitto of the controller on `state`; whether there was one.
+
+    The controller starts another, now or when it is back.
+    """
     with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess):
         broker = psutil.Process(int((state / "broker" / "pid").read_text()))
         if "mosquitto" in broker.name() and broker.status() != psutil.STATUS_ZOMBIE:
-            broker.kill()
+            broker.send_signal(number)
             return True
     return False

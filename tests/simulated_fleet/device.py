@@ -33,6 +33,7 @@ from edgewright_agent.lifecycle_state import (
 )
 from edgewright_agent.link import Credentials, Link
 from edgewright_agent.outbox import Outbox, OutboxSettings
+from edgewright_agent.outbox.sending import Pace
 from edgewright_agent.requests import Handler, RequestFailed, Requests
 from edgewright_agent.slots import Slots
 from edgewright_agent.state_lock import StateLock
@@ -51,7 +52,7 @@ _HW_CLASSES: Final = frozenset(hw_class(runtime, kind) for runtime in RUNTIMES f
 
 
 @dataclass(frozen=True)
-class Pace:
+class Intervals:
     """Seconds between check-ins when nothing happens, and between reports of telemetry (0: none)."""
 
     check_in_s: float = 2.0
@@ -61,9 +62,9 @@ class Pace:
 class SimulatedDevice:
     """Made on a running event loop, on the state of an enrolled device: `run` until cancelled."""
 
-    def __init__(self, state: Path, orders: Callable[[], Orders], pace: Pace) -> None:
+    def __init__(self, state: Path, orders: Callable[[], Orders], intervals: Intervals) -> None:
         """Raises IdentityError, StateDamaged, OSError."""
-        self._state, self._orders, self._pace = state, orders, pace
+        self._state, self._orders, self._intervals = state, orders, intervals
         self._identity = identity = Identity.load(state)
         self._trail = Trail(state / TRAIL)
         self._started_ms = int(time.time() * 1000)
@@ -72,8 +73,9 @@ class SimulatedDevice:
         self._trust = _Trust(DeviceTrust(TrustStore.open(database), identity, _HW_CLASSES), orders)
         credentials = Credentials(identity.key, identity.certificate_path, identity.ca_path)
         self._link = Link(identity.controller_address, credentials)
-        # A broker that was killed is back within seconds.
-        settings = OutboxSettings(first_pause_s=0.2, longest_pause_s=2.0)
+        # A broker that was killed is back within seconds, without what it had confirmed and not passed on.
+        pace = Pace(backlog_per_s=50.0, again_after_s=5.0)
+        settings = OutboxSettings(pace=pace, first_pause_s=0.2, longest_pause_s=2.0)
         self._outbox = Outbox(state, identity, lambda _: self._wake(), settings=settings)
         acts = SimulatedActs(
             self._store,
@@ -92,7 +94,7 @@ class SimulatedDevice:
             reports=self._outbox,
             requests=self._requests,
             sources=Sources(self.status, _inventory),
-            every_s=pace.check_in_s,
+            every_s=intervals.check_in_s,
         )
         self._broke = ""
 
@@ -142,15 +144,15 @@ class SimulatedDevice:
 
     async def _report(self) -> None:
         chance = random.Random()  # it only keeps a fleet from speaking at the same moment
-        while self._pace.telemetry_s:
-            await asyncio.sleep(self._pace.telemetry_s * chance.uniform(0.8, 1.0))
+        while every_s := self._intervals.telemetry_s:
+            await asyncio.sleep(every_s * chance.uniform(0.8, 1.0))
             if not self._updates.state.active:
                 continue
             orders, now = self._orders(), self.status()
             errors, speed = orders.measured(now.active_release)
             self._outbox.telemetry(
                 telemetry_pb2.Telemetry(
-                    window_ms=int(self._pace.telemetry_s * 1000),
+                    window_ms=int(every_s * 1000),
                     requests=orders.requests,
                     errors=errors,
                     prompt_tokens=orders.requests * 30,

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgewright_contract import durable
 from edgewright_controller.client import Fleet
 from edgewright_controller.demo.children import Children
-from tests.simulated_fleet.device import Pace
+from tests.simulated_fleet.device import Intervals
 from tests.simulated_fleet.evidence import Disk, read_disk
 from tests.simulated_fleet.mortal import Mortal
 from tests.simulated_fleet.orders import OrderBook, Orders
@@ -20,13 +20,19 @@ class SimulatedFleet:
     """Devices below `folder`, spread over `processes`; killing one of those is a power cut for each of its devices."""
 
     def __init__(
-        self, children: Children, folder: Path, devices: Sequence[str], *, processes: int = 5, pace: Pace | None = None
+        self,
+        children: Children,
+        folder: Path,
+        devices: Sequence[str],
+        *,
+        processes: int = 5,
+        intervals: Intervals | None = None,
     ) -> None:
-        pace = pace or Pace()
+        intervals = intervals or Intervals()
         self.folder, self.devices = folder, list(devices)
         self.processes = []
         for number in range(min(processes, len(self.devices))):
-            paces = ("--check-in-s", str(pace.check_in_s), "--telemetry-s", str(pace.telemetry_s))
+            paces = ("--check-in-s", str(intervals.check_in_s), "--telemetry-s", str(intervals.telemetry_s))
             arguments = (str(folder), "--devices", *self.devices[number::processes], *paces)
             made = Mortal(children, f"devices-{number}", "tests.simulated_fleet.process", arguments, UP)
             self.processes.append(made)

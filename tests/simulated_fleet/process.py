@@ -17,7 +17,7 @@ from typing import Final
 
 from edgewright_agent import enrolment, memory
 from edgewright_agent.identity import IdentityError
-from tests.simulated_fleet.device import Pace, SimulatedDevice
+from tests.simulated_fleet.device import Intervals, SimulatedDevice
 from tests.simulated_fleet.orders import OrderBook, Orders, until
 
 UP: Final = "every device is up"
@@ -27,7 +27,7 @@ _FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 _log = logging.getLogger(__name__)
 
 
-async def live(folder: Path, devices: Sequence[str], pace: Pace) -> None:
+async def live(folder: Path, devices: Sequence[str], intervals: Intervals) -> None:
     """Until cancelled. A device that fails in a way that no device may ends all of them, with an error."""
     # What waits for the network in a thread must not keep the others from their disks.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
@@ -35,12 +35,12 @@ async def live(folder: Path, devices: Sequence[str], pace: Pace) -> None:
     await asyncio.gather(*(_enrolled(folder / device) for device in devices))
     async with asyncio.TaskGroup() as group:
         for device in devices:
-            group.create_task(_live(folder / device, book, pace))
+            group.create_task(_live(folder / device, book, intervals))
         await asyncio.sleep(0)  # they have begun
         _log.info(UP)
 
 
-async def _live(state: Path, book: OrderBook, pace: Pace) -> None:
+async def _live(state: Path, book: OrderBook, intervals: Intervals) -> None:
     device = state.name
 
     def orders() -> Orders:
@@ -49,7 +49,7 @@ async def _live(state: Path, book: OrderBook, pace: Pace) -> None:
     while True:
         await until(orders, lambda told: not told.silent)
         await _enrolled(state)
-        alive = asyncio.ensure_future(SimulatedDevice(state, orders, pace).run())
+        alive = asyncio.ensure_future(SimulatedDevice(state, orders, intervals).run())
         switched_off = asyncio.ensure_future(until(orders, lambda told: told.silent or _token(state).exists()))
         try:
             await asyncio.wait({alive, switched_off}, return_when=asyncio.FIRST_COMPLETED)
@@ -85,8 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Simulated devices.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--devices", nargs="+", required=True)
-    parser.add_argument("--check-in-s", type=float, default=Pace.check_in_s)
-    parser.add_argument("--telemetry-s", type=float, default=Pace.telemetry_s)
+    parser.add_argument("--check-in-s", type=float, default=Intervals.check_in_s)
+    parser.add_argument("--telemetry-s", type=float, default=Intervals.telemetry_s)
     given = parser.parse_args(arguments)
     memory.begin_small()
     logging.basicConfig(level=logging.INFO, format=_FORMAT, stream=sys.stderr)
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         running = asyncio.current_task()
         assert running is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
-        await live(given.folder, given.devices, Pace(given.check_in_s, given.telemetry_s))
+        await live(given.folder, given.devices, Intervals(given.check_in_s, given.telemetry_s))
 
     try:
         asyncio.run(until_stopped())

@@ -17,7 +17,7 @@ from edgewright_controller import run
 from edgewright_controller.config import Address
 from edgewright_controller.demo.children import free_ports
 from tests.controller.service_rig import Controller, controller
-from tests.simulated_fleet.device import Pace, SimulatedDevice
+from tests.simulated_fleet.device import Intervals, SimulatedDevice
 from tests.simulated_fleet.evidence import read_disk
 from tests.simulated_fleet.manifests import Wanted
 from tests.simulated_fleet.orders import Orders
@@ -29,7 +29,7 @@ WEEKS = timedelta(weeks=3)
 @asynccontextmanager
 async def switched_on(state: Path, orders: Orders) -> AsyncIterator[None]:
     """The device lives."""
-    alive = asyncio.create_task(SimulatedDevice(state, lambda: orders, Pace(0.2, 0.0)).run())
+    alive = asyncio.create_task(SimulatedDevice(state, lambda: orders, Intervals(0.2, 0.0)).run())
     try:
         yield
         assert not alive.done(), alive.exception()

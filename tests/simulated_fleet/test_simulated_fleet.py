@@ -15,7 +15,7 @@ from edgewright_contract.v1 import agent_pb2, operator_pb2
 from edgewright_controller.client import Fleet
 from edgewright_controller.demo.children import Children
 from tests.simulated_fleet.controller import ServedController
-from tests.simulated_fleet.device import Pace
+from tests.simulated_fleet.device import Intervals
 from tests.simulated_fleet.evidence import highest_in_spool
 from tests.simulated_fleet.fleet import SimulatedFleet
 from tests.simulated_fleet.manifests import FLEET, Wanted
@@ -65,7 +65,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
         controller = ServedController(children, folder / "controller", FLEET)
         controller.start()
         controller.wait_until_up()
-        devices = SimulatedFleet(children, folder / "devices", DEVICES, processes=2, pace=Pace(0.5, 0.5))
+        devices = SimulatedFleet(children, folder / "devices", DEVICES, processes=2, intervals=Intervals(0.5, 0.5))
         with controller.fleet() as operator:
             devices.enrol(operator)
             devices.start()
