@@ -5,6 +5,7 @@ usage: python benchmarks/rollout.py [--only NAME …] [--runs N] [--seed S]
 properties: whole rollouts from seeds, among simulated devices, with everything that can happen to them, in two
 processes (tests/controller/rollout_world.py has the promises that are checked after every step). A promise that is
 broken ends the measurement with its seed. rollout.without_final_state counts rollouts that did not end.
+kills: rollouts on two real fleets of which everything is killed at random, see rollout_kills.py.
 step: what one event costs a rollout of 10,000 devices, step and apply; the same with 100 devices shows that the cost
 does not grow with the fleet.
 """
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -162,7 +164,16 @@ def _ticks(state: RolloutState) -> float:
     return 1e6 * (time.perf_counter() - started) / rounds
 
 
+# ── Kills ──
+
+
+def measure_kills(given: argparse.Namespace) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "rollout_kills.py"), "--seed", str(given.seed)]
+    subprocess.run(command, check=True)
+
+
 MEASUREMENTS: Final[dict[str, Callable[[argparse.Namespace], None]]] = {
+    "kills": measure_kills,
     "properties": measure_properties,
     "step": measure_step,
 }

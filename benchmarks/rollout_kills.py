@@ -109,7 +109,8 @@ class _Counted:
 
 
 def _figure(name: str, value: float, of: str) -> None:
-    print(json.dumps({"name": name, "value": value, "unit": "count", "of": of, "host": HOST}), flush=True)
+    line = {"name": name, "value": value, "unit": "count", "of": of, "baseline": "", "ratio": None, "host": HOST}
+    print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
