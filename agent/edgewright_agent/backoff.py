@@ -14,10 +14,11 @@ class Backoff:
         self._chance = chance or random.Random()  # noqa: S311 jitter needs no cryptography
         self._failures = 0
 
-    def pause(self) -> float:
-        """The next pause; each call counts one more failure."""
-        ceiling = min(self._first * 2.0 ** min(self._failures, 30), self._longest)
-        self._failures += 1
+    def pause(self, *, out_of_turn: bool = False) -> float:
+        """The next pause; each call counts one more failure, but not that of a try `out_of_turn`: as long as before."""
+        if not out_of_turn or not self._failures:
+            self._failures += 1
+        ceiling = min(self._first * 2.0 ** min(self._failures - 1, 30), self._longest)
         return ceiling * (0.5 + self._chance.random() / 2)
 
     def reset(self) -> None:

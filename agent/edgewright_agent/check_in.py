@@ -110,15 +110,17 @@ class CheckIns:
 
     async def run(self) -> None:
         """Check in for ever, until cancelled."""
+        called = False
         while True:
             self._woken.clear()
             try:
-                wait_s = await self.once()
+                wait_s = await self.once(called=called)
             except Exception:
                 # A fault of ours must not take the engine down with it: the device serves on and asks again.
                 _log.exception("the check-in failed in a way that nobody thought of")
                 wait_s = self._backoff.pause()
-            if await self._called_within(wait_s):
+            called = await self._called_within(wait_s)
+            if called:
                 await asyncio.sleep(_GATHER_S)
 
     async def _called_within(self, seconds: float) -> bool:
@@ -131,14 +133,18 @@ class CheckIns:
             called.cancel()
         return bool(done)
 
-    async def once(self) -> float:
-        """One check-in with everything that follows from it; seconds until the next one is due."""
+    async def once(self, *, called: bool = False) -> float:
+        """One check-in with everything that follows from it; seconds until the next one is due.
+
+        `called`: somebody woke this. A device that goes through an update while nobody answers must not make itself
+        wait the longer for it.
+        """
         try:
             request = await self._request()
             answer = await asyncio.to_thread(self._link.check_in, request)
         except LinkDown as error:
             self._tell_link(False, str(error))
-            return self._backoff.pause()
+            return self._backoff.pause(out_of_turn=called)
         except Refused as error:
             if self._connected is False:  # told of a dead line before; this is another matter
                 self._complain(str(error))

@@ -150,6 +150,15 @@ async def test_a_dead_line_is_told_once_and_asked_again_with_growing_pauses(benc
     assert bench.reports.events == [telemetry_pb2.Event.KIND_LINK_LOST, telemetry_pb2.Event.KIND_LINK_BACK]
 
 
+async def test_whoever_is_woken_while_nobody_answers_does_not_wait_the_longer_for_it(bench: Bench) -> None:
+    bench.link.answers = [LinkDown("away")]
+    for _ in range(20):
+        assert await bench.check_ins.once(called=True) <= 1.0
+    assert 1.0 <= await bench.check_ins.once() <= 2.0
+    assert 1.0 <= await bench.check_ins.once(called=True) <= 2.0
+    assert 2.0 <= await bench.check_ins.once() <= 4.0
+
+
 async def test_a_refusal_is_not_repeated_every_second(bench: Bench) -> None:
     bench.link.answers = [Refused("unknown device")]
     assert await bench.check_ins.once() >= 60.0
