@@ -26,14 +26,17 @@ class SimulatedFleet:
         devices: Sequence[str],
         *,
         processes: int = 5,
+        late: Sequence[str] = (),
         intervals: Intervals | None = None,
     ) -> None:
+        """`late`: devices that are enrolled some other time, each with a process of its own."""
         intervals = intervals or Intervals()
-        self.folder, self.devices = folder, list(devices)
+        self.folder, self.devices, self.late = folder, list(devices), list(late)
         self.processes = []
-        for number in range(min(processes, len(self.devices))):
+        shares = [self.devices[number::processes] for number in range(min(processes, len(self.devices)))]
+        for number, share in enumerate([*shares, *([one] for one in late)]):
             paces = ("--check-in-s", str(intervals.check_in_s), "--telemetry-s", str(intervals.telemetry_s))
-            arguments = (str(folder), "--devices", *self.devices[number::processes], *paces)
+            arguments = (str(folder), "--devices", *share, *paces)
             made = Mortal(children, f"devices-{number}", "tests.simulated_fleet.process", arguments, UP)
             self.processes.append(made)
         durable.make_folder(folder)

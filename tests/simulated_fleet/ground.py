@@ -19,7 +19,7 @@ from tests.simulated_fleet.manifests import FLEET
 from tests.simulated_fleet.rounds import Round, Rounds
 from tests.simulated_fleet.trial import Trial
 
-SOUND: Final = ("sound", "another artifact")
+LATE: Final = ("late-0", "late-1")
 
 
 @dataclass
@@ -51,7 +51,7 @@ def ground(folder: Path, devices: int, processes: int, seed: int) -> Iterator[Gr
         controller.start()
         controller.wait_until_up()
         ids = [f"dev-{number:03d}" for number in range(devices)]
-        fleet = SimulatedFleet(children, folder / "devices", ids, processes=processes)
+        fleet = SimulatedFleet(children, folder / "devices", ids, processes=processes, late=LATE)
         with controller.fleet() as operator:
             fleet.enrol(operator)
         fleet.start()

@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from edgewright_agent import enrolment, memory
+from edgewright_agent import enrolment, identity, memory
 from edgewright_agent.identity import IdentityError
 from tests.simulated_fleet.device import Intervals, SimulatedDevice
-from tests.simulated_fleet.orders import OrderBook, Orders, until
+from tests.simulated_fleet.orders import LOOK_S, OrderBook, Orders, until
 
 UP: Final = "every device is up"
 _THREADS: Final = 48
@@ -68,8 +68,13 @@ def _token(state: Path) -> Path:
 
 
 async def _enrolled(state: Path) -> None:
-    """Enrol, if there is a token; a controller that is away is waited for, as whoever enrols a device would."""
+    """Enrol, if there is a token; a controller that is away is waited for, as whoever enrols a device would.
+
+    A device that nobody has enrolled yet lies in its box.
+    """
     token = _token(state)
+    while not token.exists() and not (state / identity.FOLDER / identity.ENROLMENT_FILE).exists():  # noqa: ASYNC110
+        await asyncio.sleep(LOOK_S)
     while token.exists():
         try:
             await asyncio.to_thread(enrolment.enrol, token.read_text(), state)

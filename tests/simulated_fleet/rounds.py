@@ -61,6 +61,7 @@ class Rounds:
             "skipped": self.skipped,
             "cordoned": self.cordoned,
             "decommissioned": self.decommissioned,
+            "added": self.added,
         }
 
     @property
@@ -202,6 +203,17 @@ class Rounds:
         self._say("enrolment.create", gone, lambda fleet, one: self._fleet.enrol(fleet, [one]))
         return Round("decommissioned", frozenset(), heard)
 
+    def added(self) -> Round:
+        """A device enrols in the middle, and gets by itself what all others have; when all have come, a sound round."""
+        _, applying = self._begin(first_wave='"40%"')
+        if self._fleet.late:
+            device = self._fleet.late.pop()
+            self._say("enrolment.create", device, lambda fleet, one: self._fleet.enrol(fleet, [one]))
+            self._fleet.devices.append(device)
+            self._trial.until_known([device])
+            self._trial.states[device] = self._fleet.folder / device
+        return Round("added", frozenset(), applying.join())
+
     def _command(self, verb: str, rollout: str, say: Callable[[Fleet, str], object]) -> bool:
         return self._say(f"rollout.{verb}", rollout, say)
 
@@ -231,7 +243,8 @@ class Rounds:
         policy = {"device_deadline": f'"{_LONG_S:.0f}s"'} | rollout
         if not policy.keys() & {"first_wave", "waves"}:
             policy["first_wave"] = '"100%"'
-        wanted = Wanted(tuple(self._fleet.devices), weights=weights, context=self._context, rollout=policy)
+        everybody = (*self._fleet.devices, *self._fleet.late)
+        wanted = Wanted(everybody, weights=weights, context=self._context, rollout=policy)
         text = wanted.text(self._folder)
         return lambda fleet: fleet.apply(text, f"{self._context}.toml", str(self._folder))
 

@@ -25,7 +25,7 @@ class Trial:
     """One fleet: a controller's ledger, an operator's access, and the state folder of each device."""
 
     def __init__(self, ledger: Path, access: Callable[[], Access], states: Mapping[str, Path]) -> None:
-        self.ledger, self._access, self.states = ledger, access, states
+        self.ledger, self._access, self.states = ledger, access, dict(states)
         self.commands: list[tuple[str, str]] = []
 
     def carry_out(self, ask: Callable[[Fleet], Iterator[operator_pb2.ApplyEvent]]) -> str:
@@ -102,7 +102,8 @@ class Trial:
         spooled = {device: evidence.highest_in_spool(state) for device, state in self.states.items()}
         expected = Expected(frozenset(excused), tuple(self.commands), spooled)
         deadline, restless = time.monotonic() + within_s, set(self.states)
-        while restless and time.monotonic() < deadline:
+        # A newcomer may be given something at any moment, in a rollout that nobody has asked for.
+        while (restless or evidence.live(self.ledger)) and time.monotonic() < deadline:
             time.sleep(0.2)
             found = evidence.read_ledger(self.ledger)
             marks = {device: reports.mark for (device, _), reports in found.reports.items()}
