@@ -90,7 +90,9 @@ async def test_a_device_that_checks_in_for_the_first_time_gets_what_the_others_h
         row = made.row("rollout-2")
         assert (row.created_by, row.about["what"]) == ("controller", f"newcomers: release {made.new[:12]}")
         entries = made.ledger.read_now(lambda c: list(audit.entries(c)))
-        assert (entries[-1].actor, entries[-1].action) == ("controller", "rollout.begin")
+        entry = entries[-1]
+        assert (entry.actor, entry.action, entry.release) == ("controller", "rollout.begin", made.new)
+        assert entry.detail == f"newcomers: release {made.new[:12]}: 1 device"
         assert made.releases("dev-c") == [], "it has not checked in"
 
 

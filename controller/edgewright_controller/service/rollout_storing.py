@@ -46,7 +46,8 @@ def created(connection: Connection, rollout: str, wish: Wish, now: datetime) -> 
     given = {release for release in wish.releases.values() if release}
     only = given.pop() if len(given) == 1 else ""
     said = {"actor": wish.actor, "action": "rollout.begin", "subject": rollout, "release": only}
-    detail = f"{wish.about}: {len(wish.releases)} devices"
+    count = len(wish.releases)
+    detail = f"{wish.about}: {'1 device' if count == 1 else f'{count} devices'}"
     audit.append(connection, **said, detail=audit.with_reason(detail, wish.why), now_ms=now_ms)
     refuse(connection, wish, now_ms)
     for device in sorted(wish.lifts_holds):
