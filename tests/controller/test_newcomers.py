@@ -11,7 +11,7 @@ from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.ledger import assignments, audit, cordons, devices, releases, rollouts
 from edgewright_controller.ledger.cordons import CordonRow
 from edgewright_controller.newcomers import Newcomer, Record, decide
-from edgewright_controller.rollout import RolloutPhase
+from edgewright_controller.rollout import RolloutPhase, Skipped
 from edgewright_controller.service import newcomers
 from tests.controller.broker_room import until
 from tests.controller.ledger_rows import fill, opened
@@ -163,6 +163,24 @@ async def test_an_uncordoned_device_that_was_never_given_anything_is_a_newcomer(
         made.ledger.write_now(lambda c: cordons.lift(c, "dev-b"))
         made.runner.look_for_newcomers()
         await until(lambda: made.releases("dev-b") == ["new"], "the offer")
+
+
+async def test_a_device_that_somebody_skipped_does_not_get_it_after_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with rig(tmp_path) as made:
+        made.ledger.write_now(lambda c: assignments.put(c, dict.fromkeys(NAMES, made.new), NAMES, 1))
+        await made.begin(["dev-a", "dev-b"], waves=(("dev-a",), ("dev-b",)))
+        await made.until_device("dev-a", "offered")
+        await made.runner.control("rollout-1", Skipped(frozenset({"dev-b"}), "bob"))
+        await made.succeeds("dev-a")
+        await made.until_ended(RolloutPhase.SUCCEEDED)
+        checks_in(made, "dev-b")
+        checks_in(made, "dev-c")
+        await until(lambda: made.releases("dev-c") == ["new"], "the newcomer's offer")
+        await until(lambda: "it was skipped in rollout-1" in caplog.text, "the reason")
+        assert made.releases("dev-b") == []
 
 
 def test_an_apply_for_some_devices_leaves_the_others_what_an_earlier_one_gave(tmp_path: Path) -> None:

@@ -294,6 +294,18 @@ def live_of(connection: Connection, wanted: Iterable[str]) -> dict[str, str]:
     return {row.device: row.rollout for row in connection.execute(statement)}
 
 
+def skipped_by_hand(connection: Connection, wanted: Mapping[str, str]) -> dict[str, str]:
+    """Device → the rollout in which somebody skipped it, for those of `wanted` (device → release) that were to get just
+    this release there. Who left a rollout for another reason, as a cordoned device does, is not meant."""
+    table, of = tables.rollout_devices, tables.rollouts
+    joined = table.join(of, table.c.rollout == of.c.id)
+    by_hand = (table.c.state == DevicePhase.SKIPPED.value, table.c.reason.startswith("skipped"))
+    columns = (table.c.device, table.c.release, table.c.rollout)
+    statement = select(*columns).select_from(joined).where(*by_hand, among(table.c.device, wanted))
+    rows = connection.execute(statement.order_by(of.c.number))
+    return {row.device: row.rollout for row in rows if row.release == wanted[row.device]}
+
+
 def of_device(connection: Connection, device: str, limit: int) -> list[str]:
     """The rollouts that have had this device, the newest first."""
     table, of = tables.rollout_devices, tables.rollouts

@@ -18,6 +18,7 @@ from edgewright_controller.ledger import (
     release_records,
     releases,
     rolled_back_on,
+    rollouts,
 )
 from edgewright_controller.ledger.release_records import GivenBy
 from edgewright_controller.newcomers import Decision, Newcomer, Record, decide
@@ -137,6 +138,7 @@ def _newcomers(
     heard = {row.id for row in devices.every(connection, assigned) if standing.said(row) is not None}
     cordoned = cordons.every(connection, assigned)
     refused = rolled_back_on.refused(connection, assigned)
+    skipped = rollouts.skipped_by_hand(connection, assigned)
     found = []
     for device, release in assigned.items():
         in_rollout = next((name for name, one in live.items() if _has(one, device)), "")
@@ -146,6 +148,8 @@ def _newcomers(
             why = f"cordoned by {cordoned[device].words}"
         elif in_rollout:
             why = f"it is in {in_rollout}"
+        elif device in skipped:
+            why = f"it was skipped in {skipped[device]}; the next apply gives it its release"
         elif device in refused:
             why = f"release {release[:12]} was rolled back"
         else:
