@@ -56,6 +56,8 @@ async def test_bash_completes_commands_devices_and_rollouts(fleet: Controller, t
     assert await asked("edgewright devices cordon jetson-01 j") == ["jetson-02"], "one is on the line already"
     assert await asked("edgewright rollback --device m") == ["mac-01"]
     assert await asked("edgewright rollout pause ") == ["rollout-1"]
+    release = devices[0].status.active_release[:12]
+    assert await asked(f"edgewright rollback {release[:3]}") == await asked("edgewright releases show ") == [release]
 
 
 def test_without_a_controller_or_an_access_file_nothing_is_offered_and_nothing_said(tmp_path: Path) -> None:
