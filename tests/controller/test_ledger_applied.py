@@ -58,9 +58,9 @@ def test_a_device_does_not_go_back_to_what_it_was_rolled_back_from(tmp_path: Pat
         one, two = ledger.write_now(fill)
         for digest in (one, two):
             ledger.write_now(partial(had, device=ONE, digest=digest))
-        assert ledger.read_now(lambda c: devices.good_before(c, ONE, two)) == one
+        assert ledger.read_now(lambda c: devices.good_before(c, {ONE: two})) == {ONE: one}
         ledger.write_now(lambda c: rolled_back_on.mark(c, ONE, one, "alice", 1))
-        assert ledger.read_now(lambda c: devices.good_before(c, ONE, two)) is None
+        assert ledger.read_now(lambda c: devices.good_before(c, {ONE: two})) == {}
 
 
 def test_another_machine_under_the_same_name_may_have_what_the_old_one_could_not(tmp_path: Path) -> None:

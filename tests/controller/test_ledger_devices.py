@@ -108,20 +108,20 @@ def test_what_worked_before_is_what_a_device_goes_back_to(tmp_path: Path) -> Non
             told = status(row.generation, generation=row.generation, release=said or digest, outcome=outcome)
             ledger.write_now(lambda c: devices.report(c, DEVICE, told, 2))
 
-        def before(leaving: str | None = None) -> str | None:
-            return ledger.read_now(lambda c: devices.good_before(c, DEVICE, leaving))
+        def before(leaving: str) -> str | None:
+            return ledger.read_now(lambda c: devices.good_before(c, {DEVICE: leaving})).get(DEVICE)
 
-        assert before() is None
+        assert before(one) is None
         given(one, DONE)
-        assert before() is None
+        assert before(one) is None
         given(two, DONE)
-        assert before() == one
+        assert before(two) == one
         given(bad, FAILED)
         assert ledger.read_now(devices.last_good) == {DEVICE: two}
-        assert before() == one, "the bad one never served; what is left behind is the one before it"
-        assert before(leaving=bad) == two
+        assert before(bad) == two
+        assert before(two) == one, "the bad one never served; what is left behind is the one before it"
         ledger.write_now(lambda c: releases.mark_rolled_back(c, one, "operator.admin", 9))
-        assert before() is None
+        assert before(two) is None
         given(bad, DONE, said="f" * 64)
         assert ledger.read_now(devices.last_good) == {DEVICE: two}, "it spoke of another release"
 

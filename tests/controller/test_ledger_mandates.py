@@ -47,6 +47,9 @@ def test_a_profiles_mandate_keeps_its_generation_from_all_who_are_or_become_of_i
         assert ledger.read_now(mandates.highest) == 40
         # Of the profile, leaving it, and entering it.
         assert ledger.read_now(lambda c: devices.generation_of(c, JETSON)) == 40
+        wanted = {JETSON: one, MAC: other}
+        assert ledger.read_now(lambda c: devices.generations_of(c, wanted)) == {JETSON: 40, MAC: 1}
+        assert ledger.read_now(lambda c: devices.generations_of(c, wanted | {MAC: one})) == {JETSON: 40, MAC: 40}
         assert ledger.write_now(lambda c: give(c, JETSON, other)).generation == 41
         assert ledger.write_now(lambda c: give(c, MAC, other)).generation == 2
         assert ledger.write_now(lambda c: give(c, MAC, one)).generation == 41

@@ -198,6 +198,18 @@ def generation_of(connection: Connection, device: str, release: str | None = Non
     return max(known, restorations.counts_from(connection))
 
 
+def generations_of(connection: Connection, wanted: Mapping[str, str | None]) -> dict[str, int]:
+    """`generation_of` for many devices at once; `wanted` has what each is to have next."""
+    table = tables.desired
+    highest = select(table.c.device, func.max(table.c.generation)).where(among(table.c.device, wanted))
+    known: dict[str, int] = {device: top for device, top in connection.execute(highest.group_by(table.c.device))}
+    least = restorations.counts_from(connection)
+    # Most fleets have drawn up no mandate, and then there is no need to ask for each device.
+    mandated = wanted if mandates.are_there(connection) else {}
+    kept = {device: mandates.reserved(connection, device, release) for device, release in mandated.items()}
+    return {device: max(known.get(device, 0), kept.get(device, 0), least) for device in wanted}
+
+
 def take_mandate(connection: Connection, device: str, generation: int, now_ms: int) -> DesiredRow | None:
     """What `device` says that it has, when only an offline mandate can have given it that: from now on it should.
 
@@ -279,20 +291,21 @@ def succeeded(connection: Connection, only: Iterable[str]) -> dict[str, list[str
     return found
 
 
-def good_before(connection: Connection, device: str, leaving: str | None = None) -> str | None:
-    """The release that `device` would go back to, None when there is none.
+def good_before(connection: Connection, leaving: Mapping[str, str | None]) -> dict[str, str]:
+    """The release that each of these devices would go back to, leaving what `leaving` has for it; without those that
+    have none.
 
-    That is the newest that succeeded here, is not `leaving`, and was rolled back neither everywhere nor here. `leaving`
-    None: what it should have now, or, if that failed, what it went back to by itself.
+    That is the newest that succeeded there, is not what it leaves, and was rolled back neither everywhere nor there.
     """
-    rows = history(connection, device)
-    good = [row for row in rows if row.outcome == agent_pb2.OUTCOME_SUCCEEDED]
-    if leaving is None and rows:
-        failed = rows[0].outcome in (agent_pb2.OUTCOME_FAILED, agent_pb2.OUTCOME_HELD)
-        leaving = good[0].release if failed and good else rows[0].release
-    refused = {leaving, *connection.scalars(select(tables.rolled_back.c.release))}
-    refused |= rolled_back_on.releases_of(connection, [device]).get(device, frozenset())
-    return next((row.release for row in good if row.release and row.release not in refused), None)
+    everywhere = set(connection.scalars(select(tables.rolled_back.c.release)))
+    there = rolled_back_on.releases_of(connection, leaving)
+    found: dict[str, str] = {}
+    for device, good in succeeded(connection, leaving).items():
+        refused = {leaving[device], *there.get(device, ())}
+        back = next((release for release in good if release not in refused and release not in everywhere), None)
+        if back is not None:
+            found[device] = back
+    return found
 
 
 def put_metadata(connection: Connection, device: str, made: DirectorMetadata) -> None:

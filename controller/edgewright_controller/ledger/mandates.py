@@ -43,6 +43,11 @@ def every(connection: Connection) -> list[MandateRow]:
     return [MandateRow(**row._mapping) for row in connection.execute(newest_first)]
 
 
+def are_there(connection: Connection) -> bool:
+    """Whether any mandate was ever drawn up."""
+    return connection.execute(select(tables.mandates.c.number).limit(1)).first() is not None
+
+
 def reserved(connection: Connection, device: str, release: str | None = None) -> int:
     """The highest generation of a mandate that `device` may take now, or once `release` makes it another profile's."""
     table = tables.mandates

@@ -99,20 +99,22 @@ def does(state: RolloutState, wish: Wish) -> bool:
 def targets(connection: Connection, wish: Wish) -> Sequence[RolloutTarget]:
     """Each device's part in the wish."""
     last_good = devices.last_good(connection, [device for device, release in wish.releases.items() if release is None])
+    good = devices.good_before(connection, wish.releases)
+    generations = devices.generations_of(connection, wish.releases)
 
     def previous(device: str, release: str | None) -> str | None:
         if device in wish.back_to:
             return wish.back_to[device]
         if release is None:  # a removal leaves what is served, and that is what comes back
             return last_good.get(device)
-        return devices.good_before(connection, device, release)
+        return good.get(device)
 
     return [
         RolloutTarget(
             device,
             release,
             previous(device, release),
-            devices.generation_of(connection, device, release),
+            generations[device],
             *wish.windows.get(device, ((), "UTC")),
         )
         for device, release in wish.releases.items()
