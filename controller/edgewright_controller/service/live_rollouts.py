@@ -145,6 +145,7 @@ class LiveRollouts:
             about = {"device": change.device, "release": release, "rollout": rollout, "why": change.reason}
             _log.info(f"device {change.phase.value}", generation=change.generation, **about)
         rollout_telling.changed(live.followers, live.news, changes, statuses)
+        self.news.set()  # what falls due next may have changed: a wave is being watched, a device has a later deadline
         for action in actions:
             if isinstance(action, Hint):
                 self._hint(action.device, action.generation)

@@ -78,6 +78,8 @@ class RolloutsRunner:
         for device, status in (await self._live.take_up()).items():
             self._hearing.reported(device, status)
         await leave_as_stored(self._live)
+        # A wave whose watching ends at once must not go on because nobody has looked yet how its devices do.
+        await self._health.look()
         self._newcomers.look()
         self._tasks = [
             asyncio.create_task(self._hearing.run(), name="rollouts hear"),
