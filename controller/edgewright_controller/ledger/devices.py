@@ -201,8 +201,8 @@ def generation_of(connection: Connection, device: str, release: str | None = Non
 def generations_of(connection: Connection, wanted: Mapping[str, str | None]) -> dict[str, int]:
     """`generation_of` for many devices at once; `wanted` has what each is to have next."""
     table = tables.desired
-    highest = select(table.c.device, func.max(table.c.generation)).where(among(table.c.device, wanted))
-    known: dict[str, int] = {device: top for device, top in connection.execute(highest.group_by(table.c.device))}
+    highest = select(table.c.device, func.max(table.c.generation).label("top")).where(among(table.c.device, wanted))
+    known: dict[str, int] = {row.device: row.top for row in connection.execute(highest.group_by(table.c.device))}
     least = restorations.counts_from(connection)
     # Most fleets have drawn up no mandate, and then there is no need to ask for each device.
     mandated = wanted if mandates.are_there(connection) else {}
