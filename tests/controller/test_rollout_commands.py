@@ -326,6 +326,7 @@ def test_a_decommissioned_device_leaves_wherever_it_is_and_is_no_failure() -> No
     driver.do(Left("dev-0", "decommissioned"))
     driver.do(Left("dev-1", "decommissioned"))
     assert (driver.phase, driver.phases()) == (RUNNING, [GOOD, SKIPPED, OFFER])
+    assert driver.desired["dev-1"] == OLD, "it must not find the offer, should it ever enrol anew"
     driver.do(Aborted(revert=True))
     assert driver.desired["dev-0"] == NEW, "it is not the rollout's any more"
 

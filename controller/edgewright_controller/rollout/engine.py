@@ -194,6 +194,9 @@ def _left(draft: Draft, event: Left) -> None:
         draft.leave(event.device, event.reason)
     elif device.phase in UNSETTLED:
         draft.move_device(event.device, DeviceMove.LEAVE, event.reason)
+    if device.phase is not DevicePhase.SUCCEEDED:
+        # It may enrol anew, when this has long been taken back from all others.
+        draft.withdraw(event.device, event.reason)
     draft.devices[event.device] = replace(draft.device(event.device), detached=True)
 
 
