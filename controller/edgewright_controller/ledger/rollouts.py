@@ -206,7 +206,8 @@ def load(connection: Connection, rollout: str) -> RolloutState:
         windows = rollout_document.windows(one.windows)
         target = RolloutTarget(one.device, one.release, one.previous, one.first_generation, windows, one.zone)
         waves[one.wave - 1].append(target)
-        if one.state != DevicePhase.WAITING.value or one.generation != one.first_generation or one.detached:
+        touched = one.state != DevicePhase.WAITING.value or one.generation != one.first_generation or one.detached
+        if touched or one.reason:  # one that was skipped, and is to be tried after all, says by whom
             change = DeviceChange(
                 device=one.device,
                 phase=DevicePhase(one.state),
