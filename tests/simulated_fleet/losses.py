@@ -152,6 +152,8 @@ def _reverted(device: str, ledger: LedgerFound, disk: Disk) -> Iterator[str]:
             return  # it goes back to this
         if active not in {one.release for one in rollout.parts.values()}:
             continue
+        if part is not None and part.detached and part.phase is DevicePhase.SUCCEEDED:
+            return  # it was decommissioned with this, or another rollout has it: it keeps it until the next change
         mine = part is not None and not part.detached and part.phase is DevicePhase.REVERTED
         if mine or _took_everything_back(rollout):
             yield f"{device}: it runs {active[:12]}, which {rollout.id} took back"
