@@ -35,7 +35,7 @@ from tests.simulated_fleet.killer import Pauses  # noqa: E402
 
 HOST: Final = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
 PROCESSES: Final = 5
-DEMO_KILLS: Final = 30
+DEMO_KILLS: Final = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,7 +23,7 @@ from tests.simulated_fleet.killer import Killer, Pauses, Victim
 from tests.simulated_fleet.trial import Trial
 
 KINDS: Final = ("sound", "rolled back", "aborted and reverted")
-PAUSES: Final = Pauses(between_s=(1.0, 3.0), life=(0.5, 3.0))
+PAUSES: Final = Pauses(between_s=(1.0, 3.0), life=(0.5, 3.0), most_s=30.0)
 
 _FLEET: Final = """
 [fleet]
