@@ -1,0 +1,110 @@
+"""Whether each tensor of an artifact is the source's, up to what its type must lose. Pure.
+
+A fault in one tensor hides in a 4-bit model's divergence, which is mostly noise, but not in the tensor itself. Each is
+dequantised and compared with the source's, the converter's rearrangements undone:
+
+    error       ‖a − s‖ / ‖s‖ over the whole tensor                     the rounding that a type must cost
+    gain        ⟨a, s⟩ / ⟨s, s⟩                                         what is left of it: 1, or 0 for another tensor
+    worst block the largest ‖a − s‖ / ‖s‖ of a run of BLOCK weights      a zeroed head, a wrong scale
+    worst row   the same of a row                                       permuted rows
+
+Blocks and rows whose norm is far below the tensor's (QUIET) are measured against that floor instead of their own,
+since rounding is relative to what stands beside them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+BLOCK: Final = 32
+QUIET: Final = 0.1
+
+
+class TensorsDiffer(ValueError):
+    """The artifact does not have the source's tensors: some are missing, or have another shape."""
+
+
+@dataclass(frozen=True)
+class TensorMeasure:
+    """One tensor: its name in the source, the type it has in the artifact, how many weights, and the figures above."""
+
+    name: str
+    type: str
+    weights: int
+    error: float
+    gain: float
+    worst_block: float
+    worst_row: float
+
+
+@dataclass(frozen=True)
+class TypeLimit:
+    """What a type may cost. `gain` is how far from 1 it may be."""
+
+    error: float
+    gain: float
+    worst_block: float
+    worst_row: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A tensor outside its limits, and in which way, for a person."""
+
+    tensor: str
+    why: str
+
+
+def judge(
+    measures: Iterable[TensorMeasure], limits: Mapping[str, TypeLimit], expected: Iterable[str]
+) -> tuple[Finding, ...]:
+    """Every tensor that is not as it should be, the worst first; `expected` are the source's names.
+
+    A type without a limit, and a figure that is no number, are findings: nothing passes unjudged.
+    """
+    known = {one.name: one for one in measures}
+    findings = [(math.inf, Finding(name, "is missing in the artifact")) for name in expected if name not in known]
+    for one in known.values():
+        limit = limits.get(one.type)
+        if limit is None:
+            findings.append((math.inf, Finding(one.name, f"has the type {one.type}, for which there is no limit")))
+            continue
+        excess, why = _worst(one, limit)
+        if why:
+            findings.append((excess, Finding(one.name, why)))
+    findings.sort(key=lambda found: (-found[0], found[1].tensor))
+    return tuple(finding for _, finding in findings)
+
+
+def _worst(one: TensorMeasure, limit: TypeLimit) -> tuple[float, str]:
+    """By how many times the worst figure exceeds its limit, and how to say it; (0, "") when none does."""
+    figures = (
+        (one.error, limit.error, "relative error {0:.3g}, at most {1:.3g}"),
+        (abs(one.gain - 1), limit.gain, f"gain {one.gain:.4g}, within {{1:.3g}} of 1"),
+        (
+            one.worst_block,
+            limit.worst_block,
+            f"a block of {BLOCK} weights with relative error {{0:.3g}}, at most {{1:.3g}}",
+        ),
+        (one.worst_row, limit.worst_row, "a row with relative error {0:.3g}, at most {1:.3g}"),
+    )
+    excess, words = 0.0, ""
+    for value, most, form in figures:
+        if value <= most:
+            continue
+        by = value / most if math.isfinite(value) else math.inf
+        if by > excess:
+            excess, words = by, f"{form.format(value, most)} for {one.type}"
+    return excess, words
+
+
+def fallbacks(measures: Sequence[TensorMeasure], wanted: str) -> dict[str, int]:
+    """Weights by type, of tensors that have another type than the one that most of a recipe's have: for the report."""
+    found: dict[str, int] = {}
+    for one in measures:
+        if one.type != wanted:
+            found[one.type] = found.get(one.type, 0) + one.weights
+    return found

@@ -1,0 +1,127 @@
+"""Tensors, hyperparameters, tokens and templates, and classes of precision: an honest artifact, then faults."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from edgewright_controller.quality import hyperparameters, parity, tensors
+from edgewright_controller.quality.precision import Precision, bits_per_weight, precision
+from edgewright_controller.quality.tensors import TensorMeasure, TypeLimit
+
+LIMITS = {"Q8_0": TypeLimit(error=0.01, gain=0.01, worst_block=0.5, worst_row=0.5)}
+CLEAN = TensorMeasure("model.layers.0.mlp.down_proj.weight", "Q8_0", 1000, 0.0055, 1.0004, 0.02, 0.01)
+
+
+def test_a_clean_tensor_passes() -> None:
+    assert tensors.judge([CLEAN], LIMITS, [CLEAN.name]) == ()
+
+
+@pytest.mark.parametrize(
+    ("fault", "word"),
+    [
+        ({"gain": 1.05, "error": 0.0505}, "relative error"),
+        ({"gain": 1.05}, "gain 1.05"),
+        ({"gain": 0.0}, "gain 0"),
+        ({"worst_block": 1.0}, "block of 32"),
+        ({"worst_row": 2.05}, "row"),
+        ({"error": math.nan}, "relative error"),
+        ({"type": "Q9_Z"}, "no limit"),
+    ],
+)
+def test_a_faulty_tensor_is_found_with_its_name_and_numbers(fault: dict[str, float], word: str) -> None:
+    (found,) = tensors.judge([dataclasses.replace(CLEAN, **fault)], LIMITS, [CLEAN.name])  # type: ignore[arg-type]
+    assert found.tensor == CLEAN.name
+    assert word in found.why
+
+
+def test_a_missing_tensor_is_found_and_the_worst_comes_first() -> None:
+    bad = dataclasses.replace(CLEAN, name="a", gain=1.02)
+    worse = dataclasses.replace(CLEAN, name="b", gain=0.0)
+    found = tensors.judge([bad, worse, CLEAN], LIMITS, ["a", "b", CLEAN.name, "lost"])
+    assert [one.tensor for one in found] == ["lost", "b", "a"]
+
+
+def test_tensors_of_another_type_are_counted_for_the_report() -> None:
+    other = dataclasses.replace(CLEAN, name="o", type="Q5_0", weights=7)
+    assert tensors.fallbacks([CLEAN, other], "Q8_0") == {"Q5_0": 7}
+
+
+LLAMA = {
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_theta": 100000.0, "rope_type": "default"},
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+}
+
+
+def test_a_runtime_that_holds_the_sources_hyperparameters_differs_in_nothing() -> None:
+    source = hyperparameters.of_config(LLAMA)
+    assert source["rope_base"] == 100000.0
+    assert source["head_dim"] == 64
+    assert hyperparameters.differences(source, source) == ()
+    as_float32 = source | {"norm_epsilon": 9.999999747378752e-06}
+    assert hyperparameters.differences(source, as_float32) == ()
+    assert (
+        hyperparameters.of_config({k: v for k, v in LLAMA.items() if k != "rope_parameters"} | {"rope_theta": 7.0})[
+            "rope_base"
+        ]
+        == 7.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rope_base", 10000.0), ("norm_epsilon", 1e-3), ("activation", "gelu"), ("tied_embedding", False)],
+)
+def test_what_a_runtime_read_otherwise_is_told(name: str, value: hyperparameters.Value) -> None:
+    source = hyperparameters.of_config(LLAMA)
+    (found,) = hyperparameters.differences(source, source | {name: value})
+    assert found.startswith(f"{name}: the source has {source[name]}")
+
+
+def test_equal_ids_and_chats_differ_in_nothing() -> None:
+    assert parity.of_ids({"digits": [1, 2]}, {"digits": [1, 2]}) == ()
+    assert parity.of_chats({"one": "<|im_start|>user"}, {"one": "<|im_start|>user"}) == ()
+
+
+def test_a_second_bos_a_lost_text_and_another_template_are_told_with_their_place() -> None:
+    (bos,) = parity.of_ids({"digits": [5, 6]}, {"digits": [1, 5, 6]})
+    assert bos.text == "digits"
+    assert "at token 0" in bos.what
+    assert parity.of_ids({"digits": [5]}, {})
+    (template,) = parity.of_chats({"one": "<|user|>hello"}, {"one": "<|user|>\nhello"})
+    assert "at character 8" in template.what
+    (lost,) = parity.of_chats({"one": "x"}, {})
+    assert "chat template" in lost.what
+
+
+@pytest.mark.parametrize(
+    ("bits", "wanted"),
+    [
+        (2.99, Precision.ULTRA_LOW),
+        (3.0, Precision.LOW),
+        (4.99, Precision.LOW),
+        (5.0, Precision.MEDIUM),
+        (9.0, Precision.MEDIUM),
+        (9.01, Precision.FULL),
+        (32.0, Precision.FULL),
+    ],
+)
+def test_the_class_goes_by_measured_bits(bits: float, wanted: Precision) -> None:
+    assert precision(bits) is wanted
+    assert bits_per_weight(9, 8) == 9
+
+
+@pytest.mark.parametrize("bits", [0.0, -1.0, math.nan])
+def test_bits_that_are_none_are_refused(bits: float) -> None:
+    with pytest.raises(ValueError, match="bits per weight"):
+        precision(bits)
+    with pytest.raises(ValueError, match="parameters"):
+        bits_per_weight(1, 0)
