@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 import numpy as np
-from logits import Reference, compare
+from logits import Reference, compare, peak_rss
 from stage import Say, StageError, run
 
 # What llama.cpp prints of a model that it has loaded is what it computes with; the file's metadata is not asked.
@@ -85,14 +85,6 @@ def hyperparameters(words: str) -> dict[str, int | float]:
     if "layers" not in found:
         raise StageError("llama.cpp did not print the model's hyperparameters; has its log changed its form?")
     return found
-
-
-def peak_rss() -> int:
-    """The most bytes that this process ever had resident."""
-    import resource
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most << 10
 
 
 if __name__ == "__main__":

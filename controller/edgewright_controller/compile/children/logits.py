@@ -7,6 +7,8 @@ both compute in float32 is about 1e-11, which float32 arithmetic here would drow
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,3 +61,9 @@ def _log_softmax(logits: Any) -> Any:
     wide = logits.astype(np.float64)
     wide -= wide.max(axis=1, keepdims=True)
     return wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+
+
+def peak_rss() -> int:
+    """The most bytes that this process ever had resident."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most << 10
