@@ -16,8 +16,8 @@ released. A failure by circumstance (no disk, no network) is not held; the devic
 rarely, for as long as the controller goes on wanting that generation.
 
 An active version that no longer serves (`broken`) gives way to the previous one, at once or as soon as the update
-that is under way has come to nothing. Without a previous one it is installed anew, whatever the generation names,
-with the check-ins that bring the device its goals.
+that is under way has come to nothing. Without a previous one, or when that was left to return to this one, it is
+installed anew, whatever the generation names, with the check-ins that bring the device its goals.
 
 `now` is monotonic seconds. It means nothing after a restart, so `restore` sets every deadline anew.
 """
@@ -247,8 +247,11 @@ def _done(state: Lifecycle, event: Event, now: float) -> Next:
 
 def _switched(state: Lifecycle, event: Event, now: float) -> Next:
     """From here on the new version answers; what it took the place of stays on the disk."""
-    previous = state.previous if state.release == state.active else state.active
-    return _enter(_whole(replace(state, active=state.release, previous=previous)), Step.DRAINING, now)
+    if state.release == state.active:  # installed anew
+        return _enter(_whole(state), Step.DRAINING, now)
+    returned = state.release != "" and state.release == state.previous
+    switched = replace(state, active=state.release, previous=state.active, returned=returned)
+    return _enter(_whole(switched), Step.DRAINING, now)
 
 
 def _whole(state: Lifecycle) -> Lifecycle:
@@ -306,7 +309,7 @@ def _reverted(state: Lifecycle, event: Event, now: float) -> Next:
     """The device is back where it was, or on the previous version after a fall-back."""
     ended = replace(_rest(state), outcome=Outcome.FAILED)
     if state.falling_back and isinstance(event, Done):
-        ended = _whole(replace(ended, active=state.previous, previous=""))
+        ended = _whole(replace(ended, active=state.previous, previous="", returned=False))
     # What was damaged at rest is the disk's fault, not the release's: it is fetched again, the first time at once.
     damaged = state.falling_back and state.fault is Fault.ARTIFACT_CORRUPT
     if state.fault in CIRCUMSTANCES or damaged:
@@ -330,7 +333,7 @@ def _go_on(state: Lifecycle, now: float, *, fell_back: bool = False) -> Next:
     """At rest: start with the goal that had to wait, if there is one, or see to an active version that broke."""
     if state.pending is not None:
         return _consider(replace(state, pending=None), Assigned(state.pending), now)
-    if _is_broken(state) and state.previous and not fell_back:
+    if _is_broken(state) and state.way_back and not fell_back:
         both = f"{state.broken_reason}; and before that: {state.reason}" if state.reason else state.broken_reason
         return _give_way(replace(state, broken_reason=both[:MAX_REASON]), now)
     if state.release != state.wanted and (fell_back or state.outcome is Outcome.SUCCEEDED):
@@ -379,7 +382,7 @@ def _broke(state: Lifecycle, event: Event, now: float) -> Next:
     broken = _noted(state, event)
     if waiting:
         return broken, ()
-    if broken.previous:
+    if broken.way_back:
         return _give_way(broken, now)
     # Nothing to return to, and nothing serves: going through the whole update again at once repairs damaged files.
     failures = state.failures if state.release == state.active else 0  # those of another release are not its own
@@ -396,7 +399,7 @@ def _broke_meanwhile(state: Lifecycle, event: Event, now: float) -> Next:
     broken = _noted(state, event)
     no_engine_yet = state.step in (Step.PLANNING, Step.DOWNLOADING, Step.VERIFYING)
     tried_before = _is_broken(state) or state.active in state.held
-    if not no_engine_yet or not state.previous or tried_before:
+    if not no_engine_yet or not state.way_back or tried_before:
         return broken, ()
     falling, acts = _give_way(broken, now)
     return falling, (Act.CANCEL, *acts)

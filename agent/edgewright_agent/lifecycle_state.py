@@ -91,7 +91,7 @@ class Goal:
 @dataclass(frozen=True)
 class Lifecycle:
     """All that a device must remember. `generation` and `release` are what the outcome speaks of; `active` is
-    what answers requests, `previous` what a local rollback returns to. All releases are digests, "" is none.
+    what answers requests, `previous` what did so before it. All releases are digests, "" is none.
 
     `wanted` is the release that the generation names. `release` differs from it when the device had to do something
     about the version that it serves: replace it by the previous one, or install it anew."""
@@ -105,6 +105,7 @@ class Lifecycle:
     reason: str = ""
     active: str = ""
     previous: str = ""
+    returned: bool = False  # `previous` was left to return to what is active now: on the disk still, but no way back
     broken: Fault = Fault.NONE  # why the active version does not serve; NONE while it does, as far as is known
     broken_reason: str = ""
     held: tuple[str, ...] = ()
@@ -121,6 +122,11 @@ class Lifecycle:
     sequence: int = 0
     refused: int = 0  # the newest generation whose metadata was refused, and why; told while it is the newest known
     refusal: str = ""
+
+    @property
+    def way_back(self) -> str:
+        """The release that serves when the active one cannot, "" when there is none: never one that was taken back."""
+        return "" if self.returned else self.previous
 
     @property
     def releases(self) -> frozenset[str]:

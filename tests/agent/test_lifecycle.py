@@ -235,6 +235,22 @@ def test_a_broken_active_version_gives_way_to_the_previous_one_and_is_held() -> 
     assert (state.active, state.previous, state.held, state.outcome) == (OLD, "", (NEW,), Outcome.FAILED)
 
 
+def test_a_release_that_was_taken_back_does_not_serve_again_when_the_good_one_breaks() -> None:
+    back = after(TWO, Assigned(Goal(3, OLD)), *([Done()] * 8))
+    assert (back.active, back.previous, back.outcome) == (OLD, NEW, Outcome.SUCCEEDED)
+    state, acts = lifecycle.advance(back, ActiveBroken(OLD, Fault.ARTIFACT_CORRUPT, "model.gguf"), 0.0)
+    assert Act.FALL_BACK not in acts
+    state = after(state, Assigned(Goal(3, OLD)), *([Done()] * 8), now=state.retry_at)
+    assert (state.active, state.outcome, state.way_back) == (OLD, Outcome.SUCCEEDED, "")
+    # Nor while the next version is on its way; once that serves, there is a way back again.
+    _, acts = lifecycle.advance(after(back, Assigned(Goal(4, OTHER))), ActiveBroken(OLD, Fault.ENGINE_FAILED, ""), 0.0)
+    assert Act.FALL_BACK not in acts
+    onward = after(back, Assigned(Goal(4, OTHER)), *([Done()] * 8))
+    assert (onward.active, onward.way_back) == (OTHER, OLD)
+    _, acts = lifecycle.advance(onward, ActiveBroken(OTHER, Fault.ENGINE_FAILED, "it aborts"), 0.0)
+    assert acts == (Act.FALL_BACK,)
+
+
 def test_a_broken_active_version_without_a_previous_one_is_installed_anew() -> None:
     broken = after(SERVING, ActiveBroken(OLD, Fault.ARTIFACT_CORRUPT, "model.gguf"))
     assert (broken.outcome, broken.held) == (Outcome.FAILED, ())
