@@ -31,6 +31,7 @@ STEP_S: Final = 15.0
 REPORT_S: Final = 30.0
 SLICE_S: Final = 600.0
 DAY_S: Final = 86_400.0
+DAYS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Traffic:
     clump: how many requests fail together, on average.
     swing, busy: by which share the rate of errors, and requests, rise and fall over the day; speed by a fifth of swing.
     bursts: on a random device, at a random time of the rollout, half of all requests fail for ten minutes; on every
-    fourth device it was so once on the day before.
+    fourth device it was so once on each day before.
     speed_…: the same of speed, and its spread from window to window.
     """
 
@@ -113,7 +114,7 @@ def course(traffic: Traffic, release: Release, random: Random, policy: GatePolic
     burst_on = random.randrange(DEVICES)
     common = _multiplier(random, traffic.common)
     devices = [_device(traffic, random, number, common) for number in range(DEVICES)]
-    before = {f"dev-{number}": _day(traffic, device, began, random) for number, device in enumerate(devices)}
+    before = {f"dev-{number}": _days(traffic, device, began, random) for number, device in enumerate(devices)}
     known = baseline(before)
     now, verdict = began, Verdict(Ruling.WAIT, ())
     for updated in WAVES:
@@ -141,24 +142,29 @@ def _device(traffic: Traffic, random: Random, number: int, common: float) -> _De
     return _Device(rate, today, 20 * exp(random.gauss(0, traffic.speed_levels)), STEP_S * (number % 2))
 
 
+def _days(traffic: Traffic, device: _Device, until: float, random: Random) -> list[Slice]:
+    """The days before: the same as `_window` draws, an hour at a time."""
+    days = [_day(traffic, device, until - number * DAY_S, random) for number in range(DAYS)]
+    device.speed *= exp(random.gauss(0, traffic.speed_daily))
+    return [one for day in days for one in day]
+
+
 def _day(traffic: Traffic, device: _Device, until: float, random: Random) -> list[Slice]:
-    """The day before: the same as `_window` draws, an hour at a time."""
-    yesterday = _multiplier(random, traffic.daily)
-    slower_today = exp(random.gauss(0, traffic.speed_daily))
+    that_day = _multiplier(random, traffic.daily)
+    speed_that_day = random.gauss(0, traffic.speed_daily)
     burst = random.randrange(24) if traffic.bursts and random.random() < 1 / 4 else None
     hours = []
     for hour in range(24):
         at = until - DAY_S + 3600.0 * (hour + 0.5)
         requests = poisson(traffic.per_hour * _busy(traffic, at), random)
         sliced = sum(_multiplier(random, traffic.sliced) for _ in range(6)) / 6
-        errors = _errors(traffic, requests * device.rate * yesterday * sliced * _swing(traffic, at), random)
+        errors = _errors(traffic, requests * device.rate * that_day * sliced * _swing(traffic, at), random)
         errors += poisson(requests / 12, random) if hour == burst else 0
         windows = round(3600 / REPORT_S * (1 - exp(-requests * REPORT_S / 3600)))
-        usual = _usual_log_speed(traffic, device, at)
+        usual = _usual_log_speed(traffic, device, at) + speed_that_day
         speeds = usual * windows + traffic.speed_spread * windows**0.5 * random.gauss(0, 1)
         squares = windows * (traffic.speed_spread**2 + usual * usual) + 2 * usual * (speeds - usual * windows)
         hours.append(_slice(int(at // SLICE_S), [requests, min(errors, requests), windows, speeds, squares]))
-    device.speed *= slower_today
     return hours
 
 

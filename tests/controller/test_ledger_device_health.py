@@ -86,10 +86,10 @@ def test_a_window_that_says_nothing_of_one_version_is_left_out(tmp_path: Path) -
         assert after(ledger) == kept == [Slice(12, 10, 0)]
 
 
-def test_before_is_the_day_before_the_new_version_by_the_hour(tmp_path: Path) -> None:
+def test_before_is_the_three_days_before_the_new_version_by_the_hour(tmp_path: Path) -> None:
     with opened(tmp_path) as ledger:
         old = {"generation": 6, "artifact": OLD}
-        for seq, minutes_ago in enumerate((25 * 60, 23 * 60 + 30, 90, 70, 65, 20), 1):
+        for seq, minutes_ago in enumerate((73 * 60, 71 * 60 + 30, 90, 70, 65, 20), 1):
             store(ledger, told(seq, **old, errors=seq), at=NOON - minutes_ago * 60_000)  # type: ignore[arg-type] # mixed fields
         store(ledger, told(7, generation=6), at=NOON - 60_000)
         store(ledger, told(8, generation=7, artifact=OLD), at=NOON + 60_000)

@@ -1,6 +1,6 @@
 """How devices do with a new release beside their own previous one, summed up for a judgement.
 
-Each device is compared with itself: what it should show now is what it showed in the day before, corrected for the
+Each device is compared with itself: what it should show now is what it showed in the days before, corrected for the
 hour of the day by what all of the devices showed. Its evidence is the log likelihood ratio of a sequential test: a
 regression by `ratio` against none. Where the formulas come from, and what each constant is for, is in
 docs/decisions/0016.
@@ -9,7 +9,7 @@ docs/decisions/0016.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
 from typing import Final
 
@@ -26,9 +26,10 @@ MIN_WINDOWS: Final = 5  # in which it decoded, before and after, or its speed is
 # a little better than on the day before.
 TESTED: Final = 0.75
 FLOOR: Final = 0.001  # a share of errors below this is taken for this
-SPREAD: Final = 0.05  # variance of one device's rate from one day to the next, relative
+SPREAD: Final = 0.1  # variance of one device's rate from one day to the next, relative
 COMMON_SPREAD: Final = 0.01  # the same of what changes for all devices together
 MOST_AT_ONCE: Final = 4.0  # times what is due: more errors of one device in ten minutes are not believed
+MOST_BEFORE: Final = 4.0  # standard deviations above what is due, in an hour of before
 HOUR_WEIGHT: Final = 8.0  # as many errors speak for an hour like any other
 SPEED_SPREAD: Final = 0.04  # variance of the logarithm of a device's speed from one day to the next
 COMMON_SPEED_SPREAD: Final = 0.01
@@ -50,11 +51,12 @@ class Slice:
 @dataclass(frozen=True)
 class Level:
     """What one device showed with its previous release. `rate`: errors for a request, at an hour like any other;
-    `errors`: how many it is known from. Speed is None when too little is known of it; `speed_variance` is of the mean
-    of `log_speed`."""
+    `known`: how many errors that is known from. Speed is None when too little is known of it; `speed_variance` is of
+    the mean of `log_speed`."""
 
     requests: int
     errors: int
+    known: float
     rate: float
     log_speed: float | None = None
     speed_variance: float = 0.0
@@ -78,6 +80,25 @@ def baseline(before: Mapping[str, Sequence[Slice]]) -> Baseline:
     Devices that have no new release yet help to know the hours of the day; a Slice is an hour, or less.
     """
     before = {name: slices for name, slices in before.items() if sum(one.requests for one in slices) >= MIN_BEFORE}
+    shape, _ = _shape(before)
+    usual = {name: _rate(slices, shape) for name, slices in before.items()}
+    believed = {name: [_believed(one, usual[name] * shape[one.hour]) for one in before[name]] for name in before}
+    shape, known = _shape(believed)
+    levels = {name: _level(before[name], believed[name], shape) for name in before}
+    # What was cut says how bad a moment was, and nothing of how errors come otherwise.
+    whole = {
+        name: [one for one, was in zip(believed[name], before[name], strict=True) if one == was] for name in before
+    }
+    return Baseline(levels, shape, known, _clump(whole, levels, shape))
+
+
+def _believed(one: Slice, rate: float) -> Slice:
+    """Without what came all at once, of which a device has its share in any three days."""
+    due = one.requests * rate
+    return replace(one, errors=min(one.errors, int(due + MOST_BEFORE * (due**0.5 + 1))))
+
+
+def _shape(before: Mapping[str, Sequence[Slice]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     requests, errors = [0] * HOURS, [0] * HOURS
     for slices in before.values():
         for one in slices:
@@ -86,20 +107,24 @@ def baseline(before: Mapping[str, Sequence[Slice]]) -> Baseline:
     usual = sum(errors) / sum(requests) if before else 0.0
     expected = [usual * count for count in requests]
     known = tuple(_around(expected, hour) + HOUR_WEIGHT for hour in range(HOURS))
-    shape = tuple((_around(errors, hour) + HOUR_WEIGHT) / known[hour] for hour in range(HOURS))
-    levels = {name: _level(slices, shape) for name, slices in before.items()}
-    return Baseline(levels, shape, known, _clump(before, levels, shape))
+    return tuple((_around(errors, hour) + HOUR_WEIGHT) / known[hour] for hour in range(HOURS)), known
 
 
-def _clump(before: Mapping[str, Sequence[Slice]], levels: Mapping[str, Level], shape: Sequence[float]) -> float:
-    squares = means = 0.0
-    for name, slices in before.items():
-        rate = levels[name].rate
-        for one in slices:
-            due = one.requests * rate * shape[one.hour]
-            squares += (one.errors - due) ** 2
-            means += due
-    return max(1.0, squares / means) if means else 1.0
+def _rate(slices: Sequence[Slice], shape: Sequence[float]) -> float:
+    usual_hours = sum(one.requests * shape[one.hour] for one in slices)
+    return max((sum(one.errors for one in slices) + 0.5) / usual_hours, FLOOR)
+
+
+def _level(told: Sequence[Slice], believed: Sequence[Slice], shape: Sequence[float]) -> Level:
+    mean, variance = _speed(told) or (None, 0.0)
+    return Level(
+        requests=sum(one.requests for one in told),
+        errors=sum(one.errors for one in told),
+        known=sum(one.errors for one in believed) + 0.5,
+        rate=_rate(believed, shape),
+        log_speed=mean,
+        speed_variance=variance,
+    )
 
 
 def _around(values: Sequence[float], hour: int) -> float:
@@ -107,13 +132,14 @@ def _around(values: Sequence[float], hour: int) -> float:
     return values[hour - 1] + values[hour] + values[(hour + 1) % HOURS]
 
 
-def _level(slices: Sequence[Slice], shape: Sequence[float]) -> Level:
-    errors = sum(one.errors for one in slices)
-    usual_hours = sum(one.requests * shape[one.hour] for one in slices)
-    rate = max((errors + 0.5) / usual_hours, FLOOR)
-    speed = _speed(slices)
-    mean, variance = speed if speed is not None else (None, 0.0)
-    return Level(sum(one.requests for one in slices), errors, rate, mean, variance)
+def _clump(before: Mapping[str, Sequence[Slice]], levels: Mapping[str, Level], shape: Sequence[float]) -> float:
+    squares = means = 0.0
+    for name, slices in before.items():
+        for one in slices:
+            due = one.requests * levels[name].rate * shape[one.hour]
+            squares += (one.errors - due) ** 2
+            means += due
+    return max(1.0, squares / means) if means else 1.0
 
 
 def _speed(slices: Sequence[Slice]) -> tuple[float, float] | None:
@@ -139,7 +165,7 @@ def compare(known: Baseline, after: Mapping[str, Sequence[Slice]], policy: Healt
 def _errors(known: Baseline, after: Mapping[str, Sequence[Slice]], ratio: float) -> Comparison:
     weights, hours, clump = [], set(), known.clump
     errors = requests = errors_before = requests_before = 0
-    believed = expected = 0.0
+    believed = expected = known_of_all = squares = 0.0
     for name, slices in after.items():
         level = known.levels[name]
         mine = due_of_all = 0.0
@@ -151,13 +177,17 @@ def _errors(known: Baseline, after: Mapping[str, Sequence[Slice]], ratio: float)
             errors += one.errors
             requests += one.requests
             hours.add(one.hour)
-        certain = 1 / (clump / (level.errors + 0.5) + SPREAD)
+        certain = 1 / (clump / level.known + SPREAD)
         weights.append(likelihood_ratio(mine / clump, due_of_all / clump, certain, ratio))
         errors_before += level.errors
+        known_of_all += level.known
+        squares += due_of_all * due_of_all
         requests_before += level.requests
         believed += mine
         expected += due_of_all
-    certain = 1 / (clump / (errors_before + 0.5) + clump / sum(known.known[hour] for hour in hours) + COMMON_SPREAD)
+    # What differs from day to day at each device evens out, the less the more of the errors are due to few of them.
+    spread = SPREAD * squares / expected**2 + COMMON_SPREAD
+    certain = 1 / (clump / known_of_all + clump / sum(known.known[hour] for hour in hours) + spread)
     together = likelihood_ratio(believed / clump, expected / clump, certain, ratio)
     weight = min(_sum(weights), together)
     return Comparison(weight, len(weights), errors_before / requests_before, errors / requests)

@@ -23,6 +23,7 @@ from edgewright_controller.ledger.among import among
 SLICE_MS: Final = 600_000
 HOUR_SLICES: Final = 6
 DAY_SLICES: Final = 24 * HOUR_SLICES
+BEFORE_SLICES: Final = 3 * DAY_SLICES  # what is compared with: no day is like the next
 _MOST: Final = 1_000_000  # what one window may count: a device must not fill up what is kept of it
 _SLOWEST: Final = 0.001  # tokens per second
 
@@ -74,7 +75,7 @@ _SUMS: Final = ("requests", "errors", "rejected", "restarts", "windows", "log_sp
 
 
 def before(connection: Connection, compared: Sequence[Compared], hour_of: HourOf) -> dict[str, list[Slice]]:
-    """By the hour, what each device showed in the day before it was given the new version."""
+    """By the hour, what each device showed in the days before it was given the new version."""
     wanted = {one.device: one for one in compared}
     table = tables.device_health
     if not wanted:
@@ -83,7 +84,7 @@ def before(connection: Connection, compared: Sequence[Compared], hour_of: HourOf
     hour = (table.c.slice // HOUR_SLICES).label("hour")
     within = and_(
         among(table.c.device, wanted),
-        table.c.slice >= min(last.values()) - DAY_SLICES,
+        table.c.slice >= min(last.values()) - BEFORE_SLICES,
         table.c.slice <= max(last.values()),
     )
     sums = [func.sum(table.c[name]).label(name) for name in _READ]
@@ -91,7 +92,7 @@ def before(connection: Connection, compared: Sequence[Compared], hour_of: HourOf
     found: dict[str, list[Slice]] = {}
     for row in connection.execute(select(*grouped, *sums).where(within).group_by(*grouped)):
         one, until = wanted[row.device], last[row.device]
-        early = until - DAY_SLICES <= row.hour * HOUR_SLICES <= until
+        early = until - BEFORE_SLICES <= row.hour * HOUR_SLICES <= until
         if early and row.artifact == bytes.fromhex(one.before) and row.generation < one.generation:
             found.setdefault(row.device, []).append(_slice(row, hour_of(row.device, row.hour)))
     return found

@@ -24,7 +24,7 @@ RENEW_EVERY_S: Final = 3600.0
 # Reports above a gap wait this long for what is missing before them.
 KEEP_ABANDONED: Final = timedelta(days=30)
 # What devices did before an update is compared with what they do after it, for as long as a wave may be watched.
-KEEP_HEALTH: Final = timedelta(days=3)
+KEEP_HEALTH: Final = timedelta(days=6)
 
 _log = log.of(__name__)
 
