@@ -31,7 +31,7 @@ SOUND: Final = Release()
 TWOFOLD: Final = {"errors": Release(errors=2.0), "time for a token": Release(slower=2.0)}
 FEW: Final = "few requests"
 STRESS: Final = "all of it"
-SHARE: Final = 4  # of the sound releases, which need to be many, so many times fewer bad ones are tried
+SHARE: Final = 2  # of the sound releases, which need to be many, so many times fewer bad ones are tried
 CHUNK: Final = 10
 
 
