@@ -26,7 +26,8 @@ def refused(folder: Path, data: bytes, why: str) -> None:
     began = time.process_time()
     with pytest.raises(FileUnsafe, match=why):
         read(folder, data)
-    assert time.process_time() - began < 5
+    # A million steps take three seconds, and twice that where a neighbour shares the processor's core.
+    assert time.process_time() - began < 15
 
 
 def attribute(name: str, *fields: bytes) -> bytes:
