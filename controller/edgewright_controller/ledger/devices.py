@@ -194,8 +194,7 @@ def generation_of(connection: Connection, device: str, release: str | None = Non
 
     `release`: what it is to have next, which may make it a device of a profile that has mandates.
     """
-    known = max(_set_generation(connection, device), mandates.reserved(connection, device, release))
-    return max(known, restorations.counts_from(connection))
+    return generations_of(connection, {device: release})[device]
 
 
 def generations_of(connection: Connection, wanted: Mapping[str, str | None]) -> dict[str, int]:
