@@ -184,6 +184,7 @@ def _texts(count: int) -> bytes:
     return pair("a", 9, struct.pack("<IQ", 8, count) + bytes(8 * count))
 
 
+@pytest.mark.bounds
 @pytest.mark.attack("GGUF header that costs time or memory")
 @pytest.mark.parametrize(
     "data",

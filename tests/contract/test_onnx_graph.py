@@ -166,12 +166,16 @@ MANY = b"".join(field(1, field(5, b"") * 100) for _ in range(10_000))
         (b"\x39\x00", "ends within a field"),
         (field(7, b"\x0a\xff\x01x"), "behind the end"),
         (nested(40), "nested more than 64 deep"),
-        (b"\x08\x01" * (1 << 21), "larger than any model's"),
-        (field(7, MANY), "larger than any model's"),
+        pytest.param(b"\x08\x01" * (1 << 21), "larger than any model's", marks=pytest.mark.bounds),
+        pytest.param(field(7, MANY), "larger than any model's", marks=pytest.mark.bounds),
         (field(7, field(1, field(5, b"") * 1000)), "more than 256"),
         (field(7, field(1, field(7, "a") * 1000)), "more than 4 times"),
         (field(7, field(5, field(13, b"") * 1000)), "more than 256"),
-        (onnx_of(graph(weights=[onnx_weights(f"{n}") for n in range(10_001)])), "more than 10,000"),
+        pytest.param(
+            onnx_of(graph(weights=[onnx_weights(f"{n}") for n in range(10_001)])),
+            "more than 10,000",
+            marks=pytest.mark.bounds,
+        ),
     ],
 )
 def test_a_file_that_is_no_graph_or_a_bomb_is_refused_cheaply(tmp_path: Path, data: bytes, why: str) -> None:

@@ -176,6 +176,7 @@ def test_a_header_that_would_fill_the_memory_is_refused_cheaply(tmp_path: Path, 
     assert peak < 3 * len(header) + (16 << 20)
 
 
+@pytest.mark.bounds
 def test_a_hundred_thousand_tensors_are_read_in_little_memory(tmp_path: Path) -> None:
     described = ",".join(f'"{n}":{{"dtype":"U8","shape":[1],"data_offsets":[{n},{n + 1}]}}' for n in range(100_000))
     path = tmp_path / "model.safetensors"
