@@ -128,7 +128,7 @@ _MIXTURES: Final[Mapping[str, _Mixture]] = {
 
 def _gguf(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> float:
     mix = _MIXTURES.get(recipe.quantization, _Mixture(recipe.quantization))
-    if dict(recipe.options).get("pure"):
+    if recipe.options.get("pure"):
         mix = _Mixture(mix.base)
         output = mix.base
     else:
@@ -161,7 +161,7 @@ def _gguf(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> fl
 def _mlx(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> float:
     if recipe.quantization in _KEPT_BITS:
         return model.parameters * _KEPT_BITS[recipe.quantization]
-    options = dict(recipe.options)
+    options = recipe.options
     group = int(options["group_size"])
     # A scale and a bias of 16 bits for each group; the mx types have one scale of 8.
     bits = int(recipe.quantization.removesuffix("bit")) + (32 if options["mode"] == "affine" else 8) / group
@@ -170,7 +170,7 @@ def _mlx(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> flo
 
 
 def _onnx(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> float:
-    options = dict(recipe.options)
+    options = recipe.options
     embedding = _count(tensors, "embedding")
     # An output layer is written out even where the source shares it with the embedding.
     layers = model.parameters - embedding + (0 if _count(tensors, "output") else embedding)

@@ -12,7 +12,7 @@ import pytest
 
 from edgewright_controller.artifact_size import predicted_bytes, tensors_of
 from edgewright_controller.compile import recipe
-from edgewright_controller.compile.recipe import Option
+from edgewright_controller.compile.recipe_option import Option
 from tests.controller.small_fleet import SMOLLM2, SOURCE
 
 BESIDE = SOURCE.bytes - SMOLLM2.bytes

@@ -9,7 +9,8 @@ import pytest
 
 from edgewright_controller.compile import toolchain
 from edgewright_controller.compile.build_key import build_key
-from edgewright_controller.compile.recipe import QUANTIZATIONS, Option, RecipeError, make, recipe_of
+from edgewright_controller.compile.recipe import QUANTIZATIONS, Recipe, make, recipe_of
+from edgewright_controller.compile.recipe_option import Choice, Option, RecipeError
 
 SOURCE = "1" * 64
 VERSIONS = {"mlx": "0.32.4", "platform": "linux-x86_64"}
@@ -29,6 +30,18 @@ def test_defaults_are_written_out_so_that_two_spellings_share_a_build() -> None:
     assert make("mlx", "4bit") == make("mlx", "4bit", {"mode": "affine", "group_size": 64})
     assert make("mlx", "4bit") != make("mlx", "4bit", {"group_size": 32})
     assert str(make("mlx", "4bit", {"group_size": 32})) == "mlx 4bit group_size=32"
+
+
+def test_a_recipe_with_a_list_in_it_is_a_value_and_reads_as_it_was_meant() -> None:
+    spelled = (("overrides", '[["attn_v","Q8_0"]]'), ("pure", "true"))
+    recipe = Recipe("gguf", "Q4_K_M", spelled)
+    assert {recipe, Recipe("gguf", "Q4_K_M", spelled)} == {recipe}
+    assert recipe.to_json()["options"] == {"overrides": [["attn_v", "Q8_0"]], "pure": True}
+
+
+def test_a_value_without_a_list_of_what_it_may_be_is_spelled_by_its_check() -> None:
+    choice = Choice([], (), ("int4",), lambda _key, value: sorted(value))
+    assert choice.one_spelling("recipe.some", ["b", "a"]) == ["a", "b"]
 
 
 def test_options_that_cannot_apply_are_left_out_when_they_are_the_default_and_refused_when_not() -> None:

@@ -3,100 +3,64 @@
 Two profiles with equal recipes share one build, so a recipe has one spelling: defaults are written out, options
 that cannot apply are refused or, when they only repeat the default, left out.
 
-What each runtime knows stands in one table, QUANTIZATIONS and OPTIONS. Types below 3 bits that llama.cpp makes
-only with an importance matrix are not in it: nothing here can measure one yet.
+What each runtime knows stands in a table of its own: recipe_gguf.py, recipe_mlx.py, recipe_onnx.py.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-Option = str | int | bool
+from edgewright_contract import canonical
+from edgewright_controller.compile import recipe_gguf, recipe_mlx, recipe_onnx
+from edgewright_controller.compile.recipe_option import Choice, Option, RecipeError, RuntimeRecipes
 
 PREBUILT: Final = "prebuilt"
 
-_MLX_BITS: Final = ("2bit", "3bit", "4bit", "5bit", "6bit", "8bit")
-
+RECIPES: Final[Mapping[str, RuntimeRecipes]] = MappingProxyType(
+    {"gguf": recipe_gguf.RECIPES, "mlx": recipe_mlx.RECIPES, "onnx": recipe_onnx.RECIPES}
+)
 QUANTIZATIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "gguf": (
-            *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S"),
-            *("Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K"),
-        ),
-        "mlx": (*_MLX_BITS, "bf16", "fp16", "fp32"),
-        "onnx": ("int4", "int8", "fp16", "fp32"),
-    }
+    {runtime: recipes.quantizations for runtime, recipes in RECIPES.items()}
 )
-
-# Which execution provider the ONNX graph is made for. A provider with its own compiler is not among them.
-ONNX_PROVIDERS: Final[Mapping[str, str]] = MappingProxyType({"cpu": "cpu", "cuda": "cuda", "dml": "dml"})
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """An option: its default, what else it may be, and the quantizations that it is for."""
-
-    default: Option
-    allowed: tuple[Option, ...]
-    only_for: tuple[str, ...]
-
-
-_GGUF_QUANTISED: Final = tuple(name for name in QUANTIZATIONS["gguf"] if name not in ("F32", "F16", "BF16"))
-
-OPTIONS: Final[Mapping[str, Mapping[str, _Choice]]] = MappingProxyType(
-    {
-        # Every tensor of the one type, without llama.cpp's mixture.
-        "gguf": {"pure": _Choice(False, (False, True), _GGUF_QUANTISED)},
-        "mlx": {
-            "group_size": _Choice(64, (32, 64, 128), _MLX_BITS),
-            "mode": _Choice("affine", ("affine", "mxfp4", "mxfp8"), _MLX_BITS),
-        },
-        "onnx": {
-            "block_size": _Choice(32, (16, 32, 64, 128, 256), ("int4",)),
-            # The embedding in int4 too, with its scales shared with the output layer's: half the size for a
-            # small model with a large vocabulary, and slightly less exact.
-            "tie_embeddings": _Choice(False, (False, True), ("int4",)),
-            "provider": _Choice("cpu", tuple(ONNX_PROVIDERS.values()), QUANTIZATIONS["onnx"]),
-        },
-    }
+OPTIONS: Final[Mapping[str, Mapping[str, Choice]]] = MappingProxyType(
+    {runtime: recipes.options for runtime, recipes in RECIPES.items()}
 )
-
-_MX_BITS: Final = {"mxfp4": "4bit", "mxfp8": "8bit"}
-
-
-class RecipeError(ValueError):
-    """The recipe cannot be built. `key` is the profile's key that is wrong."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(f"{key}: {message}")
-        self.key = key
-        self.message = message
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Runtime, quantization and options (sorted by name, defaults written out). Made by `make` or `recipe_of`."""
+    """Runtime, quantization and options. Made by `make` or `recipe_of`.
+
+    `spelled` has each option, sorted by name, with its value in canonical JSON: so that a recipe with a table in it is
+    still a value that may stand in a set.
+    """
 
     runtime: str
     quantization: str
-    options: tuple[tuple[str, Option], ...] = ()
+    spelled: tuple[tuple[str, str], ...] = ()
 
     @property
     def prebuilt(self) -> bool:
         """Whether the artifact was made elsewhere and is shipped as it is."""
         return self.quantization == PREBUILT
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options by name, defaults written out."""
+        return {name: json.loads(text) for name, text in self.spelled}
+
     def to_json(self) -> dict[str, Any]:
         """The document that a build key names."""
-        return {"runtime": self.runtime, "quantization": self.quantization, "options": dict(self.options)}
+        return {"runtime": self.runtime, "quantization": self.quantization, "options": self.options}
 
     def __str__(self) -> str:
         extra = [
-            f"{name}={str(value).lower()}"
-            for name, value in self.options
+            f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+            for name, value in self.options.items()
             if value != OPTIONS[self.runtime][name].default
         ]
         return " ".join([self.runtime, self.quantization, *extra])
@@ -129,54 +93,42 @@ def recipe_of(profile: ProfileLike) -> Recipe:
     """
     options = dict(profile.recipe_options)
     if profile.runtime == "onnx" and profile.quantization != PREBUILT:
-        if profile.accelerator not in ONNX_PROVIDERS:
-            raise RecipeError(
-                "accelerator",
-                f"ONNX for {profile.accelerator} cannot be compiled here yet;"
-                ' build it elsewhere and ship it with quantization = "prebuilt"',
-            )
-        options["provider"] = ONNX_PROVIDERS[profile.accelerator]
+        options |= recipe_onnx.of_accelerator(profile.accelerator)
     return make(profile.runtime, profile.quantization, options)
 
 
 def make(runtime: str, quantization: str, options: Mapping[str, Option] | None = None) -> Recipe:
     """The one spelling of this recipe. Raises RecipeError."""
-    if runtime not in QUANTIZATIONS:
-        raise RecipeError("runtime", f"{runtime!r}; there are {', '.join(QUANTIZATIONS)}")
+    if runtime not in RECIPES:
+        raise RecipeError("runtime", f"{runtime!r}; there are {', '.join(RECIPES)}")
     given = dict(options or {})
     if quantization == PREBUILT:
         if given:
             raise RecipeError("recipe", "a prebuilt artifact is shipped as it is; take `recipe` away")
         return Recipe(runtime, PREBUILT)
-    if quantization not in QUANTIZATIONS[runtime]:
-        known = ", ".join(QUANTIZATIONS[runtime])
+    recipes = RECIPES[runtime]
+    if quantization not in recipes.quantizations:
+        known = ", ".join(recipes.quantizations)
         raise RecipeError("quantization", f"{runtime} cannot make {quantization!r}; it makes {known}")
-    for name, value in given.items():
-        _check(runtime, quantization, name, value)
+    spelled = {name: _checked(runtime, quantization, name, value) for name, value in given.items()}
     chosen = {
-        name: given.get(name, choice.default)
-        for name, choice in OPTIONS[runtime].items()
+        name: spelled.get(name, choice.default)
+        for name, choice in recipes.options.items()
         if quantization in choice.only_for
     }
-    _check_together(quantization, chosen)
-    return Recipe(runtime, quantization, tuple(sorted(chosen.items())))
+    recipes.check_together(quantization, chosen)
+    return Recipe(runtime, quantization, tuple((name, _json(value)) for name, value in sorted(chosen.items())))
 
 
-def _check(runtime: str, quantization: str, name: str, value: Option) -> None:
-    choice = OPTIONS[runtime].get(name)
-    if choice is None:
-        raise RecipeError(f"recipe.{name}", f"unknown; {runtime} has {', '.join(OPTIONS[runtime])}")
-    # `True == 1` in Python, but not in a build key.
-    if not any(type(value) is type(allowed) and value == allowed for allowed in choice.allowed):
-        allowed = ", ".join(str(item).lower() for item in choice.allowed)
-        raise RecipeError(f"recipe.{name}", f"{value!r} is not one of {allowed}")
-    if quantization not in choice.only_for and value != choice.default:
+def _checked(runtime: str, quantization: str, name: str, value: Option) -> Option:
+    options = OPTIONS[runtime]
+    if name not in options:
+        raise RecipeError(f"recipe.{name}", f"unknown; {runtime} has {', '.join(options)}")
+    value = options[name].one_spelling(f"recipe.{name}", value)
+    if quantization not in options[name].only_for and value != options[name].default:
         raise RecipeError(f"recipe.{name}", f"cannot be used with {quantization}")
+    return value
 
 
-def _check_together(quantization: str, options: Mapping[str, Option]) -> None:
-    bits = _MX_BITS.get(str(options.get("mode")))
-    if bits and (quantization != bits or options["group_size"] != 32):
-        raise RecipeError("recipe.mode", f'{options["mode"]} needs quantization = "{bits}" and group_size = 32')
-    if quantization == "fp16" and options.get("provider") == "cpu":
-        raise RecipeError("quantization", "fp16 needs an accelerator; on a cpu use fp32, int8 or int4")
+def _json(value: Option) -> str:
+    return canonical.encode(value).decode()

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from edgewright_contract import release
-from edgewright_controller.compile.recipe import RecipeError, recipe_of
+from edgewright_controller.compile.recipe import recipe_of
+from edgewright_controller.compile.recipe_option import RecipeError
 from edgewright_controller.manifest.errors import suggestion
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@ not know is refused instead of ignored."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -17,7 +18,7 @@ ID_KEY_PATTERN: Final = f"^{names.ID_PATTERN}$"
 Id = Annotated[str, Field(pattern=ID_KEY_PATTERN)]
 LabelKey = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Labels = dict[LabelKey, Annotated[str, Field(max_length=128)]]
-Option = str | int | bool
+RuntimeOption = str | int | bool
 
 PREBUILT: Final = "prebuilt"
 
@@ -68,14 +69,23 @@ MlxQuantization = Literal["2bit", "3bit", "4bit", "5bit", "6bit", "8bit", "bf16"
 OnnxQuantization = Literal["int4", "int8", "fp16", "fp32", "prebuilt"]
 
 
-class GgufRecipe(Table):
+class _Recipe(Table):
+    """What a toolchain may be told besides the precision."""
+
+    def __hash__(self) -> int:
+        # A profile is a value that may stand in a set; a table of options by itself may not. Not sorted: the order of
+        # a table may matter to the toolchain.
+        return hash(json.dumps(self.model_dump(), separators=(",", ":")))
+
+
+class GgufRecipe(_Recipe):
     """What llama.cpp's quantiser may be told besides the type."""
 
     pure: bool = False
     """Give every tensor the same type, without llama.cpp's mixture."""
 
 
-class MlxRecipe(Table):
+class MlxRecipe(_Recipe):
     """What mlx-lm's converter may be told besides the bits."""
 
     group_size: Literal[32, 64, 128] = 64
@@ -84,7 +94,7 @@ class MlxRecipe(Table):
     """How a group is coded. mxfp4 needs 4bit, mxfp8 needs 8bit, both need group_size = 32."""
 
 
-class OnnxRecipe(Table):
+class OnnxRecipe(_Recipe):
     """What Olive's ModelBuilder may be told besides the precision."""
 
     block_size: Literal[16, 32, 64, 128, 256] = 32
@@ -133,7 +143,7 @@ class _Profile(Table):
     """Devices that get this profile when neither they nor their group name one."""
 
     quantization: str
-    recipe: Table
+    recipe: _Recipe
     options: _Options
 
     @model_validator(mode="after")
@@ -150,12 +160,12 @@ class _Profile(Table):
         return self.quantization == PREBUILT
 
     @property
-    def recipe_options(self) -> dict[str, Option]:
+    def recipe_options(self) -> dict[str, Any]:
         """The table `recipe` as it was written; `compile.recipe` knows the defaults and what goes together."""
         return self.recipe.model_dump(exclude_unset=True)
 
     @property
-    def runtime_options(self) -> dict[str, Option]:
+    def runtime_options(self) -> dict[str, RuntimeOption]:
         """The options that go into a release, with their defaults; what is left to the engine is left out."""
         return dict(sorted(self.options.model_dump(exclude_none=True).items()))
 

@@ -20,7 +20,7 @@ from edgewright_contract.targets import ImageTarget
 from edgewright_contract.v1 import agent_pb2, operator_pb2
 from edgewright_controller import log
 from edgewright_controller.compile.builder import Builder
-from edgewright_controller.compile.recipe import RecipeError
+from edgewright_controller.compile.recipe_option import RecipeError
 from edgewright_controller.compile.source import Source
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.ledger import (

@@ -46,7 +46,7 @@ async def build(job: Job) -> None:
             "out": str(job.out / MODEL),
             "ftype": job.recipe.quantization,
             "threads": job.threads,
-            "pure": dict(job.recipe.options).get("pure", False),
+            "pure": job.recipe.options.get("pure", False),
         }
         await job.run("gguf_quantise", request, 1.0)
 

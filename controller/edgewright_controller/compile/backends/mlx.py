@@ -8,7 +8,8 @@ from typing import Any
 from edgewright_controller.compile.backends.job import Job
 from edgewright_controller.compile.child import StageFailed
 from edgewright_controller.compile.mlx_config import ConfigError, cure
-from edgewright_controller.compile.recipe import Option, Recipe
+from edgewright_controller.compile.recipe import Recipe
+from edgewright_controller.compile.recipe_option import Option
 from edgewright_controller.compile.source import Source
 
 _FLOATS = {"bf16": ("bfloat16", 16.0), "fp16": ("float16", 16.0), "fp32": ("float32", 32.0)}
@@ -37,7 +38,7 @@ async def build(job: Job) -> None:
     request = {
         "source": str(job.staged),
         "out": str(job.out),
-        "arguments": _arguments(job.recipe.quantization, dict(job.recipe.options)),
+        "arguments": _arguments(job.recipe.quantization, job.recipe.options),
     }
     await job.run("mlx_convert", request, 1.0)
 

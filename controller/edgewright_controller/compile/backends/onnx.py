@@ -10,7 +10,8 @@ import json
 from typing import Any, Final
 
 from edgewright_controller.compile.backends.job import Job
-from edgewright_controller.compile.recipe import Option, Recipe
+from edgewright_controller.compile.recipe import Recipe
+from edgewright_controller.compile.recipe_option import Option
 from edgewright_controller.compile.source import Source
 
 _PROVIDERS: Final = {
@@ -43,7 +44,7 @@ def disk_bytes(source: Source, recipe: Recipe) -> int:
 
 async def build(job: Job) -> None:
     """Build the graph, then take out of it what is of this machine or of one device."""
-    options = dict(job.recipe.options)
+    options = job.recipe.options
     device, provider = _PROVIDERS[str(options["provider"])]
     request = {
         "source": str(job.staged),
