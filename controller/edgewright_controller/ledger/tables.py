@@ -58,6 +58,20 @@ builds = Table(
     Column("recipe", Text),
 )
 
+# What was measured on a build; one that was refused is here, and its artifact is not in the store.
+build_cards = Table(
+    "build_cards",
+    metadata,
+    Column("build_key", String(64), primary_key=True),
+    Column("artifact", String(64), nullable=False),
+    Column("measures", Text, nullable=False),
+    Column("passed", Boolean, nullable=False),
+    Column("made_ms", BigInteger, nullable=False),
+    Column("card", Text),
+    Column("provenance", String(64)),
+    Index(None, "artifact"),
+)
+
 releases = Table(
     "releases",
     metadata,

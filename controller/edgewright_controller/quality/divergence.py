@@ -115,17 +115,24 @@ def judge(chunks: Sequence[Chunk], limit: DivergenceLimit, *, last: bool) -> tup
     `last`: no further chunk can be had, so the figures themselves decide.
     """
     found = summary(chunks)
+    enough = last or not math.isfinite(found.kl) or len(chunks) >= LEAST_CHUNKS
+    what = verdict(found, limit, last=last) if enough else Verdict.MORE
+    return what, () if what is Verdict.MORE else exceeded(found, limit)
+
+
+def verdict(found: Divergence, limit: DivergenceLimit, *, last: bool) -> Verdict:
+    """`judge` for what was summed up over at least LEAST_CHUNKS chunks."""
     over = exceeded(found, limit)
     if last:
-        return (Verdict.REFUSE if over else Verdict.PASS), over
+        return Verdict.REFUSE if over else Verdict.PASS
     if not math.isfinite(found.kl):
-        return Verdict.REFUSE, over
-    if len(chunks) < LEAST_CHUNKS or abs(found.kl - limit.kl) <= CLEAR * found.kl_error:
-        return Verdict.MORE, ()
+        return Verdict.REFUSE
+    if abs(found.kl - limit.kl) <= CLEAR * found.kl_error:
+        return Verdict.MORE
     if found.kl > limit.kl:
-        return Verdict.REFUSE, over
+        return Verdict.REFUSE
     # The mean is clearly inside; the other figures are noisier than it, and only the whole text may refuse by them.
-    return (Verdict.MORE, ()) if over else (Verdict.PASS, ())
+    return Verdict.MORE if over else Verdict.PASS
 
 
 def exceeded(found: Divergence, limit: DivergenceLimit) -> tuple[str, ...]:

@@ -108,3 +108,30 @@ def fallbacks(measures: Sequence[TensorMeasure], wanted: str) -> dict[str, int]:
         if one.type != wanted:
             found[one.type] = found.get(one.type, 0) + one.weights
     return found
+
+
+def worst(measures: Iterable[TensorMeasure]) -> tuple[TensorMeasure, ...]:
+    """Of each type the tensors that are worst by one of the figures: any limit that refuses a tensor refuses one of
+    these. A figure that is no number is the worst there is. In the order in which they were given."""
+    chosen: dict[tuple[str, int], TensorMeasure] = {}
+    every = list(measures)
+    for one in every:
+        for figure, value in enumerate(_badness(one)):
+            known = chosen.get((one.type, figure))
+            if known is None or value > _badness(known)[figure]:
+                chosen[one.type, figure] = one
+    kept = {one.name for one in chosen.values()}
+    return tuple(one for one in every if one.name in kept)
+
+
+def _badness(one: TensorMeasure) -> tuple[float, ...]:
+    figures = (one.error, abs(one.gain - 1), one.worst_block, one.worst_row)
+    return tuple(math.inf if math.isnan(value) else value for value in figures)
+
+
+def weights_by_type(measures: Iterable[TensorMeasure]) -> dict[str, int]:
+    """How many weights have each type."""
+    found: dict[str, int] = {}
+    for one in measures:
+        found[one.type] = found.get(one.type, 0) + one.weights
+    return found
