@@ -12,6 +12,11 @@ mqtt = "0.0.0.0:7883"
 [toolchains]                       # an interpreter for each, when not the controller's own
 mlx = "/opt/mlx/bin/python"
 
+[builds]                           # without these, from the model's size and what the machine has free
+memory = "12GB"                    # all that builds may hold together
+stage_memory = "8GB"               # what one step of a build may hold
+stage_deadline = "4h"              # how long one step may take
+
 [broker]
 mode = "managed"                   # "external" with address = "host:port", or "off"
 mosquitto = "/opt/bin/mosquitto"
@@ -38,6 +43,7 @@ import tomli
 
 from edgewright_contract import names, small_file
 from edgewright_contract.release import RUNTIMES
+from edgewright_controller.compile.stages import BuildLimits
 from edgewright_controller.manifest import quantities
 
 DEFAULT_GRPC: Final = "127.0.0.1:7443"
@@ -50,9 +56,10 @@ MAX_RETURN_DAYS: Final = 3650
 MAX_FILE_BYTES: Final = 1 << 20
 
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "": ("state", "fleet", "names", "listen", "toolchains", "broker", "retention", "identity"),
+    "": ("state", "fleet", "names", "listen", "toolchains", "builds", "broker", "retention", "identity"),
     "listen": ("grpc", "enrolment", "mqtt"),
     "toolchains": RUNTIMES,
+    "builds": ("memory", "stage_memory", "stage_deadline"),
     "broker": ("mode", "address", "mosquitto"),
     "retention": ("reports",),
     "identity": ("return_within_days",),
@@ -93,6 +100,7 @@ class Settings:
     enrolment: Address = field(default_factory=lambda: parse_address(DEFAULT_ENROLMENT, "listen.enrolment"))
     mqtt: Address = field(default_factory=lambda: parse_address(DEFAULT_MQTT, "listen.mqtt"))
     interpreters: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(RUNTIMES, sys.executable))
+    builds: BuildLimits = field(default_factory=BuildLimits)
     broker: BrokerMode = BrokerMode.MANAGED
     broker_address: Address | None = None
     mosquitto: Path | None = None
@@ -140,8 +148,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _settings(document: dict[str, Any], default_state: Path) -> Settings:
     _known("", document)
-    listen, toolchains, broker, retention, identity = (
-        _table(document, key) for key in ("listen", "toolchains", "broker", "retention", "identity")
+    listen, toolchains, builds, broker, retention, identity = (
+        _table(document, key) for key in ("listen", "toolchains", "builds", "broker", "retention", "identity")
     )
     fleet = _text(document, "fleet", "") or None
     if fleet is not None and not names.is_id(fleet):
@@ -167,6 +175,7 @@ def _settings(document: dict[str, Any], default_state: Path) -> Settings:
         enrolment=parse_address(_text(listen, "enrolment", DEFAULT_ENROLMENT, "listen."), "listen.enrolment"),
         mqtt=parse_address(_text(listen, "mqtt", DEFAULT_MQTT, "listen."), "listen.mqtt"),
         interpreters={runtime: _interpreter(toolchains, runtime) for runtime in RUNTIMES},
+        builds=_builds(builds),
         broker=BrokerMode(mode),
         broker_address=parse_address(address, "broker.address") if address else None,
         mosquitto=Path(mosquitto).expanduser() if mosquitto else None,
@@ -180,6 +189,20 @@ def _interpreter(toolchains: Mapping[str, Any], runtime: str) -> str:
     if not os.access(path, os.X_OK):
         raise SettingsError(f"toolchains.{runtime}: {path} cannot be executed; name a Python interpreter")
     return path
+
+
+def _builds(table: Mapping[str, Any]) -> BuildLimits:
+    def memory(key: str) -> int | None:
+        if key not in table:
+            return None
+        text = _text(table, key, "", "builds.")
+        found = quantities.size_bytes(text)
+        if not found:
+            raise SettingsError(f'builds.{key}: {text!r} is not a size with its unit, like "12GB" or "800MB"')
+        return found
+
+    deadline = float(_duration(table, "stage_deadline", "", "builds.")) if "stage_deadline" in table else None
+    return BuildLimits(memory("memory"), memory("stage_memory"), deadline)
 
 
 def _table(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:

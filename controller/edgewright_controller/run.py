@@ -138,7 +138,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     pair = authority.server_certificate(hosts, now)
     image, director = await _repositories(ledger, state, fleet, now)
     store = ArtifactStore(state / "store")
-    builder = Builder(store, state, settings.interpreters)
+    builder = Builder(store, state, settings.interpreters, limits=settings.builds)
 
     revocations = await Revocations.open(ledger, _clock)
     write_list(authority, revocations.current, now)  # before the broker starts, which lets nobody in by an old one

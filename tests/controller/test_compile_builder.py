@@ -12,8 +12,10 @@ import pytest
 from edgewright_controller.compile import toolchain
 from edgewright_controller.compile.build_key import build_key
 from edgewright_controller.compile.builder import Builder, BuildFailed, Progress
+from edgewright_controller.compile.executor import WAITS
 from edgewright_controller.compile.recipe import make
 from edgewright_controller.compile.source import Source, inspect, inspect_prebuilt
+from edgewright_controller.compile.stages import BuildLimits
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.compile.toolchain import ToolchainMissing
 from tests import model_files
@@ -146,3 +148,40 @@ async def test_a_cancelled_build_leaves_nothing(builder: Builder, artifact: Sour
     with pytest.raises(asyncio.CancelledError):
         await building
     assert _left(tmp_path / "state") == []
+
+
+def _python_of(folder: Path, script: str) -> str:
+    """A Python that answers questions, and runs `script`, of a shell, for any stage."""
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nif [ "$1" = -I ]; then exec {sys.executable} "$@"; fi\n{script}\n')
+    python.chmod(0o755)
+    return str(python)
+
+
+async def test_a_disk_that_fills_up_in_the_middle_is_told_as_that_and_nothing_stays(
+    tmp_path: Path, store: ArtifactStore
+) -> None:
+    source = inspect(checkpoints.write(tmp_path / "model"))
+    # /dev/full answers each write as a full disk does.
+    python = _python_of(tmp_path, "LC_ALL=C dd if=/dev/zero of=/dev/full count=1")
+    builder = Builder(store, tmp_path / "state", {"gguf": python})
+    recipe = make("gguf", "Q8_0")
+    with pytest.raises(BuildFailed, match=r"state/builds: the disk is full; make room, or serve with --state"):
+        await builder.build(source, recipe, build_key(source.digest, recipe, builder.versions("gguf")))
+    assert _left(tmp_path / "state") == []
+    assert list((tmp_path / "state" / "intermediates").iterdir()) == []
+
+
+async def test_builds_wait_for_memory_and_go_on_when_one_of_them_fails(tmp_path: Path, store: ArtifactStore) -> None:
+    source = inspect(checkpoints.write(tmp_path / "model"))
+    python = _python_of(tmp_path, "exit 3")
+    builder = Builder(store, tmp_path / "state", {"gguf": python, "mlx": python}, limits=BuildLimits(memory_bytes=1))
+    recipes = [make("gguf", "Q8_0"), make("mlx", "4bit"), make("mlx", "8bit")]
+    said: list[Progress] = []
+    building = [
+        builder.build(source, recipe, build_key(source.digest, recipe, builder.versions(recipe.runtime)), said.append)
+        for recipe in recipes
+    ]
+    outcomes = await asyncio.gather(*building, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [BuildFailed] * 3
+    assert len([one for one in said if one.say == WAITS]) == 2

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from edgewright_controller.compile import child
+from edgewright_controller.compile import child, child_memory
 from edgewright_controller.compile.child import Stage, StageFailed
 
 IMPORTS = "import os, sys, subprocess, time\nimport stage"
@@ -29,17 +29,18 @@ class Bench:
         self.folder = folder
         self.log = io.BytesIO()
         self.said: list[tuple[float, str]] = []
+        self.held: list[int] = []
         self.spoke = asyncio.Event()
         shutil.copy(child.CHILDREN / "stage.py", folder / "stage.py")
 
-    def stage(self, body: str, deadline_s: float = 30) -> Stage:
+    def stage(self, body: str, deadline_s: float = 30, most_bytes: int | None = None) -> Stage:
         script = self.folder / "work.py"
         text = textwrap.indent(textwrap.dedent(body).strip(), "    ")
         script.write_text(f"{IMPORTS}\ndef work(request, say):\n{text}\nsys.exit(stage.run(work))\n")
-        return Stage(script, sys.executable, deadline_s)
+        return Stage(script, sys.executable, deadline_s, most_bytes=most_bytes)
 
     async def run(self, stage: Stage, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return await child.run(stage, request or {}, self.folder, self.log, self._say)
+        return await child.run(stage, request or {}, self.folder, self.log, self._say, holds=self.held.append)
 
     def _say(self, done: float, say: str) -> None:
         self.said.append((done, say))
@@ -122,6 +123,55 @@ async def test_past_its_deadline_a_stage_is_killed_with_what_it_started(bench: B
     assert await _gone(int((bench.folder / "pid").read_text()))
 
 
+HOLD = """
+import mmap
+blocks = []
+for _ in range(request['mb']):
+    block = mmap.mmap(-1, 1 << 20)
+    block.write(b'x' * (1 << 20))
+    blocks.append(block)
+say(0.5, 'holding')
+time.sleep(request['s'])
+return {}
+"""
+
+
+async def test_a_stage_that_stays_within_its_memory_is_left_alone_and_one_that_does_not_is_killed(bench: Bench) -> None:
+    stage = bench.stage(HOLD, deadline_s=60, most_bytes=150 << 20)
+    assert await bench.run(stage, {"mb": 40, "s": 1.5}) == {}
+    assert 40 << 20 < max(bench.held) < 150 << 20
+    with pytest.raises(StageFailed, match="needed more than 157,286,400 bytes of memory; `stage_memory` under"):
+        await bench.run(stage, {"mb": 250, "s": 600})
+
+
+async def test_what_a_stage_started_counts_as_its_own(bench: Bench) -> None:
+    body = "inner = \"import time; kept = b'x' * (200 << 20); time.sleep(600)\"\n"
+    body += "subprocess.run([sys.executable, '-c', inner])\nreturn {}"
+    with pytest.raises(StageFailed, match="needed more than 157,286,400 bytes"):
+        await bench.run(bench.stage(body, deadline_s=60, most_bytes=150 << 20))
+
+
+async def test_pages_of_a_mapped_file_are_not_held(bench: Bench) -> None:
+    (bench.folder / "weights").write_bytes(bytes(200 << 20))
+    body = "import mmap\nfile = open('weights', 'rb')\nmapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
+    body += "total = sum(mapped[at] for at in range(0, len(mapped), 4096))\ntime.sleep(1.5)\nreturn {'total': total}"
+    assert await bench.run(bench.stage(body, deadline_s=60, most_bytes=150 << 20)) == {"total": 0}
+
+
+async def test_a_stage_that_somebody_else_killed_says_that_it_was_not_for_memory(bench: Bench) -> None:
+    counts = child_memory.oom_kills() is not None
+    said = "from outside, .* not do it for want of memory" if counts else ".* if the system had no memory left"
+    with pytest.raises(StageFailed, match=f"killed by SIGKILL {said}"):
+        await bench.run(bench.stage("import signal\nos.kill(os.getpid(), signal.SIGKILL)"))
+
+
+def test_a_stage_that_the_kernel_killed_says_so_and_what_to_do() -> None:
+    said = child.killed(held_bytes=5_000_000_000, oom_kills=3, now=4)
+    assert said.startswith("the system killed it for want of memory, when it held 5,000,000,000 bytes")
+    assert "`memory` under [builds]" in said
+    assert "if the system had no memory left" in child.killed(held_bytes=0, oom_kills=None, now=None)
+
+
 async def test_cancelling_kills_the_stage_with_what_it_started(bench: Bench) -> None:
     running = asyncio.create_task(bench.run(bench.stage(GRANDCHILD + "time.sleep(600)")))
     await asyncio.wait_for(bench.spoke.wait(), 30)
@@ -139,7 +189,7 @@ async def test_what_a_finished_stage_left_running_does_not_hold_the_build(bench:
 CONTROLLER = """
 import asyncio, io, sys
 from pathlib import Path
-from edgewright_controller.compile import child
+from edgewright_controller.compile import child, child_memory
 stage = child.Stage(Path(sys.argv[1]), sys.executable, 60)
 asyncio.run(child.run(stage, {}, Path(sys.argv[2]), io.BytesIO(), lambda done, say: None))
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgewright_controller.compile.stages import BuildLimits
 from edgewright_controller.config import Address, BrokerMode, SettingsError, load
 
 
@@ -37,6 +38,18 @@ def test_how_long_reports_are_kept_is_a_setting(tmp_path: Path) -> None:
 def test_how_long_an_expired_device_may_come_back_is_a_setting(tmp_path: Path) -> None:
     assert load(None, {}, tmp_path).return_within_days == 90
     assert load(written(tmp_path, "[identity]\nreturn_within_days = 0\n"), {}, tmp_path).return_within_days == 0
+
+
+def test_what_builds_may_take_is_a_setting(tmp_path: Path) -> None:
+    assert load(None, {}, tmp_path).builds == BuildLimits()
+    text = '[builds]\nmemory = "12GB"\nstage_memory = "800MiB"\nstage_deadline = "4h"\n'
+    assert load(written(tmp_path, text), {}, tmp_path).builds == BuildLimits(12 * 10**9, 800 << 20, 4 * 3600.0)
+    with pytest.raises(SettingsError, match=r"builds\.stage_memory: '8' is not a size with its unit"):
+        load(written(tmp_path, '[builds]\nstage_memory = "8"\n'), {}, tmp_path)
+    with pytest.raises(SettingsError, match=r"builds\.memroy: unknown key; did you mean 'memory'"):
+        load(written(tmp_path, '[builds]\nmemroy = "8GB"\n'), {}, tmp_path)
+    with pytest.raises(SettingsError, match=r"builds\.stage_deadline: 'long' is not a duration"):
+        load(written(tmp_path, '[builds]\nstage_deadline = "long"\n'), {}, tmp_path)
 
 
 def test_flags_override_the_file(tmp_path: Path) -> None:

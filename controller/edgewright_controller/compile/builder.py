@@ -21,26 +21,31 @@ from edgewright_contract import durable
 from edgewright_contract.block_index import BlockIndexError
 from edgewright_contract.bundle import BundleError
 from edgewright_contract.model_files import ArtifactUnsafe, rules
-from edgewright_controller.compile import child, toolchain
+from edgewright_controller.compile import toolchain
 from edgewright_controller.compile.backends import gguf, mlx, onnx
-from edgewright_controller.compile.backends.job import Backend, Job, RunStage
+from edgewright_controller.compile.backends.job import Backend, Job
 from edgewright_controller.compile.build_key import build_key
-from edgewright_controller.compile.child import Stage, StageFailed
+from edgewright_controller.compile.child import StageFailed
+from edgewright_controller.compile.executor import Executor, LocalExecutor
 from edgewright_controller.compile.intermediates import Intermediates
 from edgewright_controller.compile.recipe import Recipe
+from edgewright_controller.compile.room import Room
 from edgewright_controller.compile.source import Source, SourceFile
+from edgewright_controller.compile.stages import BuildLimits, Stages
 from edgewright_controller.compile.store import ArtifactStore, Stored
 
 _MODULES: Final[Mapping[str, ModuleType]] = {"gguf": gguf, "mlx": mlx, "onnx": onnx}
 BACKENDS: Final = cast(Mapping[str, Backend], _MODULES)
 
-DEADLINE_S: Final = 6 * 3600.0
 # Left free for everything else that the machine does.
 RESERVE_BYTES: Final = 256 << 20
 _SCRATCH: Final = ".building-"
 _OUT: Final = "artifact"
+# Builds that are under way, most of them waiting for a stage's turn.
+_BUILDS: Final = 64
 
 T = TypeVar("T")
+_Say = Callable[[str, float, str], None]
 
 
 class BuildFailed(Exception):
@@ -94,16 +99,19 @@ class Builder:
         interpreters: Mapping[str, str],
         *,
         threads: int | None = None,
-        deadline_s: float = DEADLINE_S,
+        limits: BuildLimits | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        """Open the folders, made if absent, and remove what a crash left. `deadline_s` is for each stage."""
+        """Open the folders, made if absent, and remove what a crash left. Without an `executor`, stages run here."""
         state = state.absolute()  # children run in folders of their own
         self._store = store
         self._toolchains = state / "toolchains"
         self._builds = state / "builds"
         self._interpreters = dict(interpreters)
         self._threads = threads or os.cpu_count() or 1
-        self._deadline_s = deadline_s
+        self._limits = limits or BuildLimits()
+        self._executor = executor or LocalExecutor(interpreters, os.cpu_count() or 1, self._limits.memory_bytes)
+        self._disk = Room(lambda: shutil.disk_usage(self._builds).free - RESERVE_BYTES, _BUILDS)
         self._intermediates = Intermediates(state / "intermediates")
         self._storing = asyncio.Lock()
         durable.make_folder(self._builds)
@@ -134,8 +142,12 @@ class Builder:
             versions = {} if recipe.prebuilt else await asyncio.to_thread(self.versions, recipe.runtime)
             if build_key(source.digest, recipe, versions) != key:
                 raise StageFailed("prepare", "the toolchain changed since this build was planned; plan again", None, ())
-            self._check_disk(source, recipe)
-            async with self._scratch() as scratch:
+            needed = self._disk_bytes(source, recipe)
+            async with (
+                self._disk.take(needed, lambda: say("prepare", 0.0, "waiting for disk")),
+                self._scratch() as scratch,
+            ):
+                self._check_disk(needed)
                 out = scratch / _OUT
                 with log.open("wb", buffering=0) as words:
                     if recipe.prebuilt:
@@ -143,8 +155,7 @@ class Builder:
                         # As below: what is being written to cannot be removed.
                         await _finish(asyncio.to_thread(_copy, source, out))
                     else:
-                        run = self._stages(recipe.runtime, scratch, words, say)
-                        await BACKENDS[recipe.runtime].build(self._job(source, recipe, versions, scratch, run))
+                        await BACKENDS[recipe.runtime].build(self._job(source, recipe, versions, scratch, (words, say)))
                 _check_unchanged(source)
                 await _finish(asyncio.to_thread(_check_artifact, out, recipe.runtime))
                 say("store", 1.0, "storing")
@@ -159,9 +170,22 @@ class Builder:
         except (OSError, BundleError, BlockIndexError) as error:
             raise BuildFailed("store", str(error), exit_status=None, last_lines=(), log=log) from error
 
-    def _job(self, source: Source, recipe: Recipe, versions: Mapping[str, str], scratch: Path, run: RunStage) -> Job:
+    def _job(
+        self, source: Source, recipe: Recipe, versions: Mapping[str, str], scratch: Path, talk: tuple[BinaryIO, _Say]
+    ) -> Job:
         if source.facts is None:
             raise StageFailed("prepare", f"{source.folder}: a prebuilt artifact cannot be compiled", None, ())
+        words, say = talk
+        run = Stages(
+            self._executor,
+            recipe.runtime,
+            source.facts,
+            self._limits,
+            threads=self._threads,
+            scratch=scratch,
+            words=words,
+            say=say,
+        )
         return Job(
             source=source,
             facts=source.facts,
@@ -175,21 +199,6 @@ class Builder:
             run=run,
         )
 
-    def _stages(self, runtime: str, scratch: Path, words: BinaryIO, say: Callable[[str, float, str], None]) -> RunStage:
-        """Runs stages one after the other, each taking the build's progress on from where the last left it."""
-        reached = 0.0
-
-        async def run(script: str, request: Mapping[str, Any], until: float) -> dict[str, Any]:
-            nonlocal reached
-            start, reached = reached, until
-            words.write(f"== {script} {_described(request)}\n".encode())
-            stage = Stage(child.CHILDREN / f"{script}.py", self._interpreters[runtime], self._deadline_s, self._threads)
-            return await child.run(
-                stage, request, scratch, words, lambda done, what: say(script, start + (until - start) * done, what)
-            )
-
-        return run
-
     @contextlib.asynccontextmanager
     async def _scratch(self) -> AsyncIterator[Path]:
         scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self._builds))
@@ -198,9 +207,11 @@ class Builder:
         finally:
             await _finish(asyncio.to_thread(shutil.rmtree, scratch))
 
-    def _check_disk(self, source: Source, recipe: Recipe) -> None:
-        needed = RESERVE_BYTES
-        needed += source.bytes if recipe.prebuilt else BACKENDS[recipe.runtime].disk_bytes(source, recipe)
+    def _disk_bytes(self, source: Source, recipe: Recipe) -> int:
+        return source.bytes if recipe.prebuilt else BACKENDS[recipe.runtime].disk_bytes(source, recipe)
+
+    def _check_disk(self, build_bytes: int) -> None:
+        needed = RESERVE_BYTES + build_bytes
         free = shutil.disk_usage(self._builds).free
         if free < needed:
             reason = f"{self._builds}: the build needs about {needed:,} bytes of disk, {free:,} are free; "
@@ -247,7 +258,3 @@ def _check_artifact(folder: Path, runtime: str) -> None:
         rules.check_contents(files)
     except ArtifactUnsafe as error:
         raise StageFailed("check", str(error), None, ()) from error
-
-
-def _described(request: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in request.items() if key not in ("source", "out", "cache"))

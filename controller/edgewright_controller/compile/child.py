@@ -1,7 +1,8 @@
 """Running one build stage: a child process with its own interpreter, watched until it has ended.
 
 The toolchain's pins, leaks and crashes stay in the child. It gets a clean environment without credentials, its own
-process group, a deadline; whatever ends the wait, also cancelling it, kills the whole group before `run` returns.
+process group, a deadline and bytes that it may hold; whatever ends the wait, also cancelling it, kills the whole group
+before `run` returns.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
+from edgewright_controller.compile import child_memory
+
 CHILDREN: Final = Path(__file__).parent / "children"
 MAX_LINE_BYTES: Final = 1 << 20
 MAX_LOG_BYTES: Final = 8 << 20
 LAST_LINES: Final = 12
 MAX_SHOWN_BYTES: Final = 64 << 10
+SIGKILL: Final = 9  # signal.SIGKILL is not there on Windows
+# Between two looks at what the child holds; it can outgrow its bounds by what it takes in that time.
+LOOK_S: Final = 0.5
 
 # What a toolchain needs of the controller's environment: where programs and libraries are, and nothing else.
 _PASSED_ON: Final = (
@@ -36,6 +42,8 @@ _PASSED_ON: Final = (
 )
 
 Say = Callable[[float, str], None]
+# Told, now and then, how many bytes the stage holds.
+Holds = Callable[[int], None]
 
 
 class StageFailed(Exception):
@@ -51,12 +59,14 @@ class StageFailed(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """A script that speaks as children/stage.py says, the interpreter to run it under, and its deadline in seconds."""
+    """A script that speaks as children/stage.py says, the interpreter to run it under, its deadline in seconds, and
+    the bytes that it and what it starts may hold, None for any number."""
 
     script: Path
     interpreter: str
     deadline_s: float
     threads: int = 1
+    most_bytes: int | None = None
 
     @property
     def name(self) -> str:
@@ -89,13 +99,22 @@ def environment(scratch: Path, threads: int) -> dict[str, str]:
     }
 
 
-async def run(stage: Stage, request: Mapping[str, Any], scratch: Path, log: BinaryIO, say: Say) -> dict[str, Any]:
+async def run(
+    stage: Stage,
+    request: Mapping[str, Any],
+    scratch: Path,
+    log: BinaryIO,
+    say: Say,
+    *,
+    holds: Holds = lambda _bytes: None,
+) -> dict[str, Any]:
     """Run the stage to its end; returns its result. Its words go to `log`, its progress to `say`.
 
-    Raises StageFailed. When cancelled, or past the deadline, the whole process group is killed first.
+    Raises StageFailed. When cancelled, or past one of its bounds, the whole process group is killed first.
     """
     words, reports = _Words(log), _Reports(say)
     loop = asyncio.get_running_loop()
+    oom_kills = child_memory.oom_kills()
     try:
         transport, watch = await loop.subprocess_exec(
             lambda: _Watch(loop.create_future(), reports, words),
@@ -107,12 +126,13 @@ async def run(stage: Stage, request: Mapping[str, Any], scratch: Path, log: Bina
         )
     except OSError as error:
         raise StageFailed(stage.name, f"{stage.interpreter} cannot be started: {error.strerror}", None, ()) from error
+    looks = _Looks(stage.most_bytes, holds)
     try:
         watch.ask(request)
         async with asyncio.timeout(stage.deadline_s):
-            await asyncio.shield(watch.ended)
+            await looks.until(watch.ended, transport)
     except TimeoutError as error:
-        reason = f"not finished after {stage.deadline_s:.0f} s"
+        reason = f"not finished after {stage.deadline_s:.0f} s; `stage_deadline` under [builds] gives it longer"
         raise StageFailed(stage.name, reason, None, words.last()) from error
     finally:
         if transport.get_returncode() is None:
@@ -122,9 +142,32 @@ async def run(stage: Stage, request: Mapping[str, Any], scratch: Path, log: Bina
         transport.close()
     words.flush()
     status = transport.get_returncode()
-    if status != 0 or reports.result is None:
-        raise StageFailed(stage.name, reports.failed or _ending(status), status, words.last())
-    return reports.result
+    if status == 0 and reports.result is not None:
+        return reports.result
+    reason = reports.failed or _ending(status)
+    if looks.past:
+        reason = f"needed more than {stage.most_bytes:,} bytes of memory; `stage_memory` under [builds] allows it more"
+    elif status == -SIGKILL:
+        reason = killed(looks.held_bytes, oom_kills, child_memory.oom_kills())
+    raise StageFailed(stage.name, reason, status, words.last())
+
+
+class _Looks:
+    """Looks at what a stage holds until it has ended, and kills it when that is more than it may hold."""
+
+    def __init__(self, most_bytes: int | None, holds: Holds) -> None:
+        self.held_bytes = 0
+        self.past = False
+        self._most_bytes, self._holds = most_bytes, holds
+
+    async def until(self, ended: asyncio.Future[None], transport: asyncio.SubprocessTransport) -> None:
+        while not (await asyncio.wait([ended], timeout=LOOK_S))[0]:
+            # In a thread: it reads a file for each process of the system.
+            self.held_bytes = await asyncio.to_thread(child_memory.held_bytes, transport.get_pid()) or self.held_bytes
+            self._holds(self.held_bytes)
+            if self._most_bytes is not None and self.held_bytes > self._most_bytes and not self.past:
+                self.past = True
+                _kill(transport)
 
 
 class _Watch(asyncio.SubprocessProtocol):
@@ -235,10 +278,22 @@ def _ending(status: int | None) -> str:
     if status >= 0:
         return f"ended with status {status} and no result"
     try:
-        name = signal.Signals(-status).name
-        return f"killed by {name}" + ("; was there too little memory?" if name == "SIGKILL" else "")
+        return f"killed by {signal.Signals(-status).name}"
     except ValueError:
         return f"killed by signal {-status}"
+
+
+def killed(held_bytes: int, oom_kills: int | None, now: int | None) -> str:
+    """Why a stage was killed that we did not kill: by a person, or by the system that had no memory left. Pure.
+
+    `oom_kills` and `now`: what `child_memory.oom_kills` said before the stage and after it."""
+    held = f"when it held {held_bytes:,} bytes of memory" if held_bytes else "before it was looked at"
+    advice = "let fewer stages run at once with `memory` under [builds], or build on a larger machine"
+    if now is None:
+        return f"killed by SIGKILL {held}; if the system had no memory left: {advice}"
+    if now != oom_kills:
+        return f"the system killed it for want of memory, {held}; {advice}"
+    return f"killed by SIGKILL from outside, {held}; the system did not do it for want of memory"
 
 
 def _kill(transport: asyncio.SubprocessTransport) -> None:

@@ -78,13 +78,19 @@ def _time_zone(value: str) -> str:
     raise _refuse("time_zone", f"there is no time zone {quoted(value)}; {cure}")
 
 
-def _size(value: Any) -> int:
+def size_bytes(value: object) -> int | None:
+    """The bytes of a size like "8GB" or "16GiB", or of a number of bytes; None when it is none."""
     size = -1
     if type(value) is int:
         size = value
     elif isinstance(value, str) and (match := re.fullmatch(_SIZE, value)):
         size = int(float(match.group(1)) * _BYTES[match.group(2)])
-    if 0 < size <= MAX_BYTES:
+    return size if 0 < size <= MAX_BYTES else None
+
+
+def _size(value: Any) -> int:
+    size = size_bytes(value)
+    if size is not None:
         return size
     raise _refuse("size", 'must be a size, like "8GB" (8,000,000,000), "16GiB" (17,179,869,184), or a number of bytes')
 

@@ -1,14 +1,11 @@
-"""Making the builds that a plan lacks, side by side as far as memory and processors allow."""
+"""Making the builds that a plan lacks, all under way at once: their stages wait for memory and processors."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
 
-import psutil
 from sqlalchemy import Connection
 
 from edgewright_contract import canonical
@@ -21,10 +18,6 @@ from edgewright_controller.plan import Build
 from edgewright_controller.service.change import ChangeRefused
 from edgewright_controller.service.job import Job
 from edgewright_controller.unix_time import unix_ms
-
-# A toolchain loads its libraries and, at the worst, the checkpoint in float32.
-TOOLCHAIN_BYTES: Final = 1 << 30
-GROWTH: Final = 2.5
 
 
 class Compiling:
@@ -40,14 +33,9 @@ class Compiling:
         What can be built is built and kept, also when another build fails. Raises ChangeRefused that tells
         every failure.
         """
-        largest = max((sources[build.key].bytes for build in builds), default=0)
-        room = asyncio.Semaphore(side_by_side(psutil.virtual_memory().available, largest, os.cpu_count() or 1))
-
-        async def one(build: Build) -> None:
-            async with room:
-                await self._one(build, sources[build.key], job, now)
-
-        outcomes = await asyncio.gather(*(one(build) for build in builds), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *(self._one(build, sources[build.key], job, now) for build in builds), return_exceptions=True
+        )
         failures = []
         for build, outcome in zip(builds, outcomes, strict=True):
             if isinstance(outcome, BuildFailed | ToolchainMissing):
@@ -90,12 +78,6 @@ class Compiling:
         done = _event(build, "done", 1.0, "")
         done.build.artifact, done.build.artifact_bytes = artifact.bundle, artifact.size
         job.say(done)
-
-
-def side_by_side(available_bytes: int, source_bytes: int, processors: int) -> int:
-    """How many builds of sources up to this size run at once: at least one, at most one a processor."""
-    each = TOOLCHAIN_BYTES + int(GROWTH * source_bytes)
-    return max(1, min(processors, available_bytes // each))
 
 
 def cached(build: Build) -> operator_pb2.ApplyEvent:
