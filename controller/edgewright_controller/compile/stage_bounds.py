@@ -42,7 +42,7 @@ _NEEDS: Final = {
     "gguf_quantise": _Needs(60 * _MB, largest=2.0),
     "mlx_convert": _Needs(500 * _MB, weights=0.6),
     "onnx_build": _Needs(900 * _MB, weights=3.0),
-    "onnx_round": _Needs(250 * _MB, weights=1.6),
+    "onnx_round": _Needs(150 * _MB, weights=0.3, largest=3.0),
 }
 # What is not measured holds libraries and the checkpoint in float32 with a copy of it.
 _ELSE: Final = _Needs(900 * _MB, weights=2.5)

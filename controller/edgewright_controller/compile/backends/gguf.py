@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Final
 
 from edgewright_contract import canonical, digest
 from edgewright_controller.compile.backends.job import Job
+from edgewright_controller.compile.intermediates import copy
 from edgewright_controller.compile.recipe import Recipe
 from edgewright_controller.compile.source import Source
 
@@ -41,6 +43,9 @@ async def build(job: Job) -> None:
 
     job.out.mkdir()
     async with job.intermediates.hold(_intermediate(job), convert) as unquantised:
+        if job.recipe.quantization == job.facts.dtype.upper():
+            await asyncio.to_thread(copy, unquantised, job.out / MODEL)
+            return
         request = {
             "source": str(unquantised),
             "out": str(job.out / MODEL),

@@ -1,15 +1,19 @@
 """ONNX for onnxruntime-genai: Olive's ModelBuilder, by a configuration of our own.
 
-`olive optimize` is not used: for int4 it adds passes that fetch a calibration set. int8 is not a precision of the
-builder; it is the fp32 graph with its weights rounded in blocks by a second pass.
+`olive optimize` is not used: for int4 it adds passes that fetch a calibration set. The fp32 graph is shared between
+recipes: int8, and int4 on a CPU, are that graph with its weights rounded in blocks, as ModelBuilder itself does it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any, Final
 
+from edgewright_contract import canonical, digest
 from edgewright_controller.compile.backends.job import Job
+from edgewright_controller.compile.intermediates import copy
 from edgewright_controller.compile.recipe import Recipe
 from edgewright_controller.compile.recipe_option import Option
 from edgewright_controller.compile.source import Source
@@ -21,6 +25,9 @@ _PROVIDERS: Final = {
 }
 _BITS: Final = {"int4": 5, "int8": 9, "fp16": 16, "fp32": 32}
 INT8_BLOCK: Final = 32
+ACCURACY: Final = 4  # MatMulNBits computes with activations of 8 bits
+# Raised when the fp32 graph gets other bytes; the build key has its own number.
+GRAPH: Final = 1
 
 # A model beyond 2 GB does not fit in the graph's own file.
 _WEIGHTS_BESIDE: Final = {
@@ -33,48 +40,82 @@ _LEFT_OUT: Final = ("model_config.json",)
 
 
 def disk_bytes(source: Source, recipe: Recipe) -> int:
-    """Olive writes every pass's result to its cache, then copies the last. The embedding may stay in fp32."""
+    """Olive writes every pass's result to its cache, then copies the last; the fp32 graph stays. The embedding may stay
+    in fp32."""
     if source.facts is None:
         return source.bytes
     embedding = source.facts.vocab * source.facts.hidden * 4
-    artifact = source.facts.parameters * _BITS[recipe.quantization] // 8 + embedding
-    graph = source.facts.parameters * 4 if recipe.quantization == "int8" else 0
-    return 3 * artifact + graph
+    if shares_graph(recipe):
+        graph = source.facts.parameters * 4 + embedding  # the output layer stands in it by itself
+        return 2 * graph + source.facts.parameters * _BITS[recipe.quantization] // 8 + embedding
+    return 3 * (source.facts.parameters * _BITS[recipe.quantization] // 8 + embedding)
+
+
+def shares_graph(recipe: Recipe) -> bool:
+    """Whether the recipe begins with the fp32 graph. On an accelerator int4 is rounded from fp16."""
+    return recipe.quantization in ("fp32", "int8") or (
+        recipe.quantization == "int4" and recipe.options["provider"] == "cpu"
+    )
 
 
 async def build(job: Job) -> None:
-    """Build the graph, then take out of it what is of this machine or of one device."""
-    options = job.recipe.options
-    device, provider = _PROVIDERS[str(options["provider"])]
-    request = {
-        "source": str(job.staged),
-        "out": str(job.out),
-        "cache": str(job.scratch / "olive"),
-        "device": device,
-        "provider": provider,
-        "passes": passes(job.recipe.quantization, options),
-    }
-    await job.run("onnx_build", request, 1.0)
+    """Build the graph, or round the shared one, then take out of it what is of this machine or of one device."""
+    recipe = job.recipe
+    if not shares_graph(recipe):
+        await _olive(job, job.out, passes(recipe.quantization, recipe.options), 1.0)
+    else:
+
+        async def graph(path: Path) -> None:
+            await _olive(job, path, passes("fp32", recipe.options), 0.7)
+
+        async with job.intermediates.hold(_intermediate(job), graph) as whole:
+            if recipe.quantization == "fp32":
+                await asyncio.to_thread(copy, whole, job.out)
+            else:
+                await job.run("onnx_round", {"parent": str(whole), "out": str(job.out), **rounding(recipe)}, 1.0)
     for name in _LEFT_OUT:
         (job.out / name).unlink(missing_ok=True)
     config = job.out / "genai_config.json"
-    config.write_text(json.dumps(neutral(json.loads(config.read_bytes())), indent=4, sort_keys=True))
+    said = neutral(json.loads(config.read_bytes()))
+    config.write_text(json.dumps(said, indent=4, sort_keys=True))
+
+
+async def _olive(job: Job, out: Path, olive_passes: dict[str, Any], until: float) -> None:
+    device, provider = _PROVIDERS[str(job.recipe.options["provider"])]
+    request = {
+        "source": str(job.staged),
+        "out": str(out),
+        "cache": str(job.scratch / "olive"),
+        "device": device,
+        "provider": provider,
+        "passes": olive_passes,
+    }
+    await job.run("onnx_build", request, until)
+
+
+def rounding(recipe: Recipe) -> dict[str, Any]:
+    """How the shared graph's weights are rounded: the rest of onnx_round's request."""
+    if recipe.quantization == "int8":
+        return {"bits": 8, "block": INT8_BLOCK, "symmetric": True, "embedding": True, "accuracy": ACCURACY}
+    options = recipe.options
+    rest = {"embedding": options["tie_embeddings"], "accuracy": ACCURACY}
+    return {"bits": 4, "block": options["block_size"], "symmetric": True, **rest}
+
+
+def _intermediate(job: Job) -> str:
+    shaped_by = {
+        "graph": GRAPH,
+        "source": job.source.digest,
+        "provider": job.recipe.options["provider"],
+        "versions": dict(job.versions),
+    }
+    return f"{digest.of_bytes(canonical.encode(shaped_by))}-onnx"  # Olive takes a name that ends in .onnx for a file
 
 
 def passes(quantization: str, options: dict[str, Option]) -> dict[str, Any]:
-    """Olive's passes, in order."""
+    """Olive's passes for what it makes from the checkpoint, in order."""
     # The builder trusts code in a checkpoint unless it is told not to.
     build: dict[str, Any] = {"type": "ModelBuilder", "extra_options": {"hf_remote": False, "hf_token": "false"}}
-    if quantization == "int8":
-        bits = 8
-        rounding = {"type": "OnnxBlockWiseRtnQuantization", "bits": bits, "block_size": INT8_BLOCK, "accuracy_level": 4}
-        # The rounding pass renames the output that the runtime asks for.
-        rename = {"surgeon": "RenameOutputs", "old_names": [f"logits_Q{bits}"], "new_names": ["logits"]}
-        return {
-            "build": build | {"precision": "fp32"},
-            "round": rounding | _WEIGHTS_BESIDE,
-            "rename": {"type": "GraphSurgeries", "surgeries": [rename]} | _WEIGHTS_BESIDE,
-        }
     build["precision"] = quantization
     if quantization != "int4":
         return {"build": build}

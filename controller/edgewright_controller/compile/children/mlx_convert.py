@@ -15,6 +15,8 @@ from stage import Say, run
 
 def convert(request: dict[str, Any], say: Say) -> dict[str, Any]:
     say(0.0, "loading for MLX")
+    # transformers would load torch where it is installed; a conversion by mlx-lm has no use for it.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     import mlx_lm
 
     say(0.2, "converting")
