@@ -11,6 +11,7 @@ mqtt = "0.0.0.0:7883"
 
 [toolchains]                       # an interpreter for each, when not the controller's own
 mlx = "/opt/mlx/bin/python"
+reference = "/opt/torch/bin/python"   # what builds are compared with, when none of the others has torch
 
 [builds]                           # without these, from the model's size and what the machine has free
 memory = "12GB"                    # all that builds may hold together
@@ -44,6 +45,7 @@ import tomli
 from edgewright_contract import names, small_file
 from edgewright_contract.release import RUNTIMES
 from edgewright_controller.compile.stages import BuildLimits
+from edgewright_controller.compile.toolchain import REFERENCE
 from edgewright_controller.manifest import quantities
 
 DEFAULT_GRPC: Final = "127.0.0.1:7443"
@@ -58,7 +60,7 @@ MAX_FILE_BYTES: Final = 1 << 20
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("state", "fleet", "names", "listen", "toolchains", "builds", "broker", "retention", "identity"),
     "listen": ("grpc", "enrolment", "mqtt"),
-    "toolchains": RUNTIMES,
+    "toolchains": (*RUNTIMES, REFERENCE),
     "builds": ("memory", "stage_memory", "stage_deadline"),
     "broker": ("mode", "address", "mosquitto"),
     "retention": ("reports",),
@@ -174,7 +176,11 @@ def _settings(document: dict[str, Any], default_state: Path) -> Settings:
         grpc=parse_address(_text(listen, "grpc", DEFAULT_GRPC, "listen."), "listen.grpc"),
         enrolment=parse_address(_text(listen, "enrolment", DEFAULT_ENROLMENT, "listen."), "listen.enrolment"),
         mqtt=parse_address(_text(listen, "mqtt", DEFAULT_MQTT, "listen."), "listen.mqtt"),
-        interpreters={runtime: _interpreter(toolchains, runtime) for runtime in RUNTIMES},
+        interpreters={
+            name: _interpreter(toolchains, name)
+            for name in (*RUNTIMES, REFERENCE)
+            if name in RUNTIMES or name in toolchains
+        },
         builds=_builds(builds),
         broker=BrokerMode(mode),
         broker_address=parse_address(address, "broker.address") if address else None,

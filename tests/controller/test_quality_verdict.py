@@ -46,6 +46,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"tensors": (dataclasses.replace(TENSOR, gain=1.05),)}, "tensors: blk.0.ffn_down.weight: gain 1.05"),
     ({"tensors": (dataclasses.replace(TENSOR, error=math.nan),)}, "tensors: blk.0.ffn_down.weight: relative error nan"),
     ({"missing": ("blk.1.attn_q.weight",)}, "tensors: blk.1.attn_q.weight: is missing"),
+    ({"surplus": ("blk.9.attn_q.weight",)}, "tensors: blk.9.attn_q.weight: is in the artifact, and nothing"),
     ({"tensors": ()}, "tensors: was not measured"),
     ({"divergence": dataclasses.replace(CLOSE, kl=0.9)}, "8.50 bits a weight (medium), over 1,016 tokens"),
     ({"divergence": dataclasses.replace(CLOSE, kl=math.nan)}, "divergence: mean KL nan nats"),

@@ -11,28 +11,34 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, Final, TypeVar, cast
 
-from edgewright_contract import durable
+from edgewright_contract import bundle, durable
 from edgewright_contract.block_index import BlockIndexError
 from edgewright_contract.bundle import BundleError
 from edgewright_contract.model_files import ArtifactUnsafe, rules
 from edgewright_controller.compile import toolchain
 from edgewright_controller.compile.backends import gguf, mlx, onnx
-from edgewright_controller.compile.backends.job import Backend, Job
+from edgewright_controller.compile.backends.job import Backend, Job, RunStage
 from edgewright_controller.compile.build_key import build_key
 from edgewright_controller.compile.child import StageFailed
 from edgewright_controller.compile.executor import Executor, LocalExecutor
 from edgewright_controller.compile.intermediates import Intermediates
 from edgewright_controller.compile.recipe import Recipe
 from edgewright_controller.compile.room import Room
-from edgewright_controller.compile.source import Source, SourceFile
+from edgewright_controller.compile.source import ModelFacts, Source, SourceFile
 from edgewright_controller.compile.stages import BuildLimits, Stages
+from edgewright_controller.compile.staging import link
 from edgewright_controller.compile.store import ArtifactStore, Stored
+from edgewright_controller.quality import gate, verdict
+from edgewright_controller.quality.gate import Subject, Tell
+from edgewright_controller.quality.limits import NO_OVERRIDES, Overrides, limits
+from edgewright_controller.quality.measures import Measures
+from edgewright_controller.quality.verdict import Refusal
 
 _MODULES: Final[Mapping[str, ModuleType]] = {"gguf": gguf, "mlx": mlx, "onnx": onnx}
 BACKENDS: Final = cast(Mapping[str, Backend], _MODULES)
@@ -41,6 +47,8 @@ BACKENDS: Final = cast(Mapping[str, Backend], _MODULES)
 RESERVE_BYTES: Final = 256 << 20
 _SCRATCH: Final = ".building-"
 _OUT: Final = "artifact"
+# Of the progress of a build that is measured afterwards.
+_BUILD_SHARE: Final = 0.4
 # Builds that are under way, most of them waiting for a stage's turn.
 _BUILDS: Final = 64
 
@@ -63,6 +71,17 @@ class BuildFailed(Exception):
         self.log = log
 
 
+class BuildRefused(BuildFailed):
+    """A build gave an artifact that is not what its source is. It was not stored; its digest is `artifact`."""
+
+    def __init__(self, measures: Measures, refusals: Sequence[Refusal], artifact: str, log: Path) -> None:
+        first, *others = verdict.words(refusals)
+        super().__init__("refused", first, exit_status=None, last_lines=tuple(others), log=log)
+        self.measures = measures
+        self.refusals = tuple(refusals)
+        self.artifact = artifact
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far the build with this key is: `done` from 0 to 1, and what happens now."""
@@ -75,10 +94,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Built:
-    """A finished build: the artifact as the store has it, and the build's log."""
+    """A finished build: the artifact as the store has it, the build's log, and what was measured; nothing is measured
+    on a prebuilt artifact."""
 
     artifact: Stored
     log: Path
+    measures: Measures | None = None
 
     @property
     def bundle(self) -> str:
@@ -101,8 +122,12 @@ class Builder:
         threads: int | None = None,
         limits: BuildLimits | None = None,
         executor: Executor | None = None,
+        gated: bool = False,
     ) -> None:
-        """Open the folders, made if absent, and remove what a crash left. Without an `executor`, stages run here."""
+        """Open the folders, made if absent, and remove what a crash left. Without an `executor`, stages run here.
+
+        Not `gated`, nothing is measured and so nothing refused: for figures of what a build alone costs.
+        """
         state = state.absolute()  # children run in folders of their own
         self._store = store
         self._toolchains = state / "toolchains"
@@ -114,6 +139,7 @@ class Builder:
         self._disk = Room(lambda: shutil.disk_usage(self._builds).free - RESERVE_BYTES, _BUILDS)
         self._intermediates = Intermediates(state / "intermediates")
         self._storing = asyncio.Lock()
+        self.gated = gated
         durable.make_folder(self._builds)
         for leftover in self._builds.glob(f"{_SCRATCH}*"):
             shutil.rmtree(leftover)
@@ -126,12 +152,18 @@ class Builder:
         return toolchain.versions(runtime, self._interpreters[runtime], self._toolchains)
 
     async def build(
-        self, source: Source, recipe: Recipe, key: str, progress: Callable[[Progress], None] = lambda _: None
+        self,
+        source: Source,
+        recipe: Recipe,
+        key: str,
+        progress: Callable[[Progress], None] = lambda _: None,
+        quality: Sequence[Overrides] = (NO_OVERRIDES,),
     ) -> Built:
-        """Build `recipe` from `source`; `key` is their build key, computed with `versions`.
+        """Build `recipe` from `source`; `key` is their build key, computed with `versions`. `quality` is what those who
+        want the artifact say of its limits: it must be within all of them.
 
-        A prebuilt recipe takes a source from `inspect_prebuilt`. Raises BuildFailed, toolchain.ToolchainMissing;
-        when cancelled, the children are gone before the cancellation goes on.
+        A prebuilt recipe takes a source from `inspect_prebuilt`. Raises BuildFailed, BuildRefused,
+        toolchain.ToolchainMissing; when cancelled, the children are gone before the cancellation goes on.
         """
         log = self._builds / f"{key}.log"
 
@@ -154,15 +186,20 @@ class Builder:
                         say("copy", 0.0, "copying")
                         # As below: what is being written to cannot be removed.
                         await _finish(asyncio.to_thread(_copy, source, out))
+                        _check_unchanged(source)
+                        await _finish(asyncio.to_thread(_check_artifact, out, recipe.runtime))
+                        measures = None
                     else:
-                        await BACKENDS[recipe.runtime].build(self._job(source, recipe, versions, scratch, (words, say)))
-                _check_unchanged(source)
-                await _finish(asyncio.to_thread(_check_artifact, out, recipe.runtime))
+                        measures = await self._made(
+                            source, recipe, versions, scratch, talk=(words, say), quality=quality
+                        )
+                if measures is not None:
+                    await self._judge(measures, quality, out, log)
                 say("store", 1.0, "storing")
                 async with self._storing:
                     # Shielded: a thread cannot be cancelled, and the scratch folder must outlive it.
                     stored = await _finish(asyncio.to_thread(self._store.add, out))
-            return Built(stored, log)
+            return Built(stored, log, measures)
         except StageFailed as error:
             raise BuildFailed(
                 error.stage, error.reason, exit_status=error.exit, last_lines=error.last_lines, log=log
@@ -170,28 +207,70 @@ class Builder:
         except (OSError, BundleError, BlockIndexError) as error:
             raise BuildFailed("store", str(error), exit_status=None, last_lines=(), log=log) from error
 
-    def _job(
-        self, source: Source, recipe: Recipe, versions: Mapping[str, str], scratch: Path, talk: tuple[BinaryIO, _Say]
-    ) -> Job:
+    async def _made(
+        self,
+        source: Source,
+        recipe: Recipe,
+        versions: Mapping[str, str],
+        scratch: Path,
+        *,
+        talk: tuple[BinaryIO, _Say],
+        quality: Sequence[Overrides],
+    ) -> Measures | None:
+        """Make the artifact, check its files, and measure it where this builder does."""
+        words, say = talk
         if source.facts is None:
             raise StageFailed("prepare", f"{source.folder}: a prebuilt artifact cannot be compiled", None, ())
-        words, say = talk
-        run = Stages(
-            self._executor,
-            recipe.runtime,
-            source.facts,
-            self._limits,
-            threads=self._threads,
-            scratch=scratch,
-            words=words,
-            say=say,
+        backend, share = BACKENDS[recipe.runtime], _BUILD_SHARE if self.gated else 1.0
+        reference, with_versions = "", {}
+        if self.gated:
+            # Before the build, which would be for nothing without it.
+            found = await asyncio.to_thread(toolchain.reference, self._interpreters, self._toolchains)
+            reference, with_versions = found[0], dict(found[1])
+        runs = self._runs(source.facts, scratch, words)
+        job = self._job(source, recipe, versions, scratch, runs(recipe.runtime, _scaled(say, 0.0, share)))
+        await backend.build(job)
+        _check_unchanged(source)
+        await _finish(asyncio.to_thread(_check_artifact, job.out, recipe.runtime))
+        if not self.gated:
+            return None
+        subject = Subject(
+            job, backend.build, lambda toolchain, tell: runs(toolchain, _telling(tell)), reference, with_versions
         )
+        measures = await gate.measure(subject, quality, _scaled(say, share, 1.0))
+        _check_unchanged(source)
+        return measures
+
+    async def _judge(self, measures: Measures, quality: Sequence[Overrides], out: Path, log: Path) -> None:
+        allowed = [limits(measures.runtime, measures.precision, one) for one in quality]
+        refusals = dict.fromkeys(refusal for limit in allowed for refusal in verdict.judge(measures, limit))
+        if refusals:
+            artifact = await _finish(asyncio.to_thread(bundle.from_folder, out))
+            raise BuildRefused(measures, tuple(refusals), artifact.digest, log)
+
+    def _runs(self, model: ModelFacts, scratch: Path, words: BinaryIO) -> Callable[[str, _Say], RunStage]:
+        def runs(toolchain: str, say: _Say) -> RunStage:
+            return Stages(
+                self._executor,
+                toolchain,
+                model,
+                self._limits,
+                threads=self._threads,
+                scratch=scratch,
+                words=words,
+                say=say,
+            )
+
+        return runs
+
+    def _job(self, source: Source, recipe: Recipe, versions: Mapping[str, str], scratch: Path, run: RunStage) -> Job:
+        assert source.facts is not None
         return Job(
             source=source,
             facts=source.facts,
             recipe=recipe,
             versions=versions,
-            staged=_link(source, scratch / "source"),
+            staged=link(source, scratch / "source"),
             scratch=scratch,
             out=scratch / _OUT,
             threads=self._threads,
@@ -229,11 +308,13 @@ async def _finish(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def _link(source: Source, folder: Path) -> Path:
-    folder.mkdir()
-    for file in source.files:
-        (folder / file.path).symlink_to(file.place.absolute())
-    return folder
+def _scaled(say: _Say, start: float, end: float) -> _Say:
+    return lambda stage, done, what: say(stage, start + (end - start) * done, what)
+
+
+def _telling(tell: Tell) -> _Say:
+    """Progress of a stage as that of a check, which has a name of its own."""
+    return lambda _stage, done, what: tell(done, what)
 
 
 def _copy(source: Source, folder: Path) -> None:

@@ -6,6 +6,7 @@ starts no child, and the controller need not run in the toolchain's environment.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -25,6 +26,13 @@ PACKAGES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "onnx": ("olive-ai", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai", "torch", "transformers"),
     }
 )
+# What computes the source's own logits, by which artifacts are measured: the toolchain of none of the runtimes alone.
+REFERENCE: Final = "reference"
+_ASKED_FOR: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {**PACKAGES, REFERENCE: ("safetensors", "torch", "transformers")}
+)
+# Where the extra to install is not called like the toolchain.
+_EXTRAS: Final = {REFERENCE: "onnx"}
 # Packages that more than one distribution installs, the last one winning: which it was shows in their files only.
 SHARED: Final[Mapping[str, str]] = MappingProxyType({"gguf": "gguf"})
 # Where a package has a back end of its own kind for each platform, the one that is there decides how it rounds.
@@ -82,9 +90,29 @@ def versions(runtime: str, interpreter: str, cache: Path) -> Mapping[str, str]:
     if missing:
         raise ToolchainMissing(
             f"toolchain {runtime}: {interpreter} has no {', '.join(missing)};"
-            f" there, pip install 'edgewright[{runtime}]', or name another interpreter under [toolchains]"
+            f" there, pip install 'edgewright[{_EXTRAS.get(runtime, runtime)}]', or name another interpreter under"
+            " [toolchains]"
         )
     return {**kept["versions"], **kept["back_ends"], "platform": kept["platform"]}
+
+
+def reference(interpreters: Mapping[str, str], cache: Path) -> tuple[str, Mapping[str, str]]:
+    """The toolchain whose interpreter computes a source's own logits, and its versions of what it computes them with.
+
+    It is `REFERENCE` where there is an interpreter of that name, else the first that can. Raises ToolchainMissing,
+    OSError.
+    """
+    if REFERENCE in interpreters:
+        return REFERENCE, versions(REFERENCE, interpreters[REFERENCE], cache)
+    for name in ("onnx", "gguf", "mlx"):
+        if name in interpreters:
+            with contextlib.suppress(ToolchainMissing):
+                return name, versions(REFERENCE, interpreters[name], cache)
+    raise ToolchainMissing(
+        f"toolchain {REFERENCE}: what is built is compared with its source by {', '.join(_ASKED_FOR[REFERENCE])}, and"
+        f" {' and '.join(sorted(set(interpreters.values())))} has not all of them; there, pip install"
+        " 'edgewright[onnx]', or name an interpreter that has as `reference` under [toolchains]"
+    )
 
 
 def _kept(file: Path) -> dict[str, Any] | None:
@@ -117,8 +145,8 @@ def _seen(interpreter: str, kept: Mapping[str, Any]) -> list[Any]:
 
 
 def _ask(runtime: str, interpreter: str) -> dict[str, Any]:
-    shared = {name: package for name, package in SHARED.items() if name in PACKAGES[runtime]}
-    about = json.dumps([PACKAGES[runtime], BACK_ENDS.get(runtime, ()), shared])
+    shared = {name: package for name, package in SHARED.items() if name in _ASKED_FOR[runtime]}
+    about = json.dumps([_ASKED_FOR[runtime], BACK_ENDS.get(runtime, ()), shared])
     # Isolated, as a build is: what lies in the folder where the controller was started, or in somebody's home, is not
     # what will build.
     question = [interpreter, "-I", "-c", _QUESTION, about]
@@ -136,7 +164,7 @@ def _ask(runtime: str, interpreter: str) -> dict[str, Any]:
         raise ToolchainMissing(
             f"toolchain {runtime}: {interpreter} is not a working Python ({last}); name another under [toolchains]"
         ) from error
-    if isinstance(answer, dict) and _is_answer(answer) and set(answer["versions"]) == set(PACKAGES[runtime]):
+    if isinstance(answer, dict) and _is_answer(answer) and set(answer["versions"]) == set(_ASKED_FOR[runtime]):
         return answer
     raise ToolchainMissing(f"toolchain {runtime}: {interpreter} gave no answer that makes sense")
 

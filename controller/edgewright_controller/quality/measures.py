@@ -28,9 +28,10 @@ class Measures:
 
     `parameters` are the source's weights, `weight_bytes` those of the artifact's tensors, `types` its weights by type.
     `tensors` has the worst of each type by each figure, `missing` names of the source without a tensor in the
-    artifact. `divergence` is None where it cannot be measured here: `unproven` says why. `whole`: no token more could
-    have been measured. `fidelity` is the toolchain's, unquantised. `hyperparameters` and `parity` are what differs.
-    `texts` is the sha256 of the texts that were used, `gate` the number of GATE then.
+    artifact, `surplus` names in the artifact that nothing in the source is like. `divergence` is None where it cannot
+    be measured here: `unproven` says why. `whole`: no token more could have been measured. `fidelity` is the
+    toolchain's, unquantised. `hyperparameters` and `parity` are what differs. `texts` is the sha256 of the texts that
+    were used, `gate` the number of GATE then.
     """
 
     runtime: str
@@ -39,6 +40,7 @@ class Measures:
     types: Mapping[str, int]
     tensors: tuple[TensorMeasure, ...] = ()
     missing: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
     divergence: Divergence | None = None
     whole: bool = False
     fidelity: Divergence | None = None
@@ -81,6 +83,7 @@ class Measures:
                     "types": dict(document["types"]),
                     "tensors": tuple(TensorMeasure(**_read(one)) for one in document["tensors"]),
                     "missing": tuple(document["missing"]),
+                    "surplus": tuple(document["surplus"]),
                     "divergence": _divergence(document["divergence"]),
                     "fidelity": _divergence(document["fidelity"]),
                     "hyperparameters": tuple(document["hyperparameters"]),

@@ -5,6 +5,7 @@ Each refusal says which check, with which numbers, and where. What could not be 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +23,10 @@ ADVICE: Final = {
     "parity": "the artifact's tokenizer or chat template is not the source's",
     "unproven": "allow_unproven = true in the profile's table `quality` ships it all the same",
 }
+
+
+# Of each check, in words.
+MAX_SHOWN: Final = 3
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,18 @@ def judge(measures: Measures, limits: Limits) -> tuple[Refusal, ...]:
     )
 
 
+def words(refusals: Sequence[Refusal]) -> list[str]:
+    """The refusals for a person: by check, a few of each, with what to do."""
+    lines = []
+    for check in dict.fromkeys(one.check for one in refusals):
+        of_check = [str(one) for one in refusals if one.check == check]
+        lines += of_check[:MAX_SHOWN]
+        if len(of_check) > MAX_SHOWN:
+            lines.append(f"{check}: and {len(of_check) - MAX_SHOWN} more")
+        lines[-1] += f"; {ADVICE[check]}"
+    return lines
+
+
 def is_settled(measures: Measures, limits: Limits) -> bool:
     """Whether what was measured is enough to judge by these limits: by this gate, over as many tokens as it takes."""
     if measures.gate != GATE:
@@ -72,7 +89,10 @@ def _tensors(measures: Measures, limits: Limits) -> tuple[Refusal, ...]:
         return _unmeasured(measures, "tensors")
     found = tensors.judge(measures.tensors, limits.tensors, (one.name for one in measures.tensors))
     missing = [Refusal("tensors", "is missing in the artifact", name) for name in measures.missing]
-    return (*missing, *(Refusal("tensors", one.why, one.tensor) for one in found))
+    surplus = [
+        Refusal("tensors", "is in the artifact, and nothing in the source is like it", x) for x in measures.surplus
+    ]
+    return (*missing, *surplus, *(Refusal("tensors", one.why, one.tensor) for one in found))
 
 
 def _divergence(measures: Measures, limits: Limits) -> tuple[Refusal, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +33,24 @@ def disk_bytes(source: Source, recipe: Recipe) -> int:
 
 async def build(job: Job) -> None:
     """Convert, unless another recipe has done so, and quantise."""
+    job.out.mkdir()
+    async with unquantised(job) as converted:
+        if job.recipe.quantization == job.facts.dtype.upper():
+            await asyncio.to_thread(copy, converted, job.out / MODEL)
+            return
+        request = {
+            "source": str(converted),
+            "out": str(job.out / MODEL),
+            "ftype": job.recipe.quantization,
+            "threads": job.threads,
+            "pure": job.recipe.options.get("pure", False),
+        }
+        await job.run("gguf_quantise", request, 1.0)
+
+
+@contextlib.asynccontextmanager
+async def unquantised(job: Job) -> AsyncIterator[Path]:
+    """The GGUF in the source's own type, converted unless another build has done so; held until the block ends."""
 
     async def convert(path: Path) -> None:
         request = {
@@ -41,19 +61,8 @@ async def build(job: Job) -> None:
         }
         await job.run("gguf_convert", request, 0.7)
 
-    job.out.mkdir()
-    async with job.intermediates.hold(_intermediate(job), convert) as unquantised:
-        if job.recipe.quantization == job.facts.dtype.upper():
-            await asyncio.to_thread(copy, unquantised, job.out / MODEL)
-            return
-        request = {
-            "source": str(unquantised),
-            "out": str(job.out / MODEL),
-            "ftype": job.recipe.quantization,
-            "threads": job.threads,
-            "pure": job.recipe.options.get("pure", False),
-        }
-        await job.run("gguf_quantise", request, 1.0)
+    async with job.intermediates.hold(_intermediate(job), convert) as path:
+        yield path
 
 
 def _intermediate(job: Job) -> str:

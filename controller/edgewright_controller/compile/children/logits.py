@@ -46,21 +46,28 @@ def compare(source: Any, artifact: Any, tokens: Sequence[int]) -> dict[str, Any]
     following = np.asarray(tokens[1:])
     for start in range(0, len(following), ROWS_AT_ONCE):
         rows = slice(start, min(start + ROWS_AT_ONCE, len(following)))
-        p, q = _log_softmax(source[rows, :width]), _log_softmax(artifact[rows, :width])
+        log_p, p = _softmax(source[rows, :width])
+        log_q, _ = _softmax(artifact[rows, :width])
         places = (np.arange(p.shape[0]), following[rows])
+        found["source_log_p"] += log_p[places].tolist()
+        found["artifact_log_p"] += log_q[places].tolist()
+        found["same_top"] += int((log_p.argmax(axis=1) == log_q.argmax(axis=1)).sum())
         # Where the source gives no probability at all, the term is nothing, whatever the artifact says.
-        terms = np.where(np.isneginf(p), 0.0, np.exp(p) * (p - q))
-        found["kl"] += np.maximum(terms.sum(axis=1), 0.0).tolist()
-        found["source_log_p"] += p[places].tolist()
-        found["artifact_log_p"] += q[places].tolist()
-        found["same_top"] += int((p.argmax(axis=1) == q.argmax(axis=1)).sum())
+        log_p -= log_q
+        log_p[p == 0.0] = 0.0
+        found["kl"] += np.maximum(np.einsum("ij,ij->i", p, log_p), 0.0).tolist()
     return found
 
 
-def _log_softmax(logits: Any) -> Any:
+def _softmax(logits: Any) -> tuple[Any, Any]:
+    """Logarithms of the probabilities, and the probabilities."""
     wide = logits.astype(np.float64)
     wide -= wide.max(axis=1, keepdims=True)
-    return wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    weights = np.exp(wide)
+    total = weights.sum(axis=1, keepdims=True)
+    wide -= np.log(total)
+    weights /= total
+    return wide, weights
 
 
 def peak_rss() -> int:

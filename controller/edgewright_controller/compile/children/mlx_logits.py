@@ -1,7 +1,8 @@
 """MLX folder → how far its logits are from the source's, by mlx-lm in float32, and what its modules compute with.
 
-On a CPU, mlx multiplies quantised weights one by one. So each quantised layer gives way to a dense one that holds its
-own weights, dequantised by mlx: the same model code and the same reading of the config, many times faster.
+On a CPU, mlx multiplies quantised weights one by one, and dense ones with a reference BLAS. So each layer there gives
+way to one that holds its own weights, dequantised by mlx, and multiplies with numpy's: the same model code and the same
+reading of the config, twenty times faster.
 
 Request: {"artifact": folder, "reference": file of reference_logits.py, "vocabulary": its columns, "chunks": [[id, …],
 …], "first": number of the first chunk to measure, "count": how many}
@@ -41,34 +42,57 @@ def measure(request: dict[str, Any], say: Say) -> dict[str, Any]:
 
 
 def dense(model: Any) -> None:
-    """Put a dense layer in the place of each quantised one."""
+    """Put a layer that multiplies with numpy in the place of each that mlx multiplies."""
     import mlx.core as mx
     from mlx import nn
     from mlx.utils import tree_unflatten
 
-    def weight(layer: Any) -> Any:
-        biases = layer.get("biases")
-        whole = mx.dequantize(
-            layer.weight, layer.scales, biases, group_size=layer.group_size, bits=layer.bits, mode=layer.mode
-        )
-        return whole.astype(mx.float32)
+    class Linear(nn.Module):
+        def __init__(self, weight: Any, bias: Any) -> None:
+            super().__init__()
+            self._turned, self._bias = weight.T, bias
+
+        def __call__(self, x: Any) -> Any:
+            y = _numpy(x) @ self._turned
+            return mx.array(y if self._bias is None else y + self._bias)
+
+    class Embedding(nn.Module):
+        def __init__(self, weight: Any) -> None:
+            super().__init__()
+            self._rows = weight
+
+        def __call__(self, ids: Any) -> Any:
+            return mx.array(self._rows[np.array(ids)])
+
+        def as_linear(self, x: Any) -> Any:
+            return mx.array(_numpy(x) @ self._rows.T)
 
     replaced = []
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.QuantizedLinear):
-            whole = weight(layer)
-            new: Any = nn.Linear(whole.shape[1], whole.shape[0], bias="bias" in layer)
-            new.weight = whole
-            if "bias" in layer:
-                new.bias = layer.bias
-        elif isinstance(layer, nn.QuantizedEmbedding):
-            whole = weight(layer)
-            new = nn.Embedding(*whole.shape)
-            new.weight = whole
-        else:
-            continue
-        replaced.append((name, new))
+        if type(layer) in (nn.QuantizedLinear, nn.Linear):
+            bias = _numpy(layer.bias) if "bias" in layer else None
+            replaced.append((name, Linear(_weight(layer), bias)))
+        elif type(layer) in (nn.QuantizedEmbedding, nn.Embedding):
+            replaced.append((name, Embedding(_weight(layer))))
     model.update_modules(tree_unflatten(replaced))
+
+
+def _weight(layer: Any) -> Any:
+    """The layer's weights, [out, in], as float32."""
+    import mlx.core as mx
+
+    if "scales" not in layer:
+        return _numpy(layer.weight)
+    packing = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode, "dtype": mx.float32}
+    if layer.get("global_scale") is not None:
+        packing["global_scale"] = layer.global_scale
+    return np.array(mx.dequantize(layer.weight, layer.scales, layer.get("biases"), **packing))
+
+
+def _numpy(array: Any) -> Any:
+    import mlx.core as mx
+
+    return np.array(array.astype(mx.float32))
 
 
 def hyperparameters(model: Any) -> dict[str, Any]:
