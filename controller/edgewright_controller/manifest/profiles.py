@@ -7,12 +7,14 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from edgewright_contract import names
+from edgewright_controller.manifest.quality import Quality
 from edgewright_controller.manifest.quantities import Bytes, LocalPath
+from edgewright_controller.manifest.table import Table
 
 ID_KEY_PATTERN: Final = f"^{names.ID_PATTERN}$"
 Id = Annotated[str, Field(pattern=ID_KEY_PATTERN)]
@@ -21,12 +23,6 @@ Labels = dict[LabelKey, Annotated[str, Field(max_length=128)]]
 RuntimeOption = str | int | bool
 
 PREBUILT: Final = "prebuilt"
-
-
-class Table(BaseModel):
-    """A TOML table: closed, frozen, and no value is converted from another type."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class Match(Table):
@@ -141,6 +137,8 @@ class _Profile(Table):
     """With quantization = "prebuilt": the folder or file to ship as it is, relative to the manifest."""
     match: Match | None = None
     """Devices that get this profile when neither they nor their group name one."""
+    quality: Quality | None = None
+    """Limits of quality for what is built, other than the usual ones."""
 
     quantization: str
     recipe: _Recipe
@@ -152,6 +150,8 @@ class _Profile(Table):
             raise _contradiction('quantization is "prebuilt", so `prebuilt` must name the folder or file')
         if not self.is_prebuilt and self.prebuilt is not None:
             raise _contradiction('`prebuilt` is named, so quantization must be "prebuilt"')
+        if self.is_prebuilt and self.quality is not None:
+            raise _contradiction("a prebuilt artifact has no source to be measured against; take `quality` away")
         return self
 
     @property

@@ -12,8 +12,9 @@ from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validat
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from edgewright_controller.manifest.profiles import Id, Match, Table
+from edgewright_controller.manifest.profiles import Id, Match
 from edgewright_controller.manifest.quantities import ALL, EndOfWindow, Seconds, Share, StartOfWindow
+from edgewright_controller.manifest.table import Table
 from edgewright_controller.rollout.window import DAYS, Window
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]

@@ -14,10 +14,11 @@ from pydantic_core import PydanticCustomError
 from edgewright_contract import names, release
 from edgewright_controller.manifest.assignment import Assignment, Fault, assign, members
 from edgewright_controller.manifest.errors import ManifestError, Problem, dotted
-from edgewright_controller.manifest.profiles import Id, Labels, Match, Profile, Table
+from edgewright_controller.manifest.profiles import Id, Labels, Match, Profile
 from edgewright_controller.manifest.quantities import LocalPath, Seconds, TimeZone
 from edgewright_controller.manifest.rollout import Rollout, Windows
 from edgewright_controller.manifest.rollout_faults import rollout_faults, rollout_warnings
+from edgewright_controller.manifest.table import Table
 from edgewright_controller.manifest.timing import Timing, timing_faults, timings
 
 _SERVED_NAME = f"^{names.SERVED_NAME_PATTERN}$"
