@@ -20,6 +20,8 @@ from edgewright_controller.compile.build_key import build_key
 from edgewright_controller.compile.recipe import Recipe, recipe_of
 from edgewright_controller.fit import Load, Misfit
 from edgewright_controller.manifest import Assignment, Manifest
+from edgewright_controller.quality import verdict
+from edgewright_controller.quality.limits import NO_OVERRIDES, Overrides, limits
 from edgewright_controller.waves import Changed, PlannedWave, waves_of
 from edgewright_controller.world import BuildFact, DeviceFact, Outcome, RollbackFact, SourceFact, World
 
@@ -48,7 +50,8 @@ _TO_DO: Final = (Kind.INSTALL, Kind.UPDATE, Kind.REMOVE)
 @dataclass(frozen=True)
 class Build:
     """One distinct build. `source` is the path of a checkpoint, or of a prebuilt artifact. `artifact` is empty and
-    `size_bytes` a prediction (0 when nothing is known) until it is `cached`."""
+    `size_bytes` a prediction (0 when nothing is known) until it is `cached`. `quality` is what its profiles say of its
+    limits. `refused` says why what was measured on it before is outside of them, empty when it is not."""
 
     key: str
     model: str
@@ -58,6 +61,8 @@ class Build:
     cached: bool
     artifact: str
     size_bytes: int
+    quality: tuple[Overrides, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,12 @@ class Plan:
     @property
     def missing_builds(self) -> tuple[Build, ...]:
         """Builds that have to be made."""
-        return tuple(build for build in self.builds if not build.cached)
+        return tuple(build for build in self.builds if not build.cached and not build.refused)
+
+    @property
+    def refused_builds(self) -> tuple[Build, ...]:
+        """Builds that would be made for nothing: the gate has refused them before, and would again."""
+        return tuple(build for build in self.builds if build.refused)
 
     @property
     def to_do(self) -> tuple[Change, ...]:
@@ -121,7 +131,8 @@ def plan(manifest: Manifest, world: World, *, again: bool = False, only: Abstrac
             # Nothing goes out to it yet, so it must not hold up the others.
             expected += [misfit.message for misfit in planner.misfits(assignment, fact, change.release)]
     left_alone = _left_alone(manifest, world) if only is None else []
-    warnings = (*manifest.warnings(), *planner.warnings(assignments), *expected, *left_alone)
+    refused = [f"{build.model} {build.recipe}: {line}" for build in planner.builds.values() for line in build.refused]
+    warnings = (*manifest.warnings(), *refused, *planner.warnings(assignments), *expected, *left_alone)
     to_do = [Changed(c.device, world.devices[c.device].online) for c in changes if c.kind in _TO_DO]
     return Plan(tuple(planner.builds.values()), tuple(changes), tuple(misfits), warnings, waves_of(manifest, to_do))
 
@@ -182,6 +193,29 @@ class _Planner:
         self._sizes = {build.artifact: build.size_bytes for build in self.world.builds.values()}
         for model, profile in sorted(self.used):
             self._add_build(model, profile)
+        self.builds = {key: self._judged(build) for key, build in self.builds.items()}
+
+    def _judged(self, build: Build) -> Build:
+        """The build with what its profiles want of it, and what is known of that."""
+        wanted: dict[Overrides, list[str]] = {}
+        for name in build.profiles:
+            quality = self.manifest.profiles[name].quality
+            wanted.setdefault(quality.overrides if quality else NO_OVERRIDES, []).append(f"profiles.{name}")
+        build = replace(build, quality=tuple(wanted))
+        if build.recipe.prebuilt or not self.world.gated:
+            return build
+        measures = self.world.measures.get(build.key)
+        refused: list[str] = []
+        settled = measures is not None
+        for overrides, profiles in wanted.items():
+            if measures is None:
+                break
+            limit = limits(measures.runtime, measures.precision, overrides)
+            settled = settled and verdict.is_settled(measures, limit)
+            refused += [f"{', '.join(profiles)}: {line}" for line in verdict.words(verdict.judge(measures, limit))]
+        if not settled:
+            return replace(build, cached=False, artifact="")
+        return replace(build, cached=False, artifact="", refused=tuple(refused)) if refused else build
 
     def _add_build(self, model: str, profile_name: str) -> None:
         profile = self.manifest.profiles[profile_name]

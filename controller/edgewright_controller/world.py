@@ -11,6 +11,7 @@ from edgewright_contract.release import Release
 
 if TYPE_CHECKING:
     from edgewright_controller.compile.source import ModelFacts
+    from edgewright_controller.quality.measures import Measures
 
 
 class Outcome(Enum):
@@ -90,13 +91,16 @@ class DeviceFact:
 class World:
     """Everything that a plan looks at.
 
-    `builds` is by build key. `sources` is by the model's id. `shapes` is what is known of models that are only
+    `builds` and `measures` are by build key; where builds are `gated`, one counts only with measures that pass.
+    `sources` is by the model's id. `shapes` is what is known of models that are only
     shipped prebuilt, by the model's id; it may lack some. `prebuilt` is by the path in the resolved manifest.
     `toolchains` is by runtime. `rolled_back` is what a rollback took from the whole fleet, by digest. `releases` are
     those that devices serve, are to serve, or that were rolled back, by digest.
     """
 
     builds: Mapping[str, BuildFact] = field(default_factory=dict)
+    measures: Mapping[str, Measures] = field(default_factory=dict)
+    gated: bool = False
     devices: Mapping[str, DeviceFact] = field(default_factory=dict)
     rolled_back: Mapping[str, RollbackFact] = field(default_factory=dict)
     sources: Mapping[str, SourceFact] = field(default_factory=dict)

@@ -11,6 +11,9 @@ import pytest
 from edgewright_contract.release import Release, from_json
 from edgewright_controller.manifest import Manifest, load
 from edgewright_controller.plan import Kind, Plan, PlanError, plan, release_of
+from edgewright_controller.quality.divergence import Divergence
+from edgewright_controller.quality.measures import Measures
+from edgewright_controller.quality.tensors import TensorMeasure
 from edgewright_controller.world import BuildFact, DeviceFact, InventoryFact, Outcome, RollbackFact, SourceFact, World
 from tests.controller.small_fleet import BIG, ENROLLED, SOURCE, TOOLCHAINS, built, manifest
 
@@ -438,3 +441,73 @@ def test_a_plan_has_the_waves_of_what_changes_those_online_first() -> None:
     ]
     world = _with_builds(FRESH, fleet)
     assert plan(fleet, _settled(world, plan(fleet, world))).waves == ()
+
+
+def _divergence(kl: float) -> Divergence:
+    return Divergence(1016, kl, kl / 50, 8 * kl, 0.9, 13.0, 1.01, 0.01)
+
+
+def _measures(runtime: str, kl: float) -> Measures:
+    kind = {"gguf": "Q8_0", "mlx": "affine8g64"}[runtime]
+    return Measures(
+        runtime=runtime,
+        parameters=1000,
+        weight_bytes=1062,
+        types={kind: 1000},
+        tensors=(TensorMeasure("a", "Q8_0", 1000, 0.0, 1.0, 0.0, 0.0),) if runtime == "gguf" else (),
+        divergence=_divergence(kl),
+        fidelity=_divergence(1e-11),
+        unproven=() if runtime == "gguf" else ("nothing here is",),
+    )
+
+
+def _measured(world: World, fleet: Manifest, kl: float) -> World:
+    measures = {build.key: _measures(build.recipe.runtime, kl) for build in plan(fleet, world).builds}
+    return replace(world, measures=measures, gated=True)
+
+
+def _limited(table: str) -> Manifest:
+    quality = f"[profiles.jetson.quality]\n{table}\n[profiles.mac.quality]\nallow_unproven = true\n\n[devices.mac-01]"
+    return manifest(("[devices.mac-01]", quality))
+
+
+def test_where_builds_are_measured_one_counts_only_within_its_limits() -> None:
+    fleet = _limited("")
+    world = replace(_with_builds(FRESH, fleet), gated=True)
+    assert len(plan(fleet, FRESH).missing_builds) == 2
+    assert [build.cached for build in plan(fleet, world).builds] == [False, False], "nobody has measured them"
+    good = plan(fleet, _measured(world, fleet, 0.004))
+    assert good.missing_builds == ()
+    assert [build.cached for build in good.builds] == [True, True]
+    assert good.refused_builds == ()
+
+
+def test_a_build_that_was_refused_before_is_refused_at_once_by_profile_and_check() -> None:
+    fleet = _limited("")
+    made = plan(fleet, _measured(FRESH, fleet, 0.9))
+    assert made.missing_builds == ()
+    assert [build.recipe.runtime for build in made.refused_builds] == ["gguf", "mlx"]
+    gguf = made.refused_builds[0].refused
+    assert gguf[0].startswith("profiles.jetson: divergence: mean KL 0.9 nats, at most ")
+    assert any("smollm2 gguf Q4_K_M: profiles.jetson: divergence" in warning for warning in made.warnings)
+
+
+def test_a_limit_that_changes_is_judged_by_what_was_measured() -> None:
+    fleet = _limited("")
+    world = _measured(_with_builds(FRESH, fleet), fleet, 0.004)
+    strict = plan(_limited("kl = 0.001"), world)
+    assert [build.recipe.runtime for build in strict.refused_builds] == ["gguf"]
+    near = plan(_limited("kl = 0.0041"), world)
+    assert [build.recipe.runtime for build in near.missing_builds] == ["gguf"], "too near to tell from so few tokens"
+    more = plan(_limited("tokens = 4096"), world)
+    assert [build.recipe.runtime for build in more.missing_builds] == ["gguf"]
+    assert more.refused_builds == ()
+
+
+def test_a_prebuilt_artifact_is_not_measured() -> None:
+    fleet = manifest(('quantization = "Q4_K_M"', 'quantization = "prebuilt"\nprebuilt = "tuned.gguf"'))
+    prebuilt = {"tuned.gguf": SourceFact(digest="9" * 64, bytes=5)}
+    world = replace(FRESH, prebuilt=prebuilt)
+    with_builds = replace(_with_builds(world, fleet), gated=True)
+    (build,) = [build for build in plan(fleet, with_builds).builds if build.recipe.prebuilt]
+    assert build.cached

@@ -10,11 +10,13 @@ from sqlalchemy import Connection
 
 from edgewright_contract import canonical
 from edgewright_contract.v1 import operator_pb2
-from edgewright_controller.compile.builder import Builder, BuildFailed, Built, Progress
+from edgewright_controller.compile.builder import Builder, BuildFailed, BuildRefused, Built, Progress
 from edgewright_controller.compile.source import Source
 from edgewright_controller.compile.toolchain import ToolchainMissing
-from edgewright_controller.ledger import Ledger, artifacts
+from edgewright_controller.ledger import Ledger, artifacts, build_cards
+from edgewright_controller.ledger.build_cards import BuildCardRow
 from edgewright_controller.plan import Build
+from edgewright_controller.quality.measures import Measures
 from edgewright_controller.service.change import ChangeRefused
 from edgewright_controller.service.job import Job
 from edgewright_controller.unix_time import unix_ms
@@ -58,26 +60,41 @@ class Compiling:
 
         task = self._running.get(build.key)
         if task is None:
-            task = asyncio.create_task(self._builder.build(source, build.recipe, build.key, progress))
+            making = self._builder.build(source, build.recipe, build.key, progress, build.quality)
+            task = asyncio.create_task(making)
             self._running[build.key] = task
             task.add_done_callback(lambda _: self._running.pop(build.key, None))
-        built = await asyncio.shield(task)
+        made_ms = unix_ms(now)
+        try:
+            built = await asyncio.shield(task)
+        except BuildRefused as refused:
+            # So that the next apply says so at once, and a changed limit is judged by what was measured.
+            card = _card(build.key, refused.artifact, refused.measures, made_ms, passed=False)
+            await self._ledger.write(lambda c: build_cards.put(c, card))
+            raise
         artifact = built.artifact
         row = artifacts.ArtifactRow(
             artifact.bundle, artifact.size, artifact.bundle_length, artifact.block_index, artifact.block_index_length
         )
-        made_ms = unix_ms(now)
         recipe = canonical.encode(build.recipe.to_json()).decode("ascii")
         made = artifacts.BuildRow(build.key, artifact.bundle, artifact.size, build.recipe.runtime, made_ms, recipe)
 
         def enter(connection: Connection) -> None:
             artifacts.put(connection, row)
             artifacts.put_build(connection, made)
+            if built.measures is not None:
+                card = _card(build.key, artifact.bundle, built.measures, made_ms, passed=True)
+                build_cards.put(connection, card)
 
         await self._ledger.write(enter)
         done = _event(build, "done", 1.0, "")
         done.build.artifact, done.build.artifact_bytes = artifact.bundle, artifact.size
         job.say(done)
+
+
+def _card(key: str, artifact: str, measures: Measures, made_ms: int, *, passed: bool) -> BuildCardRow:
+    document = canonical.encode(measures.to_json()).decode("ascii")
+    return BuildCardRow(key, artifact, document, passed=passed, made_ms=made_ms)
 
 
 def cached(build: Build) -> operator_pb2.ApplyEvent:

@@ -107,6 +107,7 @@ class Jobs:
         still has to do. Raises BadInput, ChangeRefused, LedgerError."""
         manifest = await self._parse(text)
         plan, survey = await self._planned(manifest, text, only, again=again)
+        _refuse_builds(plan)
         if not build_only:
             _refuse_misfits(plan)
             _refuse_held(plan)
@@ -235,6 +236,7 @@ class Jobs:
         if missing:
             await self._compiling.make(missing, _sources(plan, survey), job, self._clock())
             plan, survey = await self._planned(manifest, text, only, again=again)
+            _refuse_builds(plan)
             if plan.missing_builds:
                 raise ChangeRefused(f"{text.file}: the sources changed during the builds; apply again")
         await self._publish(manifest, plan)
@@ -333,6 +335,13 @@ def _sources(plan: Plan, survey: Survey) -> Mapping[str, Source]:
         build.key: survey.prebuilt[build.source] if build.recipe.prebuilt else survey.sources[build.model]
         for build in plan.builds
     }
+
+
+def _refuse_builds(plan: Plan) -> None:
+    """What was measured before on a build that is needed is outside the limits that the manifest sets now."""
+    lines = [f"build {build.model} {build.recipe}: {line}" for build in plan.refused_builds for line in build.refused]
+    if lines:
+        raise ChangeRefused("\n".join(lines))
 
 
 def _refuse_misfits(plan: Plan) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -20,10 +21,20 @@ from edgewright_controller.compile.hashing import Hashes
 from edgewright_controller.compile.source import ModelFacts, Source, SourceError, describe, inspect, inspect_prebuilt
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.compile.toolchain import ToolchainMissing
-from edgewright_controller.ledger import Ledger, NotInLedger, artifacts, cordons, devices, releases, rolled_back_on
+from edgewright_controller.ledger import (
+    Ledger,
+    NotInLedger,
+    artifacts,
+    build_cards,
+    cordons,
+    devices,
+    releases,
+    rolled_back_on,
+)
 from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
 from edgewright_controller.ledger.releases import RolledBackRow
 from edgewright_controller.manifest import Assignment, Manifest
+from edgewright_controller.quality.measures import Measures
 from edgewright_controller.service import standing
 from edgewright_controller.service.change import BadInput, ChangeRefused
 from edgewright_controller.service.unbroken import Unbroken
@@ -80,6 +91,8 @@ class Surveyor:
         }
         world = World(
             builds=await asyncio.to_thread(self._at_hand, known),
+            measures=known.measures,
+            gated=self._builder.gated,
             devices={**heard, **revoked},
             rolled_back=known.rolled_back,
             sources={name: _fact(source) for name, source in sources.items()},
@@ -172,6 +185,7 @@ def _shapes(manifest: Manifest, wanted: Sequence[Assignment], inspected: Mapping
 @dataclass(frozen=True)
 class _Known:
     builds: Mapping[str, BuildFact]
+    measures: Mapping[str, Measures]
     devices: Mapping[str, DeviceFact]
     rolled_back: Mapping[str, RollbackFact]
     releases: Mapping[str, Release]
@@ -212,7 +226,18 @@ def _known(connection: Connection) -> _Known:
             # A device may still serve what an older ledger gave it; the plan then knows only its name.
             continue
     builds = {key: BuildFact(row.bundle, row.size) for key, row in artifacts.builds(connection).items()}
-    return _Known(builds, facts, rolled_back, found, decommissioned, _suspects(connection))
+    return _Known(builds, _measures(connection), facts, rolled_back, found, decommissioned, _suspects(connection))
+
+
+def _measures(connection: Connection) -> dict[str, Measures]:
+    """What was measured on builds, by key, as far as this version can read it; the rest is measured again."""
+    found = {}
+    for key, row in build_cards.every(connection).items():
+        try:
+            found[key] = Measures.from_json(json.loads(row.measures))
+        except ValueError as error:
+            _log.warning("what was measured on a build cannot be read", build=key, why=str(error))
+    return found
 
 
 def _rollback(row: RolledBackRow) -> RollbackFact:
