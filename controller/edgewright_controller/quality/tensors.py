@@ -59,14 +59,21 @@ class Finding:
 
 
 def judge(
-    measures: Iterable[TensorMeasure], limits: Mapping[str, TypeLimit], expected: Iterable[str]
+    measures: Iterable[TensorMeasure],
+    limits: Mapping[str, TypeLimit],
+    expected: Iterable[str],
+    surplus: Iterable[str] = (),
 ) -> tuple[Finding, ...]:
-    """Every tensor that is not as it should be, the worst first; `expected` are the source's names.
+    """Every tensor that is not as it should be, the worst first; `expected` are the names that must be there,
+    `surplus` those of tensors that nothing in the source stands for.
 
     A type without a limit, and a figure that is no number, are findings: nothing passes unjudged.
     """
     known = {one.name: one for one in measures}
     findings = [(math.inf, Finding(name, "is missing in the artifact")) for name in expected if name not in known]
+    findings += [
+        (math.inf, Finding(name, "is in the artifact, and nothing in the source is like it")) for name in surplus
+    ]
     for one in known.values():
         limit = limits.get(one.type)
         if limit is None:

@@ -9,7 +9,8 @@ A runtime is an object with
     vram_bytes()
     one_token()                 generate one token, anyhow
     at_work()                   whether it is seen to generate now, for somebody else
-    encode_chat(messages), encode_text(text)   token ids; without an own /v1 only
+    render_chat(messages)       the text that it makes of a chat
+    encode_chat(messages), encode_text(text)   token ids, as they reach the model
     generate(tokens, chat, progress)           yields the text of each token until the model ends
     logits(tokens)              (columns, iterator of bytes), with the capability "logits" only
 """

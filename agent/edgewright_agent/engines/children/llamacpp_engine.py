@@ -85,14 +85,16 @@ class LlamaCpp:
     def at_work(self):
         return False  # the worker knows: each token passes through it
 
-    def encode_chat(self, messages):
+    def render_chat(self, messages):
         if self._formatter is None:
             raise BadRequest("the artifact has no chat template")
         try:
-            prompt = templates.render(lambda: self._formatter(messages=messages).prompt)
+            return templates.render(lambda: self._formatter(messages=messages).prompt)
         except Exception as fault:  # a template may raise anything
             raise BadRequest(f"the chat template refuses these messages: {fault!r}", "messages") from fault
-        return self._llm.tokenize(prompt.encode(), add_bos=False, special=True)
+
+    def encode_chat(self, messages):
+        return self.encode_text(self.render_chat(messages))
 
     def encode_text(self, text):
         return self._llm.tokenize(text.encode(), add_bos=False, special=True)

@@ -76,16 +76,18 @@ class Mlx:
     def at_work(self):
         return False  # the worker knows: each token passes through it
 
-    def encode_chat(self, messages):
+    def render_chat(self, messages):
         if not self._tokenizer.has_chat_template:
             raise BadRequest("the artifact has no chat template")
         try:
-            prompt = templates.render(
+            return templates.render(
                 lambda: self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             )
         except Exception as fault:  # a template may raise anything
             raise BadRequest(f"the chat template refuses these messages: {fault!r}", "messages") from fault
-        return self.encode_text(prompt)
+
+    def encode_chat(self, messages):
+        return self.encode_text(self.render_chat(messages))
 
     def encode_text(self, text):
         return list(self._tokenizer.encode(text, add_special_tokens=False))

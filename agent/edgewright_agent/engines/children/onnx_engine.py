@@ -74,12 +74,14 @@ class Onnx:
     def at_work(self):
         return False  # the worker knows: each token passes through it
 
-    def encode_chat(self, messages):
+    def render_chat(self, messages):
         try:
-            prompt = self._tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+            return self._tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
         except Exception as fault:  # a template may raise anything
             raise BadRequest(f"the chat template refuses these messages: {fault}", "messages") from fault
-        return self.encode_text(prompt)
+
+    def encode_chat(self, messages):
+        return self.encode_text(self.render_chat(messages))
 
     def encode_text(self, text):
         return [int(token) for token in self._tokenizer.encode(text)]

@@ -74,6 +74,19 @@ class Xllamacpp:
         # answer must not be taken for a hung engine because a further token has to queue behind it.
         return any(slot["is_processing"] for slot in self._ask("/slots"))
 
+    def render_chat(self, messages):
+        return self._ask("/apply-template", {"messages": messages})["prompt"]
+
+    def encode_chat(self, messages):
+        # llama.cpp's server adds the model's own special tokens to a chat, and takes them off a template's text first.
+        return self._encode(self.render_chat(messages), add_special=True)
+
+    def encode_text(self, text):
+        return self._encode(text, add_special=False)
+
+    def _encode(self, text, add_special):
+        return self._ask("/tokenize", {"content": text, "add_special": add_special, "parse_special": True})["tokens"]
+
     def _ask(self, path, question=None):
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.openai_port}{path}",
