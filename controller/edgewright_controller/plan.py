@@ -16,12 +16,13 @@ from typing import Final
 
 from edgewright_contract.release import Release
 from edgewright_controller import artifact_size, fit
+from edgewright_controller.choosing import Choosing, choosing, concrete
 from edgewright_controller.compile.build_key import build_key
 from edgewright_controller.compile.recipe import Recipe, recipe_of
 from edgewright_controller.fit import Load, Misfit
-from edgewright_controller.manifest import Assignment, Manifest
+from edgewright_controller.manifest import Assignment, Manifest, Profile
 from edgewright_controller.quality import verdict
-from edgewright_controller.quality.limits import NO_OVERRIDES, Overrides, limits
+from edgewright_controller.quality.limits import Overrides, limits
 from edgewright_controller.waves import Changed, PlannedWave, waves_of
 from edgewright_controller.world import BuildFact, DeviceFact, Outcome, RollbackFact, SourceFact, World
 
@@ -51,7 +52,8 @@ _TO_DO: Final = (Kind.INSTALL, Kind.UPDATE, Kind.REMOVE)
 class Build:
     """One distinct build. `source` is the path of a checkpoint, or of a prebuilt artifact. `artifact` is empty and
     `size_bytes` a prediction (0 when nothing is known) until it is `cached`. `quality` is what its profiles say of its
-    limits. `refused` says why what was measured on it before is outside of them, empty when it is not."""
+    limits. `refused` says why what was measured on it before is outside of them, empty when it is not. `tried`: only
+    profiles whose recipe is being searched want it, so that its refusal is no failure."""
 
     key: str
     model: str
@@ -63,6 +65,7 @@ class Build:
     size_bytes: int
     quality: tuple[Overrides, ...] = ()
     refused: tuple[str, ...] = ()
+    tried: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """Builds by model and recipe, changes by device, and in which waves a rollout carries out those `to_do`."""
+    """Builds by model and recipe, changes by device, in which waves a rollout carries out those `to_do`, and where the
+    searches of profiles without a recipe of their own stand."""
 
     builds: tuple[Build, ...]
     changes: tuple[Change, ...]
     misfits: tuple[Misfit, ...]
     warnings: tuple[str, ...]
     waves: tuple[PlannedWave, ...] = ()
+    searches: tuple[Choosing, ...] = ()
 
     @property
     def missing_builds(self) -> tuple[Build, ...]:
@@ -134,7 +139,9 @@ def plan(manifest: Manifest, world: World, *, again: bool = False, only: Abstrac
     refused = [f"{build.model} {build.recipe}: {line}" for build in planner.builds.values() for line in build.refused]
     warnings = (*manifest.warnings(), *refused, *planner.warnings(assignments), *expected, *left_alone)
     to_do = [Changed(c.device, world.devices[c.device].online) for c in changes if c.kind in _TO_DO]
-    return Plan(tuple(planner.builds.values()), tuple(changes), tuple(misfits), warnings, waves_of(manifest, to_do))
+    waves = waves_of(manifest, to_do)
+    searches = tuple(planner.searches.values())
+    return Plan(tuple(planner.builds.values()), tuple(changes), tuple(misfits), warnings, waves, searches)
 
 
 def _kept_back(change: Change, fact: DeviceFact) -> Change:
@@ -145,13 +152,16 @@ def _kept_back(change: Change, fact: DeviceFact) -> Change:
     return replace(change, kind=Kind.CORDONED, note=note, lifts_hold=False)
 
 
-def release_of(manifest: Manifest, assignment: Assignment, build: BuildFact, world: World) -> Release:
-    """The release that serves this build's artifact on the assignment's device.
+def release_of(
+    manifest: Manifest, assignment: Assignment, build: BuildFact, world: World, profile: Profile | None = None
+) -> Release:
+    """The release that serves this build's artifact on the assignment's device. `profile` is the assignment's with the
+    precision that was found for it, where the manifest names none.
 
     A release in the world that differs in nothing but the memory predicted for it, or in that it does not pin the
     chat template yet, is taken instead: what a newer controller knows must not send a fleet the same bytes again.
     """
-    profile = manifest.profiles[assignment.profile]
+    profile = profile or manifest.profiles[assignment.profile]
     served_name = manifest.models[assignment.model].served_name
     release = Release(
         model=assignment.model,
@@ -185,6 +195,8 @@ class _Planner:
     again: bool
     used: set[tuple[str, str]]  # model and profile
     builds: dict[str, Build] = field(default_factory=dict)
+    searches: dict[tuple[str, str], Choosing] = field(default_factory=dict)
+    _profiles: dict[tuple[str, str], Profile] = field(default_factory=dict)
     _keys: dict[tuple[str, str], str] = field(default_factory=dict)
     _releases: dict[Assignment, Release] = field(default_factory=dict)
     _sizes: dict[str, int] = field(default_factory=dict)
@@ -199,8 +211,7 @@ class _Planner:
         """The build with what its profiles want of it, and what is known of that."""
         wanted: dict[Overrides, list[str]] = {}
         for name in build.profiles:
-            quality = self.manifest.profiles[name].quality
-            wanted.setdefault(quality.overrides if quality else NO_OVERRIDES, []).append(f"profiles.{name}")
+            wanted.setdefault(self.manifest.profiles[name].overrides, []).append(f"profiles.{name}")
         build = replace(build, quality=tuple(wanted))
         if build.recipe.prebuilt or not self.world.gated:
             return build
@@ -219,13 +230,27 @@ class _Planner:
 
     def _add_build(self, model: str, profile_name: str) -> None:
         profile = self.manifest.profiles[profile_name]
-        recipe = recipe_of(profile)
         source = self._source(model, profile_name)
-        key = build_key(source.digest, recipe, self._versions(recipe))
+
+        def key_of(recipe: Recipe) -> str:
+            return build_key(source.digest, recipe, self._versions(recipe))
+
+        tried = False
+        if profile.is_auto:
+            found = choosing(model, profile_name, profile, source, self.world, key_of=key_of)
+            if found.recipe is None:
+                raise PlanError(found.failure)
+            self.searches[model, profile_name] = found
+            recipe, tried = found.recipe, found.search.chosen is None
+        else:
+            recipe = recipe_of(profile)
+        key = key_of(recipe)
         self._keys[model, profile_name] = key
+        self._profiles[model, profile_name] = concrete(profile, recipe)
         if key in self.builds:
             known = self.builds[key]
-            self.builds[key] = replace(known, profiles=tuple(sorted({*known.profiles, profile_name})))
+            profiles = tuple(sorted({*known.profiles, profile_name}))
+            self.builds[key] = replace(known, profiles=profiles, tried=known.tried and tried)
             return
         done = self.world.builds.get(key)
         self.builds[key] = Build(
@@ -237,6 +262,7 @@ class _Planner:
             cached=done is not None,
             artifact=done.artifact if done else "",
             size_bytes=done.size_bytes if done else _predicted(recipe, source),
+            tried=tried,
         )
 
     def _source(self, model: str, profile_name: str) -> SourceFact:
@@ -261,7 +287,8 @@ class _Planner:
             done = self.world.builds.get(self._keys[assignment.model, assignment.profile])
             if done is None:
                 return None
-            self._releases[shared] = release_of(self.manifest, assignment, done, self.world)
+            profile = self._profiles[assignment.model, assignment.profile]
+            self._releases[shared] = release_of(self.manifest, assignment, done, self.world, profile)
         return self._releases[shared]
 
     def change(self, assignment: Assignment, fact: DeviceFact) -> Change:
@@ -297,7 +324,7 @@ class _Planner:
 
     def misfits(self, assignment: Assignment, fact: DeviceFact, release: Release | None) -> list[Misfit]:
         """What the device lacks for its release, as far as it is known."""
-        profile = self.manifest.profiles[assignment.profile]
+        profile = self._profiles[assignment.model, assignment.profile]
         build = self.builds[self._keys[assignment.model, assignment.profile]]
         memory = fit.memory_bytes(profile, build.size_bytes, self.world.shape(assignment.model))
         old = self._load(fact.active_release)

@@ -133,7 +133,7 @@ def test_manifest_and_compiler_know_the_same_recipes() -> None:
         "onnx": profiles.OnnxQuantization,
     }
     for runtime, literal in known.items():
-        assert {*recipe.QUANTIZATIONS[runtime], recipe.PREBUILT} == set(get_args(literal))
+        assert {*recipe.QUANTIZATIONS[runtime], recipe.PREBUILT, profiles.AUTO} == set(get_args(literal))
     tables: dict[str, type[profiles.Table]] = {
         "gguf": profiles.GgufRecipe,
         "mlx": profiles.MlxRecipe,

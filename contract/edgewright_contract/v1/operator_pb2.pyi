@@ -92,18 +92,48 @@ class Misfit(_message.Message):
     def __init__(self, device: _Optional[str] = ..., what: _Optional[str] = ..., needed_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class PlanResponse(_message.Message):
-    __slots__ = ("builds", "changes", "misfits", "warnings", "waves")
+    __slots__ = ("builds", "changes", "misfits", "warnings", "waves", "searches")
     BUILDS_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     MISFITS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     WAVES_FIELD_NUMBER: _ClassVar[int]
+    SEARCHES_FIELD_NUMBER: _ClassVar[int]
     builds: _containers.RepeatedCompositeFieldContainer[PlannedBuild]
     changes: _containers.RepeatedCompositeFieldContainer[PlannedChange]
     misfits: _containers.RepeatedCompositeFieldContainer[Misfit]
     warnings: _containers.RepeatedScalarFieldContainer[str]
     waves: _containers.RepeatedCompositeFieldContainer[WaveView]
-    def __init__(self, builds: _Optional[_Iterable[_Union[PlannedBuild, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PlannedChange, _Mapping]]] = ..., misfits: _Optional[_Iterable[_Union[Misfit, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., waves: _Optional[_Iterable[_Union[WaveView, _Mapping]]] = ...) -> None: ...
+    searches: _containers.RepeatedCompositeFieldContainer[RecipeSearch]
+    def __init__(self, builds: _Optional[_Iterable[_Union[PlannedBuild, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PlannedChange, _Mapping]]] = ..., misfits: _Optional[_Iterable[_Union[Misfit, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., waves: _Optional[_Iterable[_Union[WaveView, _Mapping]]] = ..., searches: _Optional[_Iterable[_Union[RecipeSearch, _Mapping]]] = ...) -> None: ...
+
+class TriedRecipe(_message.Message):
+    __slots__ = ("recipe", "artifact_bytes", "memory_bytes", "standing", "kl", "why")
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
+    KL_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    recipe: str
+    artifact_bytes: int
+    memory_bytes: int
+    standing: str
+    kl: float
+    why: str
+    def __init__(self, recipe: _Optional[str] = ..., artifact_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., standing: _Optional[str] = ..., kl: _Optional[float] = ..., why: _Optional[str] = ...) -> None: ...
+
+class RecipeSearch(_message.Message):
+    __slots__ = ("model", "profiles", "tried", "chosen")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROFILES_FIELD_NUMBER: _ClassVar[int]
+    TRIED_FIELD_NUMBER: _ClassVar[int]
+    CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    profiles: _containers.RepeatedScalarFieldContainer[str]
+    tried: _containers.RepeatedCompositeFieldContainer[TriedRecipe]
+    chosen: str
+    def __init__(self, model: _Optional[str] = ..., profiles: _Optional[_Iterable[str]] = ..., tried: _Optional[_Iterable[_Union[TriedRecipe, _Mapping]]] = ..., chosen: _Optional[str] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
     __slots__ = ("manifest", "file", "folder", "again", "build_only", "devices", "groups", "reason", "supersede")
@@ -218,7 +248,7 @@ class ApplyResult(_message.Message):
     def __init__(self, succeeded: _Optional[bool] = ..., summary: _Optional[str] = ..., devices_succeeded: _Optional[int] = ..., devices_failed: _Optional[int] = ..., builds_made: _Optional[int] = ..., builds_cached: _Optional[int] = ...) -> None: ...
 
 class ApplyEvent(_message.Message):
-    __slots__ = ("build", "rollout", "device", "message", "result", "plan", "devices")
+    __slots__ = ("build", "rollout", "device", "message", "result", "plan", "devices", "search")
     BUILD_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -226,6 +256,7 @@ class ApplyEvent(_message.Message):
     RESULT_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
     build: BuildProgress
     rollout: RolloutProgress
     device: DeviceProgress
@@ -233,7 +264,8 @@ class ApplyEvent(_message.Message):
     result: ApplyResult
     plan: PlanResponse
     devices: DevicesProgress
-    def __init__(self, build: _Optional[_Union[BuildProgress, _Mapping]] = ..., rollout: _Optional[_Union[RolloutProgress, _Mapping]] = ..., device: _Optional[_Union[DeviceProgress, _Mapping]] = ..., message: _Optional[str] = ..., result: _Optional[_Union[ApplyResult, _Mapping]] = ..., plan: _Optional[_Union[PlanResponse, _Mapping]] = ..., devices: _Optional[_Union[DevicesProgress, _Mapping]] = ...) -> None: ...
+    search: RecipeSearch
+    def __init__(self, build: _Optional[_Union[BuildProgress, _Mapping]] = ..., rollout: _Optional[_Union[RolloutProgress, _Mapping]] = ..., device: _Optional[_Union[DeviceProgress, _Mapping]] = ..., message: _Optional[str] = ..., result: _Optional[_Union[ApplyResult, _Mapping]] = ..., plan: _Optional[_Union[PlanResponse, _Mapping]] = ..., devices: _Optional[_Union[DevicesProgress, _Mapping]] = ..., search: _Optional[_Union[RecipeSearch, _Mapping]] = ...) -> None: ...
 
 class ControlRolloutRequest(_message.Message):
     __slots__ = ("rollout", "action", "reason", "devices")

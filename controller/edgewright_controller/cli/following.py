@@ -16,7 +16,7 @@ from edgewright_controller.cli import printing, rollout_lines, rollout_view
 from edgewright_controller.cli.ending import FAILED, INTERRUPTED, Ending
 from edgewright_controller.cli.rollout_picture import Picture
 
-_STYLES = {"done": "green", "cached": "green", "failed": "red"}
+_STYLES = {"done": "green", "cached": "green", "failed": "red", "refused": "red"}
 
 
 def follow(events: Iterator[operator_pb2.ApplyEvent], *, as_json: bool, rollout: str = "") -> int:
@@ -106,6 +106,8 @@ def _live(events: Iterator[operator_pb2.ApplyEvent], view: View, console: Consol
             view.take(event, time.monotonic())
             if event.HasField("plan"):
                 live.console.print(printing.plan(event.plan))
+            elif event.HasField("search"):
+                live.console.print(printing.search(event.search))
             elif event.message:
                 live.console.print(Text(event.message))
     if (result := view.picture.result) is not None:
@@ -120,3 +122,5 @@ def _lines(events: Iterator[operator_pb2.ApplyEvent], view: View, console: Conso
             console.print(Text(line))
         if event.HasField("plan"):
             console.print(printing.plan(event.plan))
+        elif event.HasField("search"):
+            console.print(printing.search(event.search))

@@ -12,6 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -114,6 +115,7 @@ def plan(answer: operator_pb2.PlanResponse) -> RenderableType:
         what = f"{build.model} as {build.runtime} {build.quantization} for {', '.join(build.profiles)}"
         extent = f"about {size(build.estimated_bytes)}" if build.estimated_bytes else "size not known yet"
         lines.append(mark + Text(f"build {what}: {'cached' if build.cached else extent}"))
+    lines += [search(found) for found in answer.searches]
     for change in answer.changes:
         sign, style, words = _KINDS.get(change.kind, ("?", "", "unknown"))
         text = f"{change.device}: {words}"
@@ -140,6 +142,28 @@ def plan(answer: operator_pb2.PlanResponse) -> RenderableType:
         )
         lines.append(Text(f"An apply would be refused: {why}.", "bold red"))
     return Group(*lines)
+
+
+_STANDING: Final = {"passed": "green", "refused": "red", "does not fit": "yellow", "not tried": "dim"}
+
+
+def search(found: operator_pb2.RecipeSearch) -> RenderableType:
+    """What was tried for `quantization = "auto"`, the smallest first, and what became of it."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("recipe", "size", "memory", "KL", "", ""):
+        table.add_column(name, justify="right" if name in ("size", "memory", "KL") else "left", no_wrap=True)
+    for row in found.tried:
+        chosen = bool(found.chosen) and row.recipe == found.chosen
+        table.add_row(
+            Text(row.recipe, "bold" if chosen else ""),
+            size(row.artifact_bytes),
+            size(row.memory_bytes),
+            f"{row.kl:.3g}" if row.HasField("kl") else "–",
+            Text("chosen" if chosen else row.standing, _STANDING.get(row.standing, "")),
+            row.why,
+        )
+    end = f"takes {found.chosen}" if found.chosen else "is still to be found by trying"
+    return Group(Text(f"  auto: {found.model} for {', '.join(found.profiles)} {end}"), Padding(table, (0, 0, 0, 4)))
 
 
 def _wave(wave: operator_pb2.WaveView) -> str:

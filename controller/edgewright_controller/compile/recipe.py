@@ -91,10 +91,15 @@ def recipe_of(profile: ProfileLike) -> Recipe:
 
     The accelerator is part of an ONNX recipe only: a GGUF and an MLX folder are the same for every device.
     """
+    return make(profile.runtime, profile.quantization, options_of(profile))
+
+
+def options_of(profile: ProfileLike) -> dict[str, Option]:
+    """The options that a profile's table `recipe` and its accelerator say. Raises RecipeError."""
     options = dict(profile.recipe_options)
     if profile.runtime == "onnx" and profile.quantization != PREBUILT:
         options |= recipe_onnx.of_accelerator(profile.accelerator)
-    return make(profile.runtime, profile.quantization, options)
+    return options
 
 
 def make(runtime: str, quantization: str, options: Mapping[str, Option] | None = None) -> Recipe:

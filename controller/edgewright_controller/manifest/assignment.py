@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from edgewright_contract import release
-from edgewright_controller.compile.recipe import recipe_of
+from edgewright_controller.compile.candidates import candidates
+from edgewright_controller.compile.recipe import options_of, recipe_of
 from edgewright_controller.compile.recipe_option import RecipeError
 from edgewright_controller.manifest.errors import suggestion
 
@@ -191,7 +192,10 @@ def _probe_faults(manifest: Manifest) -> Iterable[Fault]:
 def _recipe_faults(manifest: Manifest) -> Iterable[Fault]:
     for name, profile in manifest.profiles.items():
         try:
-            recipe_of(profile)
+            if profile.is_auto:
+                candidates(profile.runtime, options_of(profile))
+            else:
+                recipe_of(profile)
         except RecipeError as error:
             yield Fault(("profiles", name, *error.key.split(".")), error.message)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
@@ -15,6 +16,7 @@ from edgewright_contract import names
 from edgewright_controller.manifest.quality import Quality
 from edgewright_controller.manifest.quantities import Bytes, LocalPath
 from edgewright_controller.manifest.table import Table
+from edgewright_controller.quality.limits import AUTO_KL, NO_OVERRIDES, Overrides
 
 ID_KEY_PATTERN: Final = f"^{names.ID_PATTERN}$"
 Id = Annotated[str, Field(pattern=ID_KEY_PATTERN)]
@@ -23,6 +25,7 @@ Labels = dict[LabelKey, Annotated[str, Field(max_length=128)]]
 RuntimeOption = str | int | bool
 
 PREBUILT: Final = "prebuilt"
+AUTO: Final = "auto"
 
 
 class Match(Table):
@@ -59,10 +62,10 @@ class Match(Table):
 
 GgufQuantization = Literal[
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
-    "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "prebuilt",
+    "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "auto", "prebuilt",
 ]  # fmt: skip
-MlxQuantization = Literal["2bit", "3bit", "4bit", "5bit", "6bit", "8bit", "bf16", "fp16", "fp32", "prebuilt"]
-OnnxQuantization = Literal["int4", "int8", "fp16", "fp32", "prebuilt"]
+MlxQuantization = Literal["2bit", "3bit", "4bit", "5bit", "6bit", "8bit", "bf16", "fp16", "fp32", "auto", "prebuilt"]
+OnnxQuantization = Literal["int4", "int8", "fp16", "fp32", "auto", "prebuilt"]
 
 
 class _Recipe(Table):
@@ -160,6 +163,17 @@ class _Profile(Table):
         return self.quantization == PREBUILT
 
     @property
+    def is_auto(self) -> bool:
+        """Whether the recipe is to be found by trying."""
+        return self.quantization == AUTO
+
+    @property
+    def overrides(self) -> Overrides:
+        """What this profile says of the gate's limits."""
+        said = self.quality.overrides if self.quality else NO_OVERRIDES
+        return replace(said, kl=AUTO_KL) if self.is_auto and said.kl is None else said
+
+    @property
     def recipe_options(self) -> dict[str, Any]:
         """The table `recipe` as it was written; `compile.recipe` knows the defaults and what goes together."""
         return self.recipe.model_dump(exclude_unset=True)
@@ -175,7 +189,7 @@ class GgufProfile(_Profile):
 
     runtime: Literal["gguf"]
     quantization: GgufQuantization
-    """llama.cpp's name of the type, or "prebuilt"."""
+    """llama.cpp's name of the type, or "auto" for the smallest that passes its gate and fits, or "prebuilt"."""
     accelerator: Literal["cuda", "metal", "vulkan", "cpu"]
     """What the device must really run the model on."""
     recipe: GgufRecipe = GgufRecipe()
@@ -193,7 +207,7 @@ class MlxProfile(_Profile):
 
     runtime: Literal["mlx"]
     quantization: MlxQuantization
-    """Bits of a weight, or a float type, or "prebuilt"."""
+    """Bits of a weight, or a float type, or "auto" for the smallest that passes and fits, or "prebuilt"."""
     accelerator: Literal["metal", "cpu"]
     """What the device must really run the model on."""
     recipe: MlxRecipe = MlxRecipe()
@@ -205,7 +219,7 @@ class OnnxProfile(_Profile):
 
     runtime: Literal["onnx"]
     quantization: OnnxQuantization
-    """Precision of the weights, or "prebuilt"."""
+    """Precision of the weights, or "auto" for the smallest that passes its gate and fits, or "prebuilt"."""
     accelerator: Literal["qnn", "openvino", "dml", "cuda", "cpu"]
     """What the device must really run the model on: onnxruntime's execution provider."""
     recipe: OnnxRecipe = OnnxRecipe()

@@ -18,6 +18,10 @@ from edgewright_controller.quality.tensors import TypeLimit
 # Nats, of a toolchain's unquantised float32 build. Floors are 1e-11, the smallest fault tried is 1e-4.
 FIDELITY_KL: Final = 1e-8
 
+# Nats, of an artifact whose recipe is chosen for its size: what class it is in is then nobody's wish, so the search
+# has one limit for all. llama.cpp's own table has Q4_K_M of an 8B model at 0.03 and Q2_K at 0.45.
+AUTO_KL: Final = 0.1
+
 DIVERGENCE: Final[Mapping[Precision, DivergenceLimit]] = MappingProxyType(
     {
         Precision.ULTRA_LOW: DivergenceLimit(kl=1.0, kl_p99=6.0, perplexity_ratio=3.0, same_top=0.45),

@@ -32,15 +32,17 @@ class Compiling:
     async def make(self, builds: Sequence[Build], sources: Mapping[str, Source], job: Job, now: datetime) -> None:
         """Make all `builds`; `sources` has one for each build key. They are in the ledger when this returns.
 
-        What can be built is built and kept, also when another build fails. Raises ChangeRefused that tells
-        every failure.
+        What can be built is built and kept, also when another build fails. A build that is only tried may be refused;
+        it is in the ledger too. Raises ChangeRefused that tells every failure.
         """
         outcomes = await asyncio.gather(
             *(self._one(build, sources[build.key], job, now) for build in builds), return_exceptions=True
         )
         failures = []
         for build, outcome in zip(builds, outcomes, strict=True):
-            if isinstance(outcome, BuildFailed | ToolchainMissing):
+            if isinstance(outcome, BuildRefused) and build.tried:
+                job.say(_event(build, "refused", 0.0, outcome.reason))
+            elif isinstance(outcome, BuildFailed | ToolchainMissing):
                 failures.append(f"build {build.model} {build.recipe}: {outcome}")
                 job.say(_event(build, "failed", 0.0, str(outcome).splitlines()[0]))
             elif isinstance(outcome, BaseException):

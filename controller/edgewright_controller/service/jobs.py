@@ -39,6 +39,7 @@ from edgewright_controller.plan import Kind, Plan, PlanError
 from edgewright_controller.plan import plan as make_plan
 from edgewright_controller.publish.errors import PublishError
 from edgewright_controller.publish.image import ImageRepository
+from edgewright_controller.quality.limits import Overrides
 from edgewright_controller.rollout import RolloutError
 from edgewright_controller.service import plan_message, rollout_views
 from edgewright_controller.service.change import ALL, BadInput, ChangeRefused, ManifestText, Selection
@@ -229,18 +230,24 @@ class Jobs:
     ) -> operator_pb2.ApplyResult:
         told = with_warnings(plan, self._runner.running, supersede=supersede)
         job.say(operator_pb2.ApplyEvent(plan=plan_message.message(told)))
-        missing = plan.missing_builds
         for build in plan.builds:
             if build.cached:
                 job.say(cached(build))
-        if missing:
+        tried: set[tuple[str, tuple[Overrides, ...]]] = set()
+        # Once, but for profiles whose recipe is searched: there each round tries the next one.
+        while missing := plan.missing_builds:
+            asked = {(build.key, build.quality) for build in missing}
+            if not tried.isdisjoint(asked):
+                raise ChangeRefused(f"{text.file}: the sources changed during the builds; apply again")
+            tried |= asked
             await self._compiling.make(missing, _sources(plan, survey), job, self._clock())
             plan, survey = await self._planned(manifest, text, only, again=again)
             _refuse_builds(plan)
-            if plan.missing_builds:
-                raise ChangeRefused(f"{text.file}: the sources changed during the builds; apply again")
+        for search in plan_message.searches(plan):
+            job.say(operator_pb2.ApplyEvent(search=search))
         await self._publish(manifest, plan)
-        made = {"builds_made": len(missing), "builds_cached": len(plan.builds) - len(missing)}
+        keys = {key for key, _ in tried}
+        made = {"builds_made": len(keys), "builds_cached": sum(build.key not in keys for build in plan.builds)}
         if build_only:
             return operator_pb2.ApplyResult(succeeded=True, summary=f"{len(plan.builds)} artifacts are signed", **made)
         _refuse_misfits(plan)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from edgewright_contract.v1 import operator_pb2
+from edgewright_controller.compile.search import Search
 from edgewright_controller.plan import Kind, Plan
 
 _KINDS: Final[Mapping[Kind, operator_pb2.PlannedChange.Kind]] = {
@@ -17,6 +18,30 @@ _KINDS: Final[Mapping[Kind, operator_pb2.PlannedChange.Kind]] = {
     Kind.UNENROLLED: operator_pb2.PlannedChange.KIND_UNENROLLED,
     Kind.CORDONED: operator_pb2.PlannedChange.KIND_CORDONED,
 }
+
+
+def searches(plan: Plan) -> list[operator_pb2.RecipeSearch]:
+    """Where the searches of profiles without a recipe of their own stand, alike ones of one model as one."""
+    found: dict[tuple[str, Search], list[str]] = {}
+    for one in plan.searches:
+        found.setdefault((one.model, one.search), []).append(one.profile)
+    return [_search(model, profiles, search) for (model, search), profiles in found.items()]
+
+
+def _search(model: str, profiles: Sequence[str], search: Search) -> operator_pb2.RecipeSearch:
+    tried = [
+        operator_pb2.TriedRecipe(
+            recipe=str(row.candidate.recipe),
+            artifact_bytes=row.candidate.size_bytes,
+            memory_bytes=row.candidate.memory_bytes,
+            standing=row.standing.value,
+            kl=row.kl,
+            why=row.why,
+        )
+        for row in search.table
+    ]
+    chosen = str(search.chosen.recipe) if search.chosen else ""
+    return operator_pb2.RecipeSearch(model=model, profiles=profiles, tried=tried, chosen=chosen)
 
 
 def message(plan: Plan) -> operator_pb2.PlanResponse:
@@ -57,6 +82,7 @@ def message(plan: Plan) -> operator_pb2.PlanResponse:
             for misfit in plan.misfits
         ],
         warnings=plan.warnings,
+        searches=searches(plan),
         waves=[
             operator_pb2.WaveView(
                 number=number,
