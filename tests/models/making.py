@@ -25,12 +25,12 @@ SEED: Final = 20260711
 VOCABULARY: Final = 1024
 ROLES: Final = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 
-# Gemma's and Mistral's own templates write the token that begins a text; in the others the tokenizer adds it.
 TEMPLATE: Final = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] | trim + '<|end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
-BEGINS: Final = ("gemma3", "mistral")
+# Whose texts begin with no token of their own; of the others the template writes it, as theirs do.
+NO_BEGINNING: Final = ("qwen2", "qwen3")
 
 # 64 wide and 2 deep, unless the architecture needs more: every sixth layer of a Gemma 3 looks at all of the text.
 _SMALL: Final = {
@@ -72,6 +72,33 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
         "rope_parameters": {"rope_theta": 20000.0, "rope_type": "default", "partial_rotary_factor": 1.0},
     },
     "mistral": _SMALL | {"tie_word_embeddings": False, "sliding_window": None} | _BASE,
+    # What else is often met, and is easily lost on the way: scaled positions, a head that is rotated in part, biases,
+    # a window in all layers.
+    "llama31": _SMALL
+    | {
+        "rope_parameters": {
+            "rope_theta": 500000.0,
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }
+    },
+    # Wider heads: onnxruntime rotates a multiple of 16 numbers of each.
+    "phi4": _SMALL
+    | {
+        "hidden_size": 128,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 64,
+        "pad_token_id": 0,
+        "original_max_position_embeddings": 2048,
+        "sliding_window": None,
+        "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default", "partial_rotary_factor": 0.75},
+    },
+    "qwen2": {key: value for key, value in _SMALL.items() if key != "head_dim"} | _BASE,
+    "mistral_window": _SMALL | {"tie_word_embeddings": False, "sliding_window": 64} | _BASE,
     # Rows of 256, so that llama.cpp's K-quants need no other type.
     "trained": _SMALL | _BASE | {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "head_dim": 64},
 }
@@ -81,6 +108,10 @@ _CLASSES: Final = {
     "gemma3": "Gemma3",
     "phi3": "Phi3",
     "mistral": "Mistral",
+    "llama31": "Llama",
+    "phi4": "Phi3",
+    "qwen2": "Qwen2",
+    "mistral_window": "Mistral",
     "trained": "Llama",
 }
 # About half a minute of one processor.
@@ -100,7 +131,7 @@ def tokenizer(folder: Path, name: str) -> None:
     import sentencepiece
     from transformers import AutoTokenizer
 
-    made = io.BytesIO()
+    made, begins = io.BytesIO(), name not in NO_BEGINNING
     with tempfile.TemporaryDirectory() as scratch:
         # Into memory: a file's name would be part of what is written.
         sentencepiece.SentencePieceTrainer.train(
@@ -127,21 +158,21 @@ def tokenizer(folder: Path, name: str) -> None:
             "bos_token": "<s>",
             "eos_token": "</s>",
             "unk_token": "<unk>",
-            "add_bos_token": True,
+            "add_bos_token": begins,
             "add_eos_token": False,
             "add_prefix_space": False,
             "additional_special_tokens": list(ROLES),
         }
         Path(scratch, "tokenizer_config.json").write_text(json.dumps(settings))
         ours = AutoTokenizer.from_pretrained(scratch)
-    ours.chat_template = ("{{ bos_token }}" if name in BEGINS else "") + TEMPLATE
+    ours.chat_template = ("{{ bos_token }}" if begins else "") + TEMPLATE
     ours.save_pretrained(folder)
     (folder / "tokenizer.model").write_bytes(made.getvalue())
     # Which folder it was read from does not belong into a model.
     file = folder / "tokenizer_config.json"
     kept = {key: value for key, value in json.loads(file.read_text()).items() if not key.startswith(("is_", "local_"))}
     # The converter of llama.cpp takes these from here.
-    file.write_text(json.dumps(kept | {"add_bos_token": True, "add_eos_token": False}, indent=2, sort_keys=True))
+    file.write_text(json.dumps(kept | {"add_bos_token": begins, "add_eos_token": False}, indent=2, sort_keys=True))
 
 
 def random_model(name: str) -> Any:
@@ -149,7 +180,7 @@ def random_model(name: str) -> Any:
     import torch
     import transformers
 
-    config_class = {"gemma3": "Gemma3TextConfig"}.get(name, f"{_CLASSES[name]}Config")
+    config_class = "Gemma3TextConfig" if name == "gemma3" else f"{_CLASSES[name]}Config"
     config = getattr(transformers, config_class)(**CONFIGS[name], initializer_range=0.16)
     torch.manual_seed(SEED)
     model = getattr(transformers, f"{_CLASSES[name]}ForCausalLM")(config)
