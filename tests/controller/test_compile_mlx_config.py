@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from edgewright_controller.compile.mlx_config import ConfigError, cure
@@ -24,9 +26,37 @@ def test_what_stands_there_is_left_alone() -> None:
     assert cure({"rope_theta": 10000.0}) == {"rope_theta": 10000.0}
 
 
-def test_bases_that_differ_between_layers_are_refused_rather_than_lost() -> None:
-    with pytest.raises(ConfigError, match="rope_parameters"):
-        cure({"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}})
+GEMMA3 = {
+    "model_type": "gemma3_text",
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+    "rope_parameters": {
+        "full_attention": {"rope_theta": 5e5, "rope_type": "linear", "factor": 8.0},
+        "sliding_attention": {"rope_theta": 3e4, "rope_type": "default"},
+    },
+}
+
+
+def test_both_bases_of_a_gemma_3_and_its_pattern_are_written_where_mlx_lm_reads_them() -> None:
+    cured = cure(GEMMA3)
+    assert (cured["rope_theta"], cured["rope_local_base_freq"], cured["sliding_window_pattern"]) == (5e5, 3e4, 3)
+    assert cured["rope_scaling"] == {"rope_type": "linear", "factor": 8.0}
+    # A model that also sees has the same in a table of its own.
+    assert cure({"model_type": "gemma3", "text_config": GEMMA3})["text_config"] == cured
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]}, "layer_types"),
+        ({"rope_parameters": {"sliding_attention": {"rope_theta": 1e4, "rope_type": "linear"}}}, "window"),
+        ({"model_type": "another"}, "rope_parameters"),
+    ],
+    ids=["another pattern", "local layers that scale", "a model of which mlx-lm knows no two bases"],
+)
+def test_layers_that_mlx_lm_would_not_tell_apart_are_refused_rather_than_lost(other: dict[str, Any], why: str) -> None:
+    assert cure(GEMMA3)
+    with pytest.raises(ConfigError, match=why):
+        cure({**GEMMA3, **other})
 
 
 def test_the_part_of_a_head_that_is_rotated_is_written_where_mlx_lm_reads_it() -> None:
