@@ -125,3 +125,32 @@ def test_bits_that_are_none_are_refused(bits: float) -> None:
         precision(bits)
     with pytest.raises(ValueError, match="parameters"):
         bits_per_weight(1, 0)
+
+
+WINDOW = {"sliding_window": 4096, "max_position_embeddings": 32768}
+
+
+def test_a_window_counts_where_a_layer_looks_back_no_further() -> None:
+    assert hyperparameters.of_config(WINDOW)["sliding_window"] == 4096
+    kinds = ["sliding_attention", "full_attention"]
+    assert hyperparameters.of_config(WINDOW | {"layer_types": kinds})["sliding_window"] == 4096
+    for without in (
+        {"sliding_window": None},
+        {"use_sliding_window": False},
+        {"layer_types": ["full_attention"]},
+        {"max_position_embeddings": 4096},
+    ):
+        assert "sliding_window" not in hyperparameters.of_config(WINDOW | without), without
+
+
+def test_a_window_that_the_runtime_does_not_have_is_a_difference() -> None:
+    wanted = hyperparameters.of_config(WINDOW)
+    assert hyperparameters.differences(wanted, {"sliding_window": 4096}) == ()
+    (words,) = hyperparameters.differences(wanted, {"sliding_window": 0})
+    assert words == "sliding_window: the source has 4096, the runtime computes with 0"
+
+
+def test_a_chat_that_reaches_the_model_as_the_same_tokens_is_the_same() -> None:
+    source, artifact = {"hello": "<s>Hello", "bye": "<s>Bye"}, {"hello": "Hello"}
+    assert [one.text for one in parity.of_chats(source, artifact)] == ["hello", "bye"]
+    assert [one.text for one in parity.of_chats(source, artifact, {"hello", "bye"})] == ["bye"]

@@ -11,7 +11,14 @@ import pytest
 
 from edgewright_controller.quality import tensors, verdict
 from edgewright_controller.quality.divergence import Divergence, MeasureError
-from edgewright_controller.quality.limits import DIVERGENCE, FIDELITY_KL, Limits, Overrides, limits
+from edgewright_controller.quality.limits import (
+    DIVERGENCE,
+    FIDELITY_KL,
+    FIDELITY_KL_BY_TABLE,
+    Limits,
+    Overrides,
+    limits,
+)
 from edgewright_controller.quality.measures import GATE, Measures
 from edgewright_controller.quality.parity import Difference
 from edgewright_controller.quality.precision import Precision
@@ -31,6 +38,17 @@ HONEST = Measures(
     texts="a" * 64,
 )
 LIMITS = limits("gguf", HONEST.precision)
+
+
+def test_a_runtime_that_takes_gelu_from_a_table_may_be_a_little_further_from_its_source() -> None:
+    by_table = dataclasses.replace(HONEST, fidelity=dataclasses.replace(FAITHFUL, kl=FIDELITY_KL_BY_TABLE / 10))
+    assert verdict.judge(dataclasses.replace(by_table, activation="gelu_pytorch_tanh"), LIMITS) == ()
+    for other in (
+        dataclasses.replace(by_table, activation="silu"),
+        dataclasses.replace(by_table, activation="gelu_pytorch_tanh", runtime="mlx"),
+        dataclasses.replace(HONEST, activation="gelu", fidelity=dataclasses.replace(FAITHFUL, kl=1e-4)),
+    ):
+        assert "fidelity" in [refusal.check for refusal in verdict.judge(other, LIMITS)]
 
 
 def test_an_honest_artifact_is_refused_by_nothing() -> None:

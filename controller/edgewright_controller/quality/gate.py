@@ -32,7 +32,7 @@ from edgewright_controller.quality.reference import Reference
 from edgewright_controller.quality.tensors import TensorMeasure
 
 # Raised when fidelity is measured in another way.
-FIDELITY: Final = 1
+FIDELITY: Final = 2
 # Chunks, of the first ones of the mix: one of each kind of text.
 FIDELITY_CHUNKS: Final = len(mix.KINDS)
 
@@ -103,6 +103,9 @@ class _Measuring:
         bits = bits_per_weight(found["bytes"], found["parameters"])
         allowed = [limits(self._runtime, precision(bits), overrides) for overrides in quality]
         diverged, whole, of_artifact = await self._divergence(chunks, allowed, self._check("divergence", 0.6, 1.0))
+        differing = tuple(dict.fromkeys((*of_toolchain, *of_artifact, *differences.hyperparameters)))
+        # No difference to texts that are shorter than the window, and so for the operator to decide.
+        windows = tuple(words for words in differing if words.startswith("sliding_window"))
         return Measures(
             runtime=self._runtime,
             parameters=found["parameters"],
@@ -114,7 +117,9 @@ class _Measuring:
             divergence=diverged,
             whole=whole,
             fidelity=fidelity,
-            hyperparameters=tuple(dict.fromkeys((*of_toolchain, *of_artifact, *differences.hyperparameters))),
+            activation=str(hyperparameters.of_config(self._config).get("activation", "")),
+            hyperparameters=tuple(words for words in differing if words not in windows),
+            unproven=tuple(f"{words}, which shows in texts longer than the window" for words in windows),
             parity=differences.words,
             texts=mix.texts_digest(),
         )
@@ -148,7 +153,11 @@ class _Measuring:
         first = await self._runs(self._runtime, tell)(f"{self._runtime}_parity", request, 1.0)
         words: list[parity.Difference] = []
         for got in (first, *first.get("others", ())):
-            differing = (*parity.of_ids(wanted["ids"], got["ids"]), *parity.of_chats(wanted["chats"], got["chats"]))
+            same = {name for name in wanted["chats"] if _is_same(wanted["ids"], got["ids"], f"chat: {name}")}
+            differing = (
+                *parity.of_ids(wanted["ids"], got["ids"]),
+                *parity.of_chats(wanted["chats"], got["chats"], same),
+            )
             words += [replace(one, text=f"{one.text} ({got['engine']})") for one in differing]
         return _Differences(tuple(words), self._differing(first.get("hyperparameters", {})))
 
@@ -236,6 +245,10 @@ class _Differences:
 
     words: tuple[parity.Difference, ...]
     hyperparameters: tuple[str, ...]
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> bool:
+    return name in one and one[name] == other.get(name)
 
 
 def _artifact(runtime: str, folder: Path) -> Path:

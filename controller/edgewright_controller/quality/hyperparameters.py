@@ -43,8 +43,23 @@ def of_config(config: Mapping[str, Any]) -> dict[str, Value]:
         "norm_epsilon": text.get("rms_norm_eps"),
         "activation": text.get("hidden_act") or text.get("hidden_activation"),
         "tied_embedding": text.get("tie_word_embeddings"),
+        "sliding_window": _window(text),
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _window(text: Mapping[str, Any]) -> int | None:
+    """How far back layers look that do not look at all of the text; None where none does, or nothing is further back.
+
+    Texts by which models are measured are shorter than most windows, so a lost one shows here only.
+    """
+    window, context = text.get("sliding_window"), text.get("max_position_embeddings")
+    kinds = text.get("layer_types")
+    if type(window) is not int or text.get("use_sliding_window") is False:
+        return None
+    if (isinstance(context, int) and window >= context) or (kinds is not None and "sliding_attention" not in kinds):
+        return None
+    return window
 
 
 def differences(source: Mapping[str, Value], runtime: Mapping[str, Value]) -> tuple[str, ...]:

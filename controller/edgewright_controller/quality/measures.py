@@ -17,7 +17,7 @@ from edgewright_controller.quality.precision import Precision, bits_per_weight, 
 from edgewright_controller.quality.tensors import TensorMeasure
 
 # Raised when something else is measured, or in another way: what was measured before is then measured again.
-GATE: Final = 1
+GATE: Final = 2
 # Of each list, in what is kept.
 MAX_LISTED: Final = 20
 
@@ -31,7 +31,7 @@ class Measures:
     artifact, `surplus` names in the artifact that nothing in the source is like. `divergence` is None where it cannot
     be measured here: `unproven` says why. `whole`: no token more could have been measured. `fidelity` is the
     toolchain's, unquantised. `hyperparameters` and `parity` are what differs. `texts` is the sha256 of the texts that
-    were used, `gate` the number of GATE then.
+    were used, `activation` the source's, `gate` the number of GATE then.
     """
 
     runtime: str
@@ -48,6 +48,7 @@ class Measures:
     parity: tuple[Difference, ...] = ()
     unproven: tuple[str, ...] = ()
     texts: str = ""
+    activation: str = ""
     gate: int = field(default=GATE)
 
     @property

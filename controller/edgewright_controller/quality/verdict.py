@@ -11,7 +11,7 @@ from typing import Final
 
 from edgewright_controller.quality import divergence, tensors
 from edgewright_controller.quality.divergence import DivergenceLimit, Verdict
-from edgewright_controller.quality.limits import Limits
+from edgewright_controller.quality.limits import FIDELITY_KL_BY_TABLE, Limits
 from edgewright_controller.quality.measures import GATE, Measures
 
 # What to do about a refusal by a check, for a person.
@@ -80,7 +80,10 @@ def is_settled(measures: Measures, limits: Limits) -> bool:
 def _fidelity(measures: Measures, limits: Limits) -> tuple[Refusal, ...]:
     if measures.fidelity is None:
         return _unmeasured(measures, "fidelity")
-    over = divergence.exceeded(measures.fidelity, DivergenceLimit(limits.fidelity_kl))
+    allowed = limits.fidelity_kl
+    if measures.runtime == "gguf" and "gelu" in measures.activation:
+        allowed = max(allowed, FIDELITY_KL_BY_TABLE)
+    over = divergence.exceeded(measures.fidelity, DivergenceLimit(allowed))
     return tuple(Refusal("fidelity", f"unquantised, in float32: {words}") for words in over)
 
 

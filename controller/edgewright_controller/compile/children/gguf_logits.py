@@ -27,6 +27,7 @@ _NAMES = {
     "n_embd_head_k": "head_dim",
     "n_ff": "inner",
     "n_vocab": "vocab",
+    "n_swa": "sliding_window",
     "freq_base_train": "rope_base",
     "f_norm_rms_eps": "norm_epsilon",
 }
@@ -82,6 +83,9 @@ def hyperparameters(words: str) -> dict[str, int | float]:
                 found[_NAMES[name]] = int(value) if re.fullmatch(r"\d+", value) else float(value)
             except ValueError:
                 continue  # a list, of a model whose layers differ: not comparable by one number
+    # The file's window is printed for architectures, too, that llama.cpp computes without one.
+    if re.search(r"print_info: is_swa_any\s+= 0", words):
+        found["sliding_window"] = 0
     if "layers" not in found:
         raise StageError("llama.cpp did not print the model's hyperparameters; has its log changed its form?")
     return found

@@ -111,7 +111,15 @@ def hyperparameters(model: Any) -> dict[str, Any]:
         value = getattr(attention, theirs, None)
         if isinstance(value, int):
             found[ours] = value
-    return found
+    return found | {"sliding_window": _window(model)}
+
+
+def _window(model: Any) -> int:
+    """How much the cache of the layers that keep least keeps; 0 where all keep everything."""
+    from mlx_lm.models.cache import make_prompt_cache
+
+    sizes = [cache.max_size for cache in make_prompt_cache(model) if isinstance(getattr(cache, "max_size", None), int)]
+    return min(sizes, default=0)
 
 
 if __name__ == "__main__":
