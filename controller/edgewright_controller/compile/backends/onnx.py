@@ -27,7 +27,7 @@ _BITS: Final = {"int4": 5, "int8": 9, "fp16": 16, "fp32": 32}
 INT8_BLOCK: Final = 32
 ACCURACY: Final = 4  # MatMulNBits computes with activations of 8 bits
 # Raised when the fp32 graph gets other bytes; the build key has its own number.
-GRAPH: Final = 1
+GRAPH: Final = 2
 
 # A model beyond 2 GB does not fit in the graph's own file.
 _WEIGHTS_BESIDE: Final = {
