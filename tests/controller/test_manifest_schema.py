@@ -12,6 +12,7 @@ import tomli
 
 from edgewright_controller.compile import recipe
 from edgewright_controller.manifest import json_schema, load, parse, profiles
+from edgewright_controller.manifest.table import Table
 from tests.controller.small_fleet import edited, refusal
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
@@ -134,7 +135,7 @@ def test_manifest_and_compiler_know_the_same_recipes() -> None:
     }
     for runtime, literal in known.items():
         assert {*recipe.QUANTIZATIONS[runtime], recipe.PREBUILT, profiles.AUTO} == set(get_args(literal))
-    tables: dict[str, type[profiles.Table]] = {
+    tables: dict[str, type[Table]] = {
         "gguf": profiles.GgufRecipe,
         "mlx": profiles.MlxRecipe,
         "onnx": profiles.OnnxRecipe,
