@@ -7,7 +7,9 @@ device. The target file is the bundle, so the target's sha256 is the artifact's 
 `custom` of an image target:
 
     {"kind": "model", "hw_class": "gguf-cuda", "runtime": "gguf", "release_epoch": 0,
-     "block_index": {"sha256": "…", "length": 123}}
+     "block_index": {"sha256": "…", "length": 123}, "provenance": "…"}
+
+`provenance`, which may be absent, is the sha256 of an in-toto statement that says how the artifact was made.
 
 `custom` of a director target: {"hw_class": "gguf-cuda", "release": {…}} (release.py). The signed part of
 a director's targets carries DIRECTOR_KEYS beside what TUF defines. Unknown keys of `custom` are left alone: a newer
@@ -47,6 +49,7 @@ class ImageTarget:
     block_index: str  # sha256
     block_index_length: int
     release_epoch: int = 0
+    provenance: str = ""  # sha256 of its statement; empty: there is none
 
     @property
     def path(self) -> str:
@@ -62,6 +65,7 @@ class ImageTarget:
             "runtime": self.runtime,
             "release_epoch": self.release_epoch,
             "block_index": {"sha256": self.block_index, "length": self.block_index_length},
+            **({"provenance": self.provenance} if self.provenance else {}),
         }
 
 
@@ -81,6 +85,7 @@ def parse(path: str, length: int, hashes: Mapping[str, str], custom: Any) -> Ima
             block_index=index["sha256"],
             block_index_length=index["length"],
             release_epoch=custom["release_epoch"],
+            provenance=custom.get("provenance", ""),
         )
         numbers = (target.release_epoch, target.block_index_length, target.bundle_length)
         if any(type(number) is not int or number < 0 for number in numbers):
@@ -90,12 +95,13 @@ def parse(path: str, length: int, hashes: Mapping[str, str], custom: Any) -> Ima
                 f"{path}: a bundle of {target.bundle_length:,} bytes and a block index of "
                 f"{target.block_index_length:,}; at most {MAX_BUNDLE_BYTES:,} and {MAX_INDEX_BYTES:,}"
             )
-        if not (digest.is_sha256(target.bundle) and digest.is_sha256(target.block_index)):
+        digests = (target.bundle, target.block_index, *([target.provenance] if target.provenance != "" else []))
+        if not all(map(digest.is_sha256, digests)):
             raise TargetError(f"{path}: a digest is not a sha256")
         if target.path != path or custom["kind"] != kind or custom["hw_class"] != hw_class:
             raise TargetError(f"{path}: path and custom data contradict each other")
     except TargetError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TargetError(f"{path}: not an Edgewright target: {error!r}") from error
     return target

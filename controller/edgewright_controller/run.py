@@ -44,6 +44,7 @@ from edgewright_controller.service.history import History
 from edgewright_controller.service.jobs import Jobs
 from edgewright_controller.service.labelling import Labelling
 from edgewright_controller.service.mandates import Mandates
+from edgewright_controller.service.model_views import Models
 from edgewright_controller.service.operator_service import OperatorService
 from edgewright_controller.service.operators import Operators
 from edgewright_controller.service.overview import Overview
@@ -206,7 +207,8 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         overview,
         tokens,
         watches=watches,
-        releases=Releases(ledger, store.has),
+        releases=Releases(ledger, store),
+        models=Models(ledger, store),
         history=History(ledger),
         cordons=Cordons(ledger, runner, _clock),
         labelling=Labelling(ledger, _clock),

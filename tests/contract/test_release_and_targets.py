@@ -99,8 +99,15 @@ def test_a_target_survives_its_metadata() -> None:
 
 
 def test_unknown_custom_keys_are_left_alone() -> None:
-    custom = TARGET.custom | {"provenance": "c" * 64}
+    custom = TARGET.custom | {"of_a_newer_controller": "c" * 64}
     assert targets.parse(TARGET.path, 120, {"sha256": "a" * 64}, custom) == TARGET
+
+
+def test_a_target_may_name_the_statement_of_how_it_was_made() -> None:
+    assert "provenance" not in TARGET.custom, "so that what an older controller signed stays as it is"
+    made = replace(TARGET, provenance="c" * 64)
+    assert made.custom == TARGET.custom | {"provenance": "c" * 64}
+    assert targets.parse(made.path, 120, {"sha256": "a" * 64}, made.custom) == made
 
 
 @pytest.mark.parametrize(
@@ -118,6 +125,9 @@ def test_unknown_custom_keys_are_left_alone() -> None:
         (TARGET.path, {}, {"block_index": {"sha256": "b" * 64, "length": -1}}),
         (TARGET.path, {}, {"block_index": {"sha256": "b" * 64, "length": 1 << 40}}),
         (TARGET.path, {}, {"release_epoch": "0"}),
+        (TARGET.path, {}, {"provenance": "zz"}),
+        (TARGET.path, {}, {"provenance": {"sha256": "b" * 64}}),
+        (TARGET.path, {}, {"provenance": None}),
     ],
 )
 def test_contradicting_target_information_is_refused(path: str, hashes: dict[str, str], custom: dict[str, Any]) -> None:

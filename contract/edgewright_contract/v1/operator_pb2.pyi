@@ -560,7 +560,7 @@ class ListReleasesRequest(_message.Message):
     def __init__(self, limit: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
 
 class ReleaseView(_message.Message):
-    __slots__ = ("release", "model", "profile", "runtime", "artifact", "artifact_bytes", "release_epoch", "created_unix_ms", "rolled_back_by", "rolled_back_unix_ms", "devices_active", "devices_desired", "collected", "document", "recipe")
+    __slots__ = ("release", "model", "profile", "runtime", "artifact", "artifact_bytes", "release_epoch", "created_unix_ms", "rolled_back_by", "rolled_back_unix_ms", "devices_active", "devices_desired", "collected", "document", "recipe", "provenance", "statement")
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
@@ -576,6 +576,8 @@ class ReleaseView(_message.Message):
     COLLECTED_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     RECIPE_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
     release: str
     model: str
     profile: str
@@ -591,7 +593,9 @@ class ReleaseView(_message.Message):
     collected: bool
     document: str
     recipe: str
-    def __init__(self, release: _Optional[str] = ..., model: _Optional[str] = ..., profile: _Optional[str] = ..., runtime: _Optional[str] = ..., artifact: _Optional[str] = ..., artifact_bytes: _Optional[int] = ..., release_epoch: _Optional[int] = ..., created_unix_ms: _Optional[int] = ..., rolled_back_by: _Optional[str] = ..., rolled_back_unix_ms: _Optional[int] = ..., devices_active: _Optional[int] = ..., devices_desired: _Optional[int] = ..., collected: _Optional[bool] = ..., document: _Optional[str] = ..., recipe: _Optional[str] = ...) -> None: ...
+    provenance: str
+    statement: str
+    def __init__(self, release: _Optional[str] = ..., model: _Optional[str] = ..., profile: _Optional[str] = ..., runtime: _Optional[str] = ..., artifact: _Optional[str] = ..., artifact_bytes: _Optional[int] = ..., release_epoch: _Optional[int] = ..., created_unix_ms: _Optional[int] = ..., rolled_back_by: _Optional[str] = ..., rolled_back_unix_ms: _Optional[int] = ..., devices_active: _Optional[int] = ..., devices_desired: _Optional[int] = ..., collected: _Optional[bool] = ..., document: _Optional[str] = ..., recipe: _Optional[str] = ..., provenance: _Optional[str] = ..., statement: _Optional[str] = ...) -> None: ...
 
 class ListReleasesResponse(_message.Message):
     __slots__ = ("releases",)
@@ -604,6 +608,92 @@ class ShowReleaseRequest(_message.Message):
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     release: str
     def __init__(self, release: _Optional[str] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ModelView(_message.Message):
+    __slots__ = ("model", "builds", "refused", "releases", "built_unix_ms", "smallest_bytes")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BUILDS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    RELEASES_FIELD_NUMBER: _ClassVar[int]
+    BUILT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    SMALLEST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    builds: int
+    refused: int
+    releases: int
+    built_unix_ms: int
+    smallest_bytes: int
+    def __init__(self, model: _Optional[str] = ..., builds: _Optional[int] = ..., refused: _Optional[int] = ..., releases: _Optional[int] = ..., built_unix_ms: _Optional[int] = ..., smallest_bytes: _Optional[int] = ...) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelView]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelView, _Mapping]]] = ...) -> None: ...
+
+class ShowModelRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class BuildView(_message.Message):
+    __slots__ = ("build_key", "artifact", "runtime", "quantization", "recipe", "artifact_bytes", "refused", "card", "measures", "provenance", "built_unix_ms", "releases", "collected")
+    BUILD_KEY_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    CARD_FIELD_NUMBER: _ClassVar[int]
+    MEASURES_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    BUILT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    RELEASES_FIELD_NUMBER: _ClassVar[int]
+    COLLECTED_FIELD_NUMBER: _ClassVar[int]
+    build_key: str
+    artifact: str
+    runtime: str
+    quantization: str
+    recipe: str
+    artifact_bytes: int
+    refused: str
+    card: str
+    measures: str
+    provenance: str
+    built_unix_ms: int
+    releases: int
+    collected: bool
+    def __init__(self, build_key: _Optional[str] = ..., artifact: _Optional[str] = ..., runtime: _Optional[str] = ..., quantization: _Optional[str] = ..., recipe: _Optional[str] = ..., artifact_bytes: _Optional[int] = ..., refused: _Optional[str] = ..., card: _Optional[str] = ..., measures: _Optional[str] = ..., provenance: _Optional[str] = ..., built_unix_ms: _Optional[int] = ..., releases: _Optional[int] = ..., collected: _Optional[bool] = ...) -> None: ...
+
+class ShowModelResponse(_message.Message):
+    __slots__ = ("model", "builds")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BUILDS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    builds: _containers.RepeatedCompositeFieldContainer[BuildView]
+    def __init__(self, model: _Optional[str] = ..., builds: _Optional[_Iterable[_Union[BuildView, _Mapping]]] = ...) -> None: ...
+
+class FetchProvenanceRequest(_message.Message):
+    __slots__ = ("artifact",)
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    artifact: str
+    def __init__(self, artifact: _Optional[str] = ...) -> None: ...
+
+class FetchProvenanceResponse(_message.Message):
+    __slots__ = ("artifact", "sha256", "statement")
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    artifact: str
+    sha256: str
+    statement: bytes
+    def __init__(self, artifact: _Optional[str] = ..., sha256: _Optional[str] = ..., statement: _Optional[bytes] = ...) -> None: ...
 
 class HistoryRequest(_message.Message):
     __slots__ = ("limit", "device", "since_unix_ms")

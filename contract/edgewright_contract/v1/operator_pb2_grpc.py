@@ -104,6 +104,21 @@ class OperatorStub:
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowReleaseRequest.SerializeToString,
                 response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ReleaseView.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/ListModels',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.ShowModel = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/ShowModel',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowModelRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowModelResponse.FromString,
+                _registered_method=True)
+        self.FetchProvenance = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/FetchProvenance',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.FetchProvenanceRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.FetchProvenanceResponse.FromString,
+                _registered_method=True)
         self.History = channel.unary_unary(
                 '/edgewright_contract.v1.Operator/History',
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.HistoryRequest.SerializeToString,
@@ -259,6 +274,27 @@ class OperatorServicer:
 
     def ShowRelease(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """Models of which there are builds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShowModel(self, request, context):
+        """Every build of one model, with its report card.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchProvenance(self, request, context):
+        """How an artifact was made: an in-toto statement with SLSA provenance.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -421,6 +457,21 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.ShowRelease,
                     request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowReleaseRequest.FromString,
                     response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ReleaseView.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ListModelsRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'ShowModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowModel,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowModelRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ShowModelResponse.SerializeToString,
+            ),
+            'FetchProvenance': grpc.unary_unary_rpc_method_handler(
+                    servicer.FetchProvenance,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.FetchProvenanceRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.FetchProvenanceResponse.SerializeToString,
             ),
             'History': grpc.unary_unary_rpc_method_handler(
                     servicer.History,
@@ -866,6 +917,87 @@ class Operator:
             '/edgewright_contract.v1.Operator/ShowRelease',
             edgewright__contract_dot_v1_dot_operator__pb2.ShowReleaseRequest.SerializeToString,
             edgewright__contract_dot_v1_dot_operator__pb2.ReleaseView.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/ListModels',
+            edgewright__contract_dot_v1_dot_operator__pb2.ListModelsRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/ShowModel',
+            edgewright__contract_dot_v1_dot_operator__pb2.ShowModelRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.ShowModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchProvenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/FetchProvenance',
+            edgewright__contract_dot_v1_dot_operator__pb2.FetchProvenanceRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.FetchProvenanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,6 +25,7 @@ from edgewright_controller.cli import (
     keys,
     login,
     mandate,
+    models,
     operator,
     plan,
     releases,
@@ -81,6 +82,7 @@ app.command("demo")(demo.demo)
 app.add_typer(devices.app, name="devices")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(releases.app, name="releases")
+app.add_typer(models.app, name="models")
 app.add_typer(enroll.app, name="enroll")
 app.add_typer(revoke.app, name="revoke")
 app.add_typer(keys.app, name="keys")

@@ -1,4 +1,4 @@
-"""What the shell offers for a half-typed rollout, device, release or group.
+"""What the shell offers for a half-typed rollout, device, release, model or group.
 
 The shell asks while somebody types: the controller gets little time, and where nothing can be offered, for whatever
 reason, nothing is said. The command itself says what is wrong, once it is run.
@@ -48,6 +48,15 @@ def releases(ctx: typer.Context, incomplete: str) -> Offers:
 
     def ask(fleet: Fleet) -> Offers:
         return [(one.release[:12], f"{one.model} for {one.profile}") for one in fleet.releases().releases]
+
+    return _offered(ctx, incomplete, ask)
+
+
+def models(ctx: typer.Context, incomplete: str) -> Offers:
+    """Models that were compiled."""
+
+    def ask(fleet: Fleet) -> Offers:
+        return [(one.model, f"{one.builds} builds") for one in fleet.models().models]
 
     return _offered(ctx, incomplete, ask)
 

@@ -81,11 +81,12 @@ class View:
         table = Table.grid(padding=(0, 2))
         for build in self.builds.values():
             ended = build.stage in ("done", "cached")
+            extent = printing.size(build.artifact_bytes) if build.artifact_bytes else ""
             table.add_row(
                 f"{build.model} {build.runtime} {build.quantization}",
                 Text(build.stage, _STYLES.get(build.stage, "yellow")),
                 ProgressBar(total=1.0, completed=1.0 if ended else build.fraction, width=24),
-                printing.size(build.artifact_bytes) if build.artifact_bytes else build.detail[:60],
+                ", ".join(part for part in (extent, build.detail[:60]) if part),
             )
         return table
 

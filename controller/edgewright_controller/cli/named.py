@@ -35,4 +35,7 @@ ReleaseArgument = Annotated[
     str,
     typer.Argument(help="the release, by its digest or the beginning of it", autocompletion=completing.releases),
 ]
+ModelArgument = Annotated[
+    str, typer.Argument(help="the model, as the manifest names it", autocompletion=completing.models)
+]
 ReasonFlag = Annotated[str, typer.Option("--reason", help="why; kept with what is done, at most 500 characters")]

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from edgewright_contract.release import Probe, Release
 from edgewright_contract.v1 import operator_pb2
-from edgewright_controller.cli import printing
+from edgewright_controller.cli import printing, provenance_pages
+from edgewright_controller.quality import provenance as statements
 
 
 def listed(answer: operator_pb2.ListReleasesResponse) -> RenderableType:
@@ -52,6 +53,7 @@ def _facts(
     yield "artifact", f"{release.artifact}, {printing.size(view.artifact_bytes)}"
     yield "engine", release.engine
     yield "recipe", _recipe(recipe) if recipe is not None else "not known: an older controller built it"
+    yield "provenance", _provenance(view)
     yield "options", _pairs(release.options)
     for probe in release.probes:
         yield f"probe {probe.name}", _probe(probe)
@@ -65,6 +67,18 @@ def _facts(
             "collected",
             "its artifact is not whole in the store; an apply of the manifest that made it builds it again",
         )
+
+
+def _provenance(view: operator_pb2.ReleaseView) -> str:
+    if not view.provenance:
+        return "none: it was shipped prebuilt, or built by an older controller"
+    if not view.statement:
+        return f"{view.provenance}, whose statement is not in the store any more"
+    try:
+        told = statements.parse(view.statement.encode(), view.provenance)
+    except statements.ProvenanceError as error:
+        return f"{view.provenance}: {error}"
+    return f"{view.provenance}, {provenance_pages.line(told)}"
 
 
 def _state(view: operator_pb2.ReleaseView) -> tuple[str, str]:

@@ -47,7 +47,11 @@ def _line(event: operator_pb2.ApplyEvent) -> tuple[str, str]:
     if kind == "build":
         build = event.build
         extent = f", {printing.size(build.artifact_bytes)}" if build.artifact_bytes else ""
-        return build.build_key, f"build {build.model} {build.runtime} {build.quantization}: {build.stage}{extent}"
+        figures = f", {build.detail}" if build.stage == "done" and build.detail else ""
+        return (
+            build.build_key,
+            f"build {build.model} {build.runtime} {build.quantization}: {build.stage}{extent}{figures}",
+        )
     if kind == "rollout":
         return "rollout", _rollout(event.rollout)
     if kind == "message":

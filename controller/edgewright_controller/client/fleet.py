@@ -125,6 +125,21 @@ class Fleet:
         request = operator_pb2.ShowReleaseRequest(release=release)
         return self._line.once("ShowRelease", request, operator_pb2.ReleaseView)
 
+    def models(self) -> operator_pb2.ListModelsResponse:
+        """The models of which there are builds."""
+        return self._line.once("ListModels", operator_pb2.ListModelsRequest(), operator_pb2.ListModelsResponse)
+
+    def model(self, model: str) -> operator_pb2.ShowModelResponse:
+        """Every build of one model with its report card (JSON), also those that were refused."""
+        request = operator_pb2.ShowModelRequest(model=model)
+        return self._line.once("ShowModel", request, operator_pb2.ShowModelResponse)
+
+    def provenance(self, artifact: str) -> operator_pb2.FetchProvenanceResponse:
+        """How an artifact was made, as an in-toto statement. `artifact`: its digest or that of a release, or as much
+        of the beginning as only one has."""
+        request = operator_pb2.FetchProvenanceRequest(artifact=artifact)
+        return self._line.once("FetchProvenance", request, operator_pb2.FetchProvenanceResponse)
+
     def history(self, limit: int = 0, device: str = "", since_ms: int = 0) -> operator_pb2.HistoryResponse:
         """What was changed, by whom and why, the newest first; `limit` 0: at most 100. `device` empty: everything."""
         request = operator_pb2.HistoryRequest(limit=limit, device=device, since_unix_ms=since_ms)

@@ -1,7 +1,7 @@
 """Artifacts on the controller's disk, named by their bundle's digest, and the documents that describe them.
 
     artifacts/<bundle digest>/…     the files, read-only
-    objects/<sha256>                bundle and block index documents
+    objects/<sha256>                bundle and block index documents, report cards and provenance statements
 
 An artifact appears by the rename of its finished folder, after its documents: where a folder with a digest's name
 stands, everything belonging to it is there. Nothing is held in memory, and no file is read whole.
@@ -72,6 +72,12 @@ class ArtifactStore:
             os.rename(folder, target)
             durable.sync_folder(self._artifacts)
         return stored
+
+    def put_object(self, document: bytes) -> str:
+        """Keep a document by its sha256, which is returned. Raises OSError."""
+        name = digest.of_bytes(document)
+        durable.write(self._objects / name, document, mode=0o444)
+        return name
 
     def has(self, artifact: str) -> bool:
         """Whether the artifact with this bundle digest is here: every file of it, with its size. Reads no file."""

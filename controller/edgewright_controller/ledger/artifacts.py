@@ -48,6 +48,13 @@ def get(connection: Connection, bundle: str) -> ArtifactRow | None:
     return ArtifactRow(**row._mapping) if row else None
 
 
+def beginning(connection: Connection, prefix: str) -> list[str]:
+    """The digests of artifacts that begin like this, at most two."""
+    digests = tables.artifacts.c.bundle
+    statement = select(digests).where(digests.startswith(prefix, autoescape=True)).limit(2)
+    return list(connection.scalars(statement))
+
+
 def put_build(connection: Connection, build: BuildRow) -> None:
     """Keep what a build gave; its artifact must be there. The same key again replaces it."""
     values = asdict(build)

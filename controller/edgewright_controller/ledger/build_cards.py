@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, Select, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from edgewright_controller.ledger import tables
@@ -44,6 +44,18 @@ def put_card(connection: Connection, build_key: str, card: str, provenance: str 
 def get(connection: Connection, build_key: str) -> BuildCardRow | None:
     """What was measured for this key."""
     return every(connection, [build_key]).get(build_key)
+
+
+def provenance(connection: Connection, artifact: str) -> str:
+    """The digest of the newest statement of how this artifact was made; empty when there is none."""
+    return connection.scalar(newest_provenance(artifact)) or ""
+
+
+def newest_provenance(artifact: str | ColumnElement[str]) -> Select[tuple[str]]:
+    """The statement that finds it, for other statements too."""
+    table = tables.build_cards
+    said = select(table.c.provenance).where(table.c.artifact == artifact, table.c.passed)
+    return said.where(table.c.provenance.is_not(None)).order_by(table.c.made_ms.desc(), table.c.build_key).limit(1)
 
 
 def every(connection: Connection, keys: Iterable[str] | None = None) -> dict[str, BuildCardRow]:

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite import insert
 from edgewright_contract import canonical
 from edgewright_contract.release import Release, from_json
 from edgewright_contract.targets import ImageTarget
-from edgewright_controller.ledger import artifacts, tables
+from edgewright_controller.ledger import artifacts, build_cards, tables
 from edgewright_controller.ledger.among import among
 from edgewright_controller.ledger.errors import LedgerError, NotInLedger
 
@@ -133,7 +133,8 @@ def rollbacks(connection: Connection) -> dict[str, RolledBackRow]:
 def _select() -> Select[Any]:
     joined = tables.releases.join(tables.artifacts, tables.releases.c.artifact == tables.artifacts.c.bundle)
     columns = [column for column in tables.artifacts.c if column.name != "size"]
-    return select(tables.releases, *columns).select_from(joined)
+    provenance = build_cards.newest_provenance(tables.releases.c.artifact).scalar_subquery().label("provenance")
+    return select(tables.releases, *columns, provenance).select_from(joined)
 
 
 def _row(row: Row[Any]) -> ReleaseRow:
@@ -149,5 +150,6 @@ def _row(row: Row[Any]) -> ReleaseRow:
         block_index=value["block_index"],
         block_index_length=value["block_index_length"],
         release_epoch=value["release_epoch"],
+        provenance=value["provenance"] or "",
     )
     return ReleaseRow(value["digest"], release, target, value["created_ms"])

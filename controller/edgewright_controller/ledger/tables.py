@@ -72,6 +72,20 @@ build_cards = Table(
     Index(None, "artifact"),
 )
 
+# Which builds a model has; one that was refused says why.
+model_builds = Table(
+    "model_builds",
+    metadata,
+    Column("model", String(63), nullable=False),
+    Column("build_key", String(64), nullable=False),
+    Column("runtime", String(16), nullable=False),
+    Column("quantization", String(32), nullable=False),
+    Column("recipe", Text, nullable=False),
+    Column("refused", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("model", "build_key"),
+)
+
 releases = Table(
     "releases",
     metadata,

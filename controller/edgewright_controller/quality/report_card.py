@@ -100,6 +100,20 @@ class ReportCard:
             return None
         return performance.saved(self.performance.peak_bytes, self.parent.peak_bytes)
 
+    @property
+    def headline(self) -> str:
+        """The figures that count most beside the size, on one line."""
+        parts = []
+        if self.measures is not None:
+            parts.append(f"{self.measures.bits:.2f} bits")
+            if self.measures.divergence is not None:
+                parts.append(f"KL {self.measures.divergence.kl:.3g}")
+        rate = self.performance.decode_tokens_per_s if self.performance else None
+        if rate:
+            faster = f" (× {self.decode_speed_up:.2f})" if self.decode_speed_up else ""
+            parts.append(f"{rate:.1f} tokens/s{faster}")
+        return ", ".join(parts)
+
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, ready for `canonical.encode`."""
         return {

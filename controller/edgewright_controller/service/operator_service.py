@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from edgewright_controller.service.jobs import Jobs
     from edgewright_controller.service.labelling import Labelling
     from edgewright_controller.service.mandates import Mandates
+    from edgewright_controller.service.model_views import Models
     from edgewright_controller.service.operators import Operators
     from edgewright_controller.service.overview import Overview
     from edgewright_controller.service.release_views import Releases
@@ -70,6 +71,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         *,
         watches: RolloutWatches,
         releases: Releases,
+        models: Models,
         history: History,
         cordons: Cordons,
         labelling: Labelling,
@@ -81,7 +83,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
     ) -> None:
         self._gate, self._jobs, self._runner, self._overview = gate, jobs, runner, overview
         self._watches, self._people = watches, people
-        self._releases, self._history = releases, history
+        self._releases, self._models, self._history = releases, models, history
         self._cordons, self._labelling, self._decommissioning = cordons, labelling, decommissioning
         self._tokens, self._revocations, self._mandates, self._ingest = tokens, revocations, mandates, ingest
 
@@ -205,6 +207,33 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         try:
             return await self._releases.shown(request.release)
         except (BadInput, LedgerError) as error:
+            return await _refuse(context, error)
+
+    async def ListModels(
+        self, request: operator_pb2.ListModelsRequest, context: Context
+    ) -> operator_pb2.ListModelsResponse:
+        """Models that were built."""
+        try:
+            return await self._models.listed()
+        except LedgerError as error:
+            return await _refuse(context, error)
+
+    async def ShowModel(
+        self, request: operator_pb2.ShowModelRequest, context: Context
+    ) -> operator_pb2.ShowModelResponse:
+        """One model's builds."""
+        try:
+            return await self._models.shown(request.model)
+        except (BadInput, LedgerError) as error:
+            return await _refuse(context, error)
+
+    async def FetchProvenance(
+        self, request: operator_pb2.FetchProvenanceRequest, context: Context
+    ) -> operator_pb2.FetchProvenanceResponse:
+        """How one artifact was made."""
+        try:
+            return await self._models.provenance(request.artifact)
+        except (BadInput, ChangeRefused, LedgerError) as error:
             return await _refuse(context, error)
 
     async def History(self, request: operator_pb2.HistoryRequest, context: Context) -> operator_pb2.HistoryResponse:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Callable
 from typing import Final
 
 from sqlalchemy import Connection
@@ -15,16 +16,17 @@ from edgewright_controller.ledger.releases import ReleaseRow
 from edgewright_controller.manifest.errors import suggestion
 from edgewright_controller.service import standing
 from edgewright_controller.service.change import BadInput
+from edgewright_controller.service.documents import Documents, NotKept, document
 
 USUAL: Final = 100
 MOST: Final = 1000
 
 
 class Releases:
-    """Answers `releases`. `is_whole` tells whether an artifact is in the store with all its files."""
+    """Answers `releases`."""
 
-    def __init__(self, ledger: Ledger, is_whole: Callable[[str], bool]) -> None:
-        self._ledger, self._is_whole = ledger, is_whole
+    def __init__(self, ledger: Ledger, store: Documents) -> None:
+        self._ledger, self._store = ledger, store
 
     async def listed(self, model: str, limit: int) -> operator_pb2.ListReleasesResponse:
         """The newest first, of `model` or of all. Raises BadInput for a model that has none, LedgerError."""
@@ -49,7 +51,11 @@ class Releases:
             view.recipe = artifacts.recipe(connection, row.release.artifact) or ""
             return view
 
-        return await self._ledger.read(act)
+        view = await self._ledger.read(act)
+        if view.provenance:
+            with contextlib.suppress(NotKept):
+                view.statement = (await asyncio.to_thread(document, self._store, view.provenance)).decode("utf-8")
+        return view
 
     def _view(self, connection: Connection, row: ReleaseRow, in_use: _InUse) -> operator_pb2.ReleaseView:
         release = row.release
@@ -68,7 +74,8 @@ class Releases:
             rolled_back_unix_ms=rollback.at_ms if rollback else 0,
             devices_active=in_use.active[row.digest],
             devices_desired=in_use.desired[row.digest],
-            collected=not self._is_whole(release.artifact),
+            collected=not self._store.has(release.artifact),
+            provenance=row.target.provenance,
         )
 
 
