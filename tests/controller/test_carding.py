@@ -19,6 +19,7 @@ from edgewright_controller.compile.carding import Carding, Subject
 from edgewright_controller.compile.engine_child import EngineFailed
 from edgewright_controller.compile.quiet import Quiet
 from edgewright_controller.compile.recipe import make
+from edgewright_controller.quality import performance
 from edgewright_controller.quality.report_card import Origin, ReportCard
 from tests.controller import tiny_gguf
 
@@ -68,7 +69,10 @@ def bench(tmp_path: Path, models: Path) -> Bench:
 
 
 @pytest.mark.toolchain
-async def test_an_artifact_is_measured_beside_its_parent_which_is_not_measured_again(bench: Bench) -> None:
+async def test_an_artifact_is_measured_beside_its_parent_which_is_not_measured_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(performance, "ALONE_SHARE", 0.0)  # other tests run beside this one
     first = await bench.card(bench.subject())
     assert (first.unmeasured, first.parent_unmeasured) == ("", "")
     assert first.performance is not None
@@ -90,6 +94,10 @@ async def test_an_artifact_is_measured_beside_its_parent_which_is_not_measured_a
     other = dataclasses.replace(bench.subject(), origin=Origin("e" * 64))
     await asyncio.gather(bench.card(bench.subject()), bench.card(other))
     assert bench.parents == 3, "what cannot be read is measured again, and so is what belongs to another source"
+    monkeypatch.setattr(performance, "ALONE_SHARE", 2.0)
+    for parents in (4, 5):
+        await bench.card(dataclasses.replace(other, toolchain={"gguf": "2"}))
+        assert bench.parents == parents, "figures of a disturbed run are not kept"
 
 
 @pytest.mark.toolchain

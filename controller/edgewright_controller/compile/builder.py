@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, Final, TypeVar, cast
@@ -21,13 +21,15 @@ from edgewright_contract import bundle, durable
 from edgewright_contract.block_index import BlockIndexError
 from edgewright_contract.bundle import BundleError
 from edgewright_contract.model_files import ArtifactUnsafe, rules
-from edgewright_controller.compile import toolchain
+from edgewright_controller.compile import carding, parents, toolchain
 from edgewright_controller.compile.backends import gguf, mlx, onnx
 from edgewright_controller.compile.backends.job import Backend, Job, RunStage
 from edgewright_controller.compile.build_key import build_key
+from edgewright_controller.compile.carding import Carding
 from edgewright_controller.compile.child import StageFailed
 from edgewright_controller.compile.executor import Executor, LocalExecutor
 from edgewright_controller.compile.intermediates import Intermediates
+from edgewright_controller.compile.quiet import Quiet
 from edgewright_controller.compile.recipe import Recipe
 from edgewright_controller.compile.room import Room
 from edgewright_controller.compile.source import ModelFacts, Source, SourceFile
@@ -38,6 +40,7 @@ from edgewright_controller.quality import gate, verdict
 from edgewright_controller.quality.gate import Subject, Tell
 from edgewright_controller.quality.limits import NO_OVERRIDES, Overrides, limits
 from edgewright_controller.quality.measures import Measures
+from edgewright_controller.quality.report_card import Origin, ReportCard
 from edgewright_controller.quality.verdict import Refusal
 
 _MODULES: Final[Mapping[str, ModuleType]] = {"gguf": gguf, "mlx": mlx, "onnx": onnx}
@@ -94,12 +97,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Built:
-    """A finished build: the artifact as the store has it, the build's log, and what was measured; nothing is measured
-    on a prebuilt artifact."""
+    """A finished build: the artifact as the store has it, the build's log, what was measured, and the report card where
+    one is made. Of a prebuilt artifact neither is there."""
 
     artifact: Stored
     log: Path
     measures: Measures | None = None
+    card: ReportCard | None = None
 
     @property
     def bundle(self) -> str:
@@ -123,10 +127,12 @@ class Builder:
         limits: BuildLimits | None = None,
         executor: Executor | None = None,
         gated: bool = False,
+        carded: bool = False,
     ) -> None:
         """Open the folders, made if absent, and remove what a crash left. Without an `executor`, stages run here.
 
-        Not `gated`, nothing is measured and so nothing refused: for figures of what a build alone costs.
+        Not `gated`, nothing is measured and so nothing refused: for figures of what a build alone costs. `carded`: what
+        is built is served here for a while, and gets a report card.
         """
         state = state.absolute()  # children run in folders of their own
         self._store = store
@@ -140,6 +146,8 @@ class Builder:
         self._intermediates = Intermediates(state / "intermediates")
         self._storing = asyncio.Lock()
         self.gated = gated
+        self._quiet = Quiet()
+        self._carding = Carding(state / "measured", interpreters, self._quiet) if carded else None
         durable.make_folder(self._builds)
         for leftover in self._builds.glob(f"{_SCRATCH}*"):
             shutil.rmtree(leftover)
@@ -165,6 +173,52 @@ class Builder:
         A prebuilt recipe takes a source from `inspect_prebuilt`. Raises BuildFailed, BuildRefused,
         toolchain.ToolchainMissing; when cancelled, the children are gone before the cancellation goes on.
         """
+        async with self._quiet.busy():
+            built = await self._built(source, recipe, key, progress, quality)
+        if self._carding is None or recipe.prebuilt:
+            return built
+        progress(Progress(key, "measure", 1.0, "measuring speed and memory"))
+        card = await self._card(self._carding, source, recipe, key, built)
+        return replace(built, card=card)
+
+    async def _card(self, carder: Carding, source: Source, recipe: Recipe, key: str, built: Built) -> ReportCard:
+        """The report card of what was built. What cannot be measured is on it, and never fails a build."""
+        versions = await asyncio.to_thread(self.versions, recipe.runtime)
+        facts = source.facts
+        assert facts is not None
+        is_parent = parents.recipe(recipe.runtime, facts) == recipe
+        async with self._scratch() as scratch:
+            with built.log.open("ab", buffering=0) as words:
+
+                @contextlib.asynccontextmanager
+                async def parent() -> AsyncIterator[Path]:
+                    run = self._runs(facts, scratch, words)(recipe.runtime, lambda *_: None)
+                    job = self._job(source, recipe, versions, scratch, run)
+                    async with parents.unquantised(job, BACKENDS[recipe.runtime].build) as folder:
+                        yield folder
+
+                subject = carding.Subject(
+                    key=key,
+                    recipe=recipe,
+                    origin=Origin(source.digest),
+                    toolchain=versions,
+                    artifact=self._store.path(built.bundle),
+                    bundle=built.bundle,
+                    size_bytes=built.artifact.size,
+                    measures=built.measures,
+                    parent=None if is_parent else parent,
+                    no_parent="it is unquantised itself" if is_parent else "",
+                )
+                return await carder.card(subject, scratch, words)
+
+    async def _built(
+        self,
+        source: Source,
+        recipe: Recipe,
+        key: str,
+        progress: Callable[[Progress], None],
+        quality: Sequence[Overrides],
+    ) -> Built:
         log = self._builds / f"{key}.log"
 
         def say(stage: str, done: float, what: str) -> None:

@@ -4,7 +4,7 @@ A card never decides about an artifact, which the gate has let pass. What cannot
 engine, of memory or of the accelerator, stands on the card with the reason.
 
 The parent's figures are kept, for as long as source, engine, host and questions are the same: it is measured with the
-first artifact of its runtime and not again.
+first artifact of its runtime and not again, unless something else had a part of the processor then.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import psutil
 
 from edgewright_contract import __version__, canonical, digest, durable
 from edgewright_controller.compile import engine_child, engine_timing
+from edgewright_controller.compile.child import StageFailed
 from edgewright_controller.compile.engine_child import Engine, EngineChild, EngineFailed, EngineMissing
 from edgewright_controller.compile.quiet import Quiet
 from edgewright_controller.compile.recipe import Recipe
@@ -70,14 +71,14 @@ class Carding:
         self._kept, self._interpreters, self._quiet = kept, dict(interpreters), quiet
 
     async def card(self, subject: Subject, scratch: Path, log: BinaryIO) -> ReportCard:
-        """The card. The engines' words go to `log`, their temporary files to `scratch`. Raises what `parent` raises,
-        OSError; when cancelled, the engines are gone before the cancellation goes on."""
+        """The card. The engines' words go to `log`, their temporary files to `scratch`. When cancelled, the engines are
+        gone before the cancellation goes on."""
         own: Performance | None = None
         parent: Performance | None = None
         why_not = why_no_parent = ""
         try:
             own, parent, why_no_parent = await self._measured(subject, scratch, log)
-        except (EngineMissing, EngineFailed, PerformanceError, _NotHere) as error:
+        except (EngineMissing, EngineFailed, StageFailed, PerformanceError, _NotHere, OSError) as error:
             why_not = str(error)
         return ReportCard(
             artifact=subject.bundle,
@@ -102,7 +103,7 @@ class Carding:
     ) -> tuple[Performance, Performance | None, str]:
         """The artifact's figures, the parent's, and why there are none of it."""
         runtime = subject.recipe.runtime
-        provider = str(dict(subject.recipe.options).get("provider", ""))
+        provider = str(subject.recipe.options.get("provider", ""))
         if provider not in _RUN_HERE:
             raise _NotHere(f"made for {provider}, which is not measured on this host")
         interpreter = self._interpreters[runtime]
@@ -112,7 +113,10 @@ class Carding:
         async with AsyncExitStack() as stack:
             folder, why_not = None, subject.no_parent
             if known is None and subject.parent is not None:
-                folder = await stack.enter_async_context(subject.parent())
+                try:
+                    folder = await stack.enter_async_context(subject.parent())
+                except (StageFailed, OSError) as error:
+                    why_not = f"the unquantised model could not be made: {error}"
             alone = await stack.enter_async_context(self._quiet.alone())
             _check_memory("the artifact", _bytes_in(subject.artifact))
             if folder is not None:
@@ -140,7 +144,8 @@ class Carding:
                 (own,) = await engine_timing.timed([served], THREADS, alone=alone)
                 return own, None, beside
             own, parent = await engine_timing.timed([served, beside], THREADS, alone=alone)
-            durable.write(place, json.dumps(parent.to_json()).encode())
+            if not parent.disturbed:
+                durable.write(place, json.dumps(parent.to_json()).encode())
             return own, parent, ""
 
     def _place(self, subject: Subject, engine: Engine, version: str) -> Path:

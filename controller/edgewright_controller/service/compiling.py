@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -12,11 +13,15 @@ from edgewright_contract import canonical
 from edgewright_contract.v1 import operator_pb2
 from edgewright_controller.compile.builder import Builder, BuildFailed, BuildRefused, Built, Progress
 from edgewright_controller.compile.source import Source
+from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.compile.toolchain import ToolchainMissing
-from edgewright_controller.ledger import Ledger, artifacts, build_cards
+from edgewright_controller.ledger import Ledger, artifacts, build_cards, model_builds
 from edgewright_controller.ledger.build_cards import BuildCardRow
 from edgewright_controller.plan import Build
+from edgewright_controller.quality import provenance
 from edgewright_controller.quality.measures import Measures
+from edgewright_controller.quality.provenance import File, Provenance
+from edgewright_controller.quality.report_card import ReportCard
 from edgewright_controller.service.change import ChangeRefused
 from edgewright_controller.service.job import Job
 from edgewright_controller.unix_time import unix_ms
@@ -25,9 +30,11 @@ from edgewright_controller.unix_time import unix_ms
 class Compiling:
     """Runs builds. A key that is being built is not built twice; whoever asks later waits for the same build."""
 
-    def __init__(self, ledger: Ledger, builder: Builder) -> None:
-        self._ledger, self._builder = ledger, builder
-        self._running: dict[str, asyncio.Task[Built]] = {}
+    def __init__(
+        self, fleet: str, ledger: Ledger, store: ArtifactStore, builder: Builder, clock: Callable[[], datetime]
+    ) -> None:
+        self._fleet, self._ledger, self._store, self._builder, self._clock = fleet, ledger, store, builder, clock
+        self._running: dict[str, asyncio.Task[tuple[Built, str]]] = {}
 
     async def make(self, builds: Sequence[Build], sources: Mapping[str, Source], job: Job, now: datetime) -> None:
         """Make all `builds`; `sources` has one for each build key. They are in the ledger when this returns.
@@ -62,17 +69,22 @@ class Compiling:
 
         task = self._running.get(build.key)
         if task is None:
-            making = self._builder.build(source, build.recipe, build.key, progress, build.quality)
-            task = asyncio.create_task(making)
+            task = asyncio.create_task(self._made(build, source, progress))
             self._running[build.key] = task
             task.add_done_callback(lambda _: self._running.pop(build.key, None))
         made_ms = unix_ms(now)
         try:
-            built = await asyncio.shield(task)
+            built, statement = await asyncio.shield(task)
         except BuildRefused as refused:
             # So that the next apply says so at once, and a changed limit is judged by what was measured.
             card = _card(build.key, refused.artifact, refused.measures, made_ms, passed=False)
-            await self._ledger.write(lambda c: build_cards.put(c, card))
+            reason = refused.reason + "".join(f"\n{line}" for line in refused.last_lines)
+
+            def keep(connection: Connection) -> None:
+                build_cards.put(connection, card)
+                model_builds.judged(connection, build.key, reason, made_ms)
+
+            await self._ledger.write(keep)
             raise
         artifact = built.artifact
         row = artifacts.ArtifactRow(
@@ -84,14 +96,49 @@ class Compiling:
         def enter(connection: Connection) -> None:
             artifacts.put(connection, row)
             artifacts.put_build(connection, made)
+            model_builds.judged(connection, build.key, "", made_ms)
             if built.measures is not None:
                 card = _card(build.key, artifact.bundle, built.measures, made_ms, passed=True)
                 build_cards.put(connection, card)
+            if built.card is not None:
+                build_cards.put_card(connection, build.key, built.card.encode().decode("ascii"), statement)
 
         await self._ledger.write(enter)
-        done = _event(build, "done", 1.0, "")
+        done = _event(build, "done", 1.0, built.card.headline if built.card else "")
         done.build.artifact, done.build.artifact_bytes = artifact.bundle, artifact.size
         job.say(done)
+
+    async def _made(self, build: Build, source: Source, progress: Callable[[Progress], None]) -> tuple[Built, str]:
+        """What was built, and the digest of the statement of how; the statement is in the store, as the card is."""
+        started = self._clock()
+        built = await self._builder.build(source, build.recipe, build.key, progress, build.quality)
+        if built.card is None:
+            return built, ""
+        card, statement = built.card.encode(), _statement(self._fleet, source, built.card, started, self._clock())
+        await asyncio.to_thread(self._store.put_object, card)
+        return built, await asyncio.to_thread(self._store.put_object, statement)
+
+
+def _statement(fleet: str, source: Source, card: ReportCard, started: datetime, finished: datetime) -> bytes:
+    return provenance.statement(
+        Provenance(
+            artifact=card.artifact,
+            build_key=card.build_key,
+            fleet=fleet,
+            recipe=card.recipe,
+            source=card.origin.digest,
+            files=tuple(File(file.path, file.sha256) for file in source.files),
+            toolchain=card.toolchain,
+            edgewright=card.edgewright,
+            started=started,
+            finished=finished,
+            origin=card.origin.where,
+            requantised=card.origin.requantised,
+            calibration=card.origin.calibration,
+            card=card.digest,
+            invocation=uuid.uuid4().hex,
+        )
+    )
 
 
 def _card(key: str, artifact: str, measures: Measures, made_ms: int, *, passed: bool) -> BuildCardRow:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from edgewright_contract import digest
+from edgewright_contract import canonical, digest
 from edgewright_contract.targets import ImageTarget
 from edgewright_contract.v1 import agent_pb2, operator_pb2
 from edgewright_controller import log
@@ -30,10 +30,12 @@ from edgewright_controller.ledger import (
     assignments,
     audit,
     labels,
+    model_builds,
     releases,
     requests,
     rolled_back_on,
 )
+from edgewright_controller.ledger.model_builds import ModelBuildRow
 from edgewright_controller.manifest import Manifest, ManifestError, SelectionError, parse, select
 from edgewright_controller.plan import Kind, Plan, PlanError
 from edgewright_controller.plan import plan as make_plan
@@ -83,7 +85,7 @@ class Jobs:
         `online`: whether a device was heard of lately."""
         self._fleet, self._ledger, self._image, self._runner, self._clock = fleet, ledger, image, runner, clock
         self._surveyor = Surveyor(ledger, store, builder, hashes, shut=shut, online=online)
-        self._compiling = Compiling(ledger, builder)
+        self._compiling = Compiling(fleet, ledger, store, builder, clock)
         self._rolling_back = RollingBack(ledger, store, runner, shut)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -108,6 +110,7 @@ class Jobs:
         still has to do. Raises BadInput, ChangeRefused, LedgerError."""
         manifest = await self._parse(text)
         plan, survey = await self._planned(manifest, text, only, again=again)
+        await self._enter_builds(plan)
         _refuse_builds(plan)
         if not build_only:
             _refuse_misfits(plan)
@@ -273,6 +276,25 @@ class Jobs:
         result = await self._roll_out(job, wish)
         result.builds_made, result.builds_cached = made["builds_made"], made["builds_cached"]
         return result
+
+    async def _enter_builds(self, plan: Plan) -> None:
+        """Which builds the models have, and what the limits of now say of those that were measured."""
+        now_ms = self._now_ms()
+        builds = {build.key: build for build in plan.builds}
+        wanted = {(build.model, build.key) for build in plan.builds}
+        wanted |= {(change.model, change.build_key) for change in plan.changes if change.build_key in builds}
+
+        def enter(connection: Connection) -> None:
+            for model, key in sorted(wanted):
+                recipe = builds[key].recipe
+                document = canonical.encode(recipe.to_json()).decode("ascii")
+                row = ModelBuildRow(model, key, recipe.runtime, recipe.quantization, document, now_ms)
+                model_builds.put(connection, row)
+            for build in plan.builds:
+                if build.cached or build.refused:
+                    model_builds.judged(connection, build.key, "\n".join(build.refused), now_ms)
+
+        await self._ledger.write(enter)
 
     async def _publish(self, manifest: Manifest, plan: Plan) -> None:
         """Sign what exists, then enter the releases that name it."""

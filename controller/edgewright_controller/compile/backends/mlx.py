@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from edgewright_controller.compile.backends.job import Job
@@ -25,9 +26,9 @@ def disk_bytes(source: Source, recipe: Recipe) -> int:
     return int(parameters * bits / 8) + (64 << 20)
 
 
-async def build(job: Job) -> None:
-    """Convert, with the config cured first."""
-    config = job.staged / "config.json"
+def cure_staged(staged: Path) -> None:
+    """Write the rotary base into the staged config where mlx-lm reads it. Raises StageFailed."""
+    config = staged / "config.json"
     try:
         cured = cure(json.loads(config.read_bytes()))
     except ConfigError as error:
@@ -35,6 +36,11 @@ async def build(job: Job) -> None:
     # The staged config is a link to the source's, which is nobody's to change.
     config.unlink()
     config.write_text(json.dumps(cured, indent=2, sort_keys=True))
+
+
+async def build(job: Job) -> None:
+    """Convert, with the config cured first."""
+    cure_staged(job.staged)
     request = {
         "source": str(job.staged),
         "out": str(job.out),
