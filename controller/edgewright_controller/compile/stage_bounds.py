@@ -43,6 +43,14 @@ _NEEDS: Final = {
     "mlx_convert": _Needs(500 * _MB, weights=0.6),
     "onnx_build": _Needs(900 * _MB, weights=3.0),
     "onnx_round": _Needs(150 * _MB, weights=0.3, largest=3.0),
+    # Those of the gate, with chunks of 128 tokens: a row of logits for each, and some rows once more in float64.
+    "source_chunks": _Needs(700 * _MB),
+    "source_parity": _Needs(700 * _MB),
+    "reference_logits": _Needs(700 * _MB, weights=1.2, largest=0.3),
+    "gguf_tensors": _Needs(250 * _MB),
+    "gguf_logits": _Needs(250 * _MB, weights=0.5, largest=0.3),
+    "mlx_logits": _Needs(550 * _MB, weights=1.5, largest=0.3),
+    "onnx_logits": _Needs(250 * _MB, weights=1.6, largest=0.3),
 }
 # What is not measured holds libraries and the checkpoint in float32 with a copy of it.
 _ELSE: Final = _Needs(900 * _MB, weights=2.5)

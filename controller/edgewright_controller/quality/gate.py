@@ -24,7 +24,7 @@ from edgewright_controller.compile.child import StageFailed
 from edgewright_controller.compile.recipe import Recipe, make
 from edgewright_controller.compile.staging import link
 from edgewright_controller.quality import divergence, hyperparameters, kept, mix, parity, tensors, wording
-from edgewright_controller.quality.divergence import Chunk, Divergence, MeasureError, Verdict
+from edgewright_controller.quality.divergence import Chunk, Divergence, Verdict
 from edgewright_controller.quality.limits import Limits, Overrides, limits
 from edgewright_controller.quality.measures import MAX_LISTED, Measures
 from edgewright_controller.quality.precision import bits_per_weight, precision
@@ -72,7 +72,7 @@ async def measure(subject: Subject, quality: Sequence[Overrides], say: Callable[
     """
     try:
         return await _Measuring(subject, say).measure(quality)
-    except (MeasureError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise StageFailed("gate", f"a stage gave figures that make no sense: {error}", None, ()) from error
 
 
@@ -82,6 +82,7 @@ class _Measuring:
     def __init__(self, subject: Subject, say: Callable[[str, float, str], None]) -> None:
         job = subject.job
         self._subject = subject
+        self._reached = 0.0
         self._job, self._build, self._runs, self._say = job, subject.build, subject.runs, say
         self._runtime = job.recipe.runtime
         # Other builds are measured at the same time.
@@ -128,7 +129,12 @@ class _Measuring:
         return self._runs(self._subject.reference, tell)
 
     def _check(self, name: str, start: float, end: float) -> Tell:
-        return lambda done, what: self._say(name, start + (end - start) * done, what)
+        def tell(done: float, what: str) -> None:
+            # A check may have several stages, and each begins at nothing.
+            self._reached = max(self._reached, start + (end - start) * done)
+            self._say(name, self._reached, what)
+
+        return tell
 
     async def _tensors(self, tell: Tell) -> dict[str, Any]:
         request = {

@@ -28,7 +28,7 @@ DIVERGENCE: Final[Mapping[Precision, DivergenceLimit]] = MappingProxyType(
     {
         Precision.ULTRA_LOW: DivergenceLimit(kl=1.0, kl_p99=6.0, perplexity_ratio=3.0, same_top=0.45),
         Precision.LOW: DivergenceLimit(kl=0.6, kl_p99=4.0, perplexity_ratio=1.8, same_top=0.55),
-        Precision.MEDIUM: DivergenceLimit(kl=0.15, kl_p99=1.5, perplexity_ratio=1.25, same_top=0.75),
+        Precision.MEDIUM: DivergenceLimit(kl=0.45, kl_p99=3.0, perplexity_ratio=1.5, same_top=0.6),
         Precision.FULL: DivergenceLimit(kl=0.005, kl_p99=0.05, perplexity_ratio=1.02, same_top=0.95),
     }
 )

@@ -12,6 +12,7 @@ Result: {"chunks": [a quality.divergence.Chunk each], "hyperparameters": {…}, 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from stage import Say, run
 
 def measure(request: dict[str, Any], say: Say) -> dict[str, Any]:
     say(0.0, "loading for mlx-lm")
-    from pathlib import Path
-
+    # transformers would load torch where it is installed; mlx-lm has no use for it.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     import mlx.core as mx
     from mlx_lm.utils import load_model
 
@@ -60,6 +61,10 @@ def dense(model: Any) -> None:
         def __init__(self, weight: Any) -> None:
             super().__init__()
             self._rows = weight
+
+        @property
+        def weight(self) -> Any:
+            return self._rows
 
         def __call__(self, ids: Any) -> Any:
             return mx.array(self._rows[np.array(ids)])

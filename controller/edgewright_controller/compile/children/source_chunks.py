@@ -18,6 +18,8 @@ from stage import Say, StageError, run
 
 def chunks(request: dict[str, Any], say: Say) -> dict[str, Any]:
     say(0.0, "loading the source's tokenizer")
+    # transformers would load torch; a tokenizer has no use for it.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(request["source"], trust_remote_code=False)
