@@ -17,7 +17,17 @@ from typing import Any
 
 import numpy as np
 from logits import Reference, compare, peak_rss
+from rope_angles import of_angles
 from stage import Say, run
+
+_ATTRIBUTES = {
+    "heads": ("n_heads", "num_heads", "num_attention_heads"),
+    "kv_heads": ("n_kv_heads", "num_kv_heads", "num_key_value_heads"),
+    "head_dim": ("head_dim",),
+    "attention_scale": ("scale",),
+}
+# The nearest of the known functions differ by 1e-4 somewhere; float32 does not.
+_SAME = 1e-5
 
 
 def measure(request: dict[str, Any], say: Say) -> dict[str, Any]:
@@ -101,22 +111,70 @@ def _numpy(array: Any) -> Any:
 
 
 def hyperparameters(model: Any) -> dict[str, Any]:
-    """What the loaded modules hold, by the names of quality/hyperparameters.py; the first layer speaks for all."""
+    """What the loaded modules hold, by the names of quality/hyperparameters.py. The model is of no use afterwards.
+
+    The first layer of full attention speaks for all, but for the norms: where their epsilons differ, the value is a
+    text with all of them, which no number is equal to.
+    """
+    found: dict[str, Any] = {"layers": len(model.layers), "sliding_window": _window(model)}
+    layer = next((one for one in model.layers if not getattr(_attention(one), "is_sliding", False)), model.layers[0])
+    attention = _attention(layer)
+    for ours, theirs in _ATTRIBUTES.items():
+        value = next((getattr(attention, name) for name in theirs if hasattr(attention, name)), None)
+        if isinstance(value, int | float):
+            found[ours] = value
+    rope = getattr(attention, "rope", None)
+    if rope is not None:
+        found |= _rotation(rope)
+    epsilons = {
+        float(module.eps) for one in model.layers for _, module in one.named_modules() if hasattr(module, "eps")
+    }
+    if epsilons:
+        found["norm_epsilon"] = epsilons.pop() if len(epsilons) == 1 else ", ".join(map(str, sorted(epsilons)))
+    body = getattr(model, "model", None)
+    if hasattr(body, "embed_tokens"):
+        found["tied_embedding"] = "lm_head" not in model
+    activation = _activation(getattr(layer, "mlp", None))
+    return found | ({"activation": activation} if activation else {})
+
+
+def _attention(layer: Any) -> Any:
+    return getattr(layer, "self_attn", None)
+
+
+def _rotation(rope: Any) -> dict[str, Any]:
+    """Base, if it has one, and angles of a step."""
+    if hasattr(rope, "_freqs"):
+        return of_angles(1.0 / np.array(rope._freqs).astype(np.float64))
+    if not hasattr(rope, "base"):
+        return {}
+    pairs = np.arange(0, rope.dims, 2) / rope.dims
+    angles = getattr(rope, "scale", 1.0) * float(rope.base) ** -pairs
+    return {"rope_base": float(rope.base), "rope_dims": rope.dims, **of_angles(angles)}
+
+
+def _activation(mlp: Any) -> str | None:
+    """The function between gate and product, by transformers' name. It is written in the module's code, so it is tried:
+    with nothing but it left in the module, some numbers show which one it is. None for a module of another make."""
+    import mlx.core as mx
     from mlx import nn
 
-    found: dict[str, Any] = {"layers": len(model.layers)}
-    rope = next((module for _, module in model.layers[0].named_modules() if isinstance(module, nn.RoPE)), None)
-    if rope is not None:
-        found |= {"rope_base": float(rope.base), "rope_dims": rope.dims}
-    norm = next((module for _, module in model.layers[0].named_modules() if isinstance(module, nn.RMSNorm)), None)
-    if norm is not None:
-        found["norm_epsilon"] = float(norm.eps)
-    attention = getattr(model.layers[0], "self_attn", None)
-    for ours, theirs in (("heads", "n_heads"), ("kv_heads", "n_kv_heads"), ("head_dim", "head_dim")):
-        value = getattr(attention, theirs, None)
-        if isinstance(value, int):
-            found[ours] = value
-    return found | {"sliding_window": _window(model)}
+    numbers = mx.array([[-3.0, -1.0, -0.25, 0.5, 2.0]])
+    if mlp is None or "down_proj" not in mlp:
+        return None
+    mlp.down_proj = lambda x: x
+    if "gate_up_proj" in mlp:
+        mlp.gate_up_proj = lambda x: mx.concatenate([x, mx.ones_like(x)], axis=-1)
+    elif "gate_proj" in mlp and "up_proj" in mlp:
+        mlp.gate_proj, mlp.up_proj = (lambda x: x), mx.ones_like
+    else:
+        return None
+    made = mlp(numbers)
+    known = {"silu": nn.silu, "gelu": nn.gelu, "gelu_pytorch_tanh": nn.gelu_approx, "relu": nn.relu}
+    for name, function in known.items():
+        if float(mx.abs(made - function(numbers)).max()) < _SAME:
+            return name
+    return "unknown"
 
 
 def _window(model: Any) -> int:

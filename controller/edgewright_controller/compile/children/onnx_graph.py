@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rope_angles import of_angles
 from source_tensors import Rows, of_array
 from stage import StageError
 
@@ -20,6 +21,7 @@ _FLOATS = {"FLOAT": ("<f4", "fp32"), "FLOAT16": ("<f2", "fp16"), "BFLOAT16": ("<
 _PACKED = {"INT4": 4, "UINT4": 4, "INT8": 8, "UINT8": 8}
 _NORMS = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "LayerNormalization", "RMSNormalization")
 _SKIP_NORMS = ("SkipSimplifiedLayerNormalization", "SkipLayerNormalization")
+_ACTIVATIONS = {"Sigmoid": "silu", "FastGelu": "gelu_pytorch_tanh", "Gelu": "gelu", "Relu": "relu", "Tanh": "tanh"}
 # What leaves a weight as it is, or turns it over.
 _CARRIED = ("Identity", "Cast")
 _PLACE = re.compile(r"^/?(.*?)/[^/]+$")
@@ -57,6 +59,57 @@ class Graph:
         """Every weight that a node multiplies by, looks up in, scales or adds."""
         for node in self._graph.node:
             yield from self._of(node)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """What is wired into the graph, by the names of quality/hyperparameters.py.
+
+        Where nodes that should agree do not, the value is a text with all of theirs, which no number is equal to.
+        """
+        attention = [node for node in self._graph.node if node.op_type == "GroupQueryAttention"]
+        attributes = [self._attributes(node) for node in attention]
+        # Layers with a window may rotate otherwise; those of full attention speak for the model.
+        full = [number for number, a in enumerate(attributes) if a.get("local_window_size", -1) < 0]
+        windows = [a["local_window_size"] for a in attributes if a.get("local_window_size", -1) > 0]
+        found: dict[str, Any] = {"sliding_window": min(windows, default=0)}
+        found |= {"layers": len(attention)} if attention else {}
+        for theirs, ours in (("num_heads", "heads"), ("kv_num_heads", "kv_heads"), ("scale", "attention_scale")):
+            found |= _agreed(ours, [a[theirs] for a in attributes if a.get(theirs)])
+        found |= _agreed(
+            "norm_epsilon",
+            [
+                self._attributes(node)["epsilon"]
+                for node in self._graph.node
+                if node.op_type in (*_NORMS, *_SKIP_NORMS) and "epsilon" in self._attributes(node)
+            ],
+        )
+        found |= _agreed("activation", self._activations())
+        caches = {tuple(attention[number].input[7:9]) for number in full if len(attention[number].input) > 8}
+        if len(caches) == 1:
+            found |= self._angles(*caches.pop())
+        return found
+
+    def _activations(self) -> list[str]:
+        """The function between the gate and the product of each layer, by transformers' names."""
+        names = []
+        for node in self._graph.node:
+            if "/act_fn/" not in node.name:
+                continue
+            known = _ACTIVATIONS.get(node.op_type)
+            if node.op_type == "Gelu" and self._attributes(node).get("approximate") == b"tanh":
+                known = "gelu_pytorch_tanh"
+            elif node.op_type == "QuickGelu":
+                known = "silu" if self._attributes(node).get("alpha") == 1.0 else "quick_gelu"
+            if known:
+                names.append(known)
+        return names
+
+    def _angles(self, cos: str, sin: str) -> dict[str, float]:
+        """From the second rows of the tables, whose angles are those of one step. Half floats are too short for it."""
+        if cos not in self._held or sin not in self._held or self._type(cos) != "FLOAT":
+            return {}
+        step = slice(1, 2)
+        # A factor on both, which some kinds of scaling have, leaves the angle as it is.
+        return of_angles(np.arctan2(self._values(sin)[step].astype(np.float64), self._values(cos)[step])[0])
 
     def _of(self, node: Any) -> Iterator[Weight]:
         module, inputs = _module(node.name), list(node.input)
@@ -250,6 +303,14 @@ class Graph:
 
     def _attributes(self, node: Any) -> dict[str, Any]:
         return {one.name: self._onnx.helper.get_attribute_value(one) for one in node.attribute}
+
+
+def _agreed(name: str, values: list[Any]) -> dict[str, Any]:
+    """The one value of all, or a text with each that there is; nothing for none."""
+    different = sorted(set(values), key=str)
+    if len(different) < 2:
+        return {name: different[0]} if different else {}
+    return {name: ", ".join(map(str, different))}
 
 
 def _module(name: str) -> str:

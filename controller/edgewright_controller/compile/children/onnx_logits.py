@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 from logits import Reference, compare, peak_rss
+from onnx_graph import Graph
 from stage import Say, StageError, run
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
-# What onnxruntime-genai takes from its settings; all else of a model is wired into the graph.
+# What onnxruntime-genai takes from its settings.
 _NAMES = {
     "hidden_size": "hidden",
     "num_hidden_layers": "layers",
@@ -49,17 +50,10 @@ def measure(request: dict[str, Any], say: Say) -> dict[str, Any]:
         say(done / len(numbers), f"chunk {number + 1} of {len(chunks)}")
     decoder = settings["decoder"]
     found = {ours: decoder[theirs] for theirs, ours in _NAMES.items() if theirs in decoder}
-    found |= {"vocab": settings["vocab_size"], "sliding_window": _window(file)}
+    found["vocab"] = settings["vocab_size"]
+    # What is wired into the graph is what it computes with, whatever the settings say.
+    found |= Graph(str(folder), file.name).hyperparameters()
     return {"chunks": measured, "hyperparameters": found, "rss_bytes": peak_rss()}
-
-
-def _window(file: Path) -> int:
-    """How far back the layers look that look least far; 0 where all look at everything."""
-    import onnx
-
-    graph = onnx.load(str(file), load_external_data=False).graph
-    attributes = (one for node in graph.node for one in node.attribute)
-    return min((one.i for one in attributes if one.name == "local_window_size" and one.i > 0), default=0)
 
 
 def _inputs(session: Any, tokens: list[int]) -> dict[str, Any]:
