@@ -126,7 +126,27 @@ _MIXTURES: Final[Mapping[str, _Mixture]] = {
 }
 
 
+def gguf_types(recipe: Recipe, model: ModelFacts) -> dict[str, int]:
+    """How many of the matrices' weights get which of llama.cpp's types; the embedding's table is left out."""
+    found: dict[str, int] = {}
+    for part, kinds in _gguf_parts(recipe, model, tensors_of(model)):
+        for kind, share in kinds if part.role not in ("embedding", "norm") else ():
+            found[kind] = found.get(kind, 0) + round(share * part.count)
+    return {kind: count for kind, count in found.items() if count}
+
+
 def _gguf(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> float:
+    return sum(
+        part.count * sum(GGUF_BITS[kind] * share for kind, share in kinds)
+        for part, kinds in _gguf_parts(recipe, model, tensors)
+    )
+
+
+_Kinds = tuple[tuple[str, float], ...]
+
+
+def _gguf_parts(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> list[tuple[Tensors, _Kinds]]:
+    """Each part with the types that llama.cpp gives it, and the share of the layers that have each."""
     mix = _MIXTURES.get(recipe.quantization, _Mixture(recipe.quantization))
     if recipe.options.get("pure"):
         mix = _Mixture(mix.base)
@@ -136,26 +156,26 @@ def _gguf(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> fl
 
     tied = not _count(tensors, "output")
 
-    def bits(kind: str, row: int) -> float:
-        return GGUF_BITS[_SHORT_ROWS.get(kind, kind) if row % 256 else kind]
+    def fitted(kind: str, row: int) -> str:
+        return _SHORT_ROWS.get(kind, kind) if row % 256 else kind
 
-    def spent(part: Tensors) -> float:
-        base = bits(mix.base, part.row)
+    def kinds(part: Tensors) -> _Kinds:
+        base = fitted(mix.base, part.row)
         if part.role == "norm":
-            return 32
+            return (("F32", 1.0),)
         if part.role == "output" or (part.role == "embedding" and tied):
-            return bits(output, part.row)
+            return ((fitted(output, part.row), 1.0),)
         if part.role == "o" and mix.o:
-            return bits(mix.o, part.row)
+            return ((fitted(mix.o, part.row), 1.0),)
         if part.role == "v" and mix.v:
             share = mix.v_share(model.layers)
-            return share * bits(mix.v, part.row) + (1 - share) * base
+            return ((fitted(mix.v, part.row), share), (base, 1 - share))
         if part.role == "down" and mix.down:
             share = mix.down_share(model.layers)
-            return share * bits(mix.down, part.row) + (1 - share) * bits(mix.down_rest or mix.base, part.row)
-        return base
+            return ((fitted(mix.down, part.row), share), (fitted(mix.down_rest or mix.base, part.row), 1 - share))
+        return ((base, 1.0),)
 
-    return sum(part.count * spent(part) for part in tensors)
+    return [(part, kinds(part)) for part in tensors]
 
 
 def _mlx(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> float:
@@ -182,7 +202,11 @@ def _onnx(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> fl
         width = 8 if recipe.quantization == "int8" else 4
         each = width + 32 / int(options.get("block_size", 32))
         small = recipe.quantization == "int8" or bool(options.get("tie_embeddings"))
-        weights = layers * each + embedding * (width if small else float_bits)
+        if small and float_bits == 32:
+            # Rounded from the fp32 graph: a tied embedding is read by both and stands there once.
+            weights = model.parameters * each
+        else:
+            weights = layers * each + embedding * (width if small else float_bits)
     return weights + cosines + 8 * _GRAPH_BYTES
 
 

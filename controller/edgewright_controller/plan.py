@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Final
 
 from edgewright_contract.release import Release
-from edgewright_controller import artifact_size, fit
+from edgewright_controller import artifact_size, fit, fit_advice
 from edgewright_controller.choosing import Choosing, choosing, concrete
 from edgewright_controller.compile.build_key import build_key
 from edgewright_controller.compile.recipe import Recipe, recipe_of
@@ -169,7 +169,9 @@ def release_of(
         runtime=profile.runtime,
         artifact=build.artifact,
         accelerator=profile.accelerator,
-        memory_bytes=fit.memory_bytes(profile, build.size_bytes, world.shape(assignment.model)),
+        memory_bytes=fit.memory_bytes(
+            profile, build.size_bytes, world.shape(assignment.model), _types(build.artifact, world)
+        ),
         options=profile.runtime_options
         | ({"served_name": served_name} if served_name else {})
         | ({"chat_template": build.chat_template} if build.chat_template else {}),
@@ -326,20 +328,37 @@ class _Planner:
         """What the device lacks for its release, as far as it is known."""
         profile = self._profiles[assignment.model, assignment.profile]
         build = self.builds[self._keys[assignment.model, assignment.profile]]
-        memory = fit.memory_bytes(profile, build.size_bytes, self.world.shape(assignment.model))
+        memory = fit.memory_bytes(
+            profile, build.size_bytes, self.world.shape(assignment.model), _types(build.artifact, self.world)
+        )
         old = self._load(fact.active_release)
         new = Load(memory, build.size_bytes, known=build.cached)
         held = (self.world.releases.get(digest) for digest in (fact.active_release, fact.previous_release))
         if release and release.artifact in {known.artifact for known in held if known}:
             new = replace(new, artifact_bytes=0)  # the bytes are there already
-        return fit.misfits(
-            assignment.device,
+
+        def misfits(load: Load) -> list[Misfit]:
+            return fit.misfits(
+                assignment.device,
+                profile,
+                granted_by=f"profiles.{assignment.profile} grants",
+                new=load,
+                old=old,
+                inventory=fact.inventory,
+            )
+
+        found = misfits(new)
+        source = None if profile.is_prebuilt else self.world.sources.get(assignment.model)
+        if not found or source is None or source.model is None:
+            return found
+        advice = fit_advice.would_fit(
             profile,
-            granted_by=f"profiles.{assignment.profile} grants",
-            new=new,
-            old=old,
-            inventory=fact.inventory,
+            source.model,
+            max(0, source.bytes - source.model.bytes),
+            build.size_bytes,
+            lambda memory, size: not misfits(Load(memory, size, known=False)),
         )
+        return [replace(misfit, message=f"{misfit.message}; {advice}") for misfit in found]
 
     def _load(self, digest: str) -> Load | None:
         release = self.world.releases.get(digest)
@@ -392,6 +411,15 @@ def _predicted(recipe: Recipe, source: SourceFact) -> int:
     if recipe.prebuilt or source.model is None:
         return source.bytes if recipe.prebuilt else 0
     return artifact_size.predicted_bytes(recipe, source.model, max(0, source.bytes - source.model.bytes))
+
+
+def _types(artifact: str, world: World) -> Mapping[str, int] | None:
+    """How many weights of each type the artifact was found to have, None before it was measured."""
+    for key, measures in world.measures.items():
+        build = world.builds.get(key)
+        if build is not None and build.artifact == artifact:
+            return measures.types
+    return None
 
 
 def _removal(device: str, fact: DeviceFact) -> Change:

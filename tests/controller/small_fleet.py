@@ -59,6 +59,7 @@ SMOLLM2 = ModelFacts(
     context=8192,
     dtype="bf16",
     bytes=269_060_552,
+    inner=1536,
 )
 SOURCE = SourceFact(digest="5" * 64, bytes=269_060_552 + 3_524_731, model=SMOLLM2)
 TOOLCHAINS = {"gguf": {"llama-cpp-python": "0.3.36"}, "mlx": {"mlx-lm": "0.32.2"}, "onnx": {"olive-ai": "0.13.0"}}

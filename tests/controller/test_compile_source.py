@@ -277,3 +277,22 @@ def test_ggmls_types_are_known_as_its_own_library_has_them() -> None:
 def test_the_bounded_readers_take_what_the_real_libraries_write(tmp_path: Path, demo_model: Path) -> None:
     assert sum(safetensors_header.read(demo_model / "model.safetensors").elements.values()) == 134_515_008
     assert inspect(demo_model).facts is not None
+
+
+@pytest.mark.parametrize(
+    ("config", "window", "layers"),
+    [
+        ({}, 0, 0),
+        ({"sliding_window": 16, "use_sliding_window": False}, 0, 0),
+        ({"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}, 16, 2),
+        ({"sliding_window": 16, "model_type": "gemma3_text", "num_hidden_layers": 26}, 16, 22),
+        ({"sliding_window": 16, "sliding_window_pattern": 2, "num_hidden_layers": 4}, 16, 2),
+        ({"sliding_window": 16, "model_type": "mistral", "num_hidden_layers": 3}, 16, 3),
+    ],
+)
+def test_in_how_many_layers_attention_has_a_window(
+    tmp_path: Path, config: dict[str, Any], window: int, layers: int
+) -> None:
+    facts = inspect(checkpoints.write(tmp_path / "model", {"num_hidden_layers": 3, **config})).facts
+    assert facts
+    assert (facts.window, facts.windowed_layers) == (window, layers)

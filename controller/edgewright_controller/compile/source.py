@@ -38,7 +38,8 @@ class SourceError(Exception):
 @dataclass(frozen=True)
 class ModelFacts:
     """What config.json and the headers say. `dtype` is the type of most weights: bf16, f16 or f32.
-    `bytes` counts the weights' files, `context` is 0 when config.json does not say."""
+    `bytes` counts the weights' files, `context` and `inner`, the width inside a layer, are 0 when config.json does not
+    say. `windowed_layers` look back over `window` tokens only."""
 
     architecture: str
     model_type: str
@@ -52,6 +53,9 @@ class ModelFacts:
     context: int
     dtype: str
     bytes: int
+    inner: int = 0
+    window: int = 0
+    windowed_layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -252,7 +256,27 @@ def _facts(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Header
         context=number("max_position_embeddings", 0),
         dtype=dtype,
         bytes=sum((folder / name).stat().st_size for name in weights),
+        inner=number("intermediate_size", 0),
+        **_window(text, number("num_hidden_layers")),
     )
+
+
+# Families that look back over a window in every so many layers but one, where config.json does not list the layers.
+_WHOLE_EACH: Final = {"gemma2": 2, "gemma3_text": 6, "gemma3": 6}
+
+
+def _window(text: Mapping[str, Any], layers: int) -> dict[str, int]:
+    """The sliding window of a model's attention, and in how many layers it holds."""
+    window = text.get("sliding_window")
+    if type(window) is not int or window < 1 or text.get("use_sliding_window") is False:
+        return {"window": 0, "windowed_layers": 0}
+    kinds = text.get("layer_types")
+    if isinstance(kinds, list):
+        windowed = sum(kind == "sliding_attention" for kind in kinds)
+    else:
+        each = text.get("sliding_window_pattern") or _WHOLE_EACH.get(str(text.get("model_type")))
+        windowed = layers - layers // each if type(each) is int and each > 0 else layers
+    return {"window": window, "windowed_layers": min(windowed, layers)}
 
 
 def _check_runtime(path: Path, runtime: str, places: Mapping[str, Path]) -> None:

@@ -1,6 +1,7 @@
 """MLX by mlx-lm's functions. Its own server is not used: it looks unknown model names up on a hub."""
 
 import os
+import sys
 
 import engine_http
 import templates
@@ -27,6 +28,8 @@ class Mlx:
     def load(self):
         if not os.path.isfile(os.path.join(self._spec["artifact"], "config.json")):
             raise FileNotFoundError(f"{self._spec['artifact']}: no config.json in the artifact")
+        # transformers would load torch where it is installed: 260 MB that nothing here uses.
+        sys.modules.setdefault("torch", None)
         import mlx.core as mx
         from mlx_lm.utils import load
 
