@@ -14,7 +14,7 @@ from edgewright_controller.compile.recipe import Recipe
 FORMAT: Final = 1
 
 # Raised when our own build steps for a runtime would give other bytes, so that cached artifacts are not reused.
-STEPS: Final = {"gguf": 2, "mlx": 2, "onnx": 2}
+STEPS: Final = {"gguf": 2, "mlx": 2, "onnx": 3}
 
 
 def build_key(source_digest: str, recipe: Recipe, versions: Mapping[str, str]) -> str:

@@ -22,6 +22,7 @@ _PACKED = {"INT4": 4, "UINT4": 4, "INT8": 8, "UINT8": 8}
 _NORMS = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "LayerNormalization", "RMSNormalization")
 _SKIP_NORMS = ("SkipSimplifiedLayerNormalization", "SkipLayerNormalization")
 _ACTIVATIONS = {"Sigmoid": "silu", "FastGelu": "gelu_pytorch_tanh", "Gelu": "gelu", "Relu": "relu", "Tanh": "tanh"}
+_ROTATING = ("GroupQueryAttention", "MultiHeadAttention", "RotaryEmbedding")
 # What leaves a weight as it is, or turns it over.
 _CARRIED = ("Identity", "Cast")
 _PLACE = re.compile(r"^/?(.*?)/[^/]+$")
@@ -52,8 +53,9 @@ class Graph:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all weights that the graph holds."""
-        return sum(self._size(one) for one in self._held.values())
+        """Bytes of all weights that the graph holds. Its tables of rotations are none: they grow with the context."""
+        tables = {name for node in self._graph.node if node.op_type in _ROTATING for name in node.input}
+        return sum(self._size(one) for name, one in self._held.items() if name not in tables)
 
     def weights(self) -> Iterator[Weight]:
         """Every weight that a node multiplies by, looks up in, scales or adds."""
@@ -178,8 +180,8 @@ class Graph:
     def _blocks(self, names: list[str], rows: int, columns: int, bits: int, block: int) -> Rows:
         """The weights of MatMulNBits: [rows, blocks, bytes of a block], low bits first, less their zero point."""
         blocks = -(-columns // block)
-        packed = self._values(names[0]).reshape(rows, blocks, -1).view(np.uint8)
-        scales = self._values(names[1]).reshape(rows, blocks)
+        packed = self._values(self._root(names[0])).reshape(rows, blocks, -1).view(np.uint8)
+        scales = self._values(self._root(names[1])).reshape(rows, blocks)
         zeros = self._zero_points(names[2] if len(names) > 2 else "", rows, blocks, bits)
 
         def take(start: int, stop: int) -> Any:
@@ -252,10 +254,10 @@ class Graph:
         return f"qdq{bits}b{block}" if block else f"qdq{bits}", of_array(values), turned
 
     def _root(self, name: str) -> str:
-        """The initialiser that a chain of reshapes begins with."""
+        """The initialiser that a chain of reshapes and casts begins with."""
         while name not in self._held:
             node = self._made_by.get(name)
-            if node is None or node.op_type not in ("Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten"):
+            if node is None or node.op_type not in ("Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Cast"):
                 raise StageError(f"{name}: no weight is found where it comes from")
             name = node.input[0]
         return name

@@ -1,7 +1,8 @@
 """Float ONNX folder → the same model with its weights rounded in blocks, by onnxruntime's own kernels.
 
 The constant matrices of MatMul become MatMulNBits, an embedding's table becomes GatherBlockQuantized. Where the output
-layer is the embedding again, both read the one rounded table. Needs neither torch nor the checkpoint.
+layer is the embedding again, both read the one rounded table. Scales are kept in float16, as GGUF has them, with a cast
+that onnxruntime computes once when it loads the graph. Needs neither torch nor the checkpoint.
 
 Request: {"parent": folder, "out": folder, "bits": 4 | 8, "block": weights that share a scale, "symmetric": true,
 "embedding": whether it is rounded too, "accuracy": onnxruntime's accuracy_level}
@@ -41,7 +42,7 @@ def round_weights(request: dict[str, Any], say: Say) -> dict[str, Any]:
 
 
 def blocks(weights: Any, bits: int, block: int, symmetric: bool) -> tuple[Any, Any, Any]:
-    """[inputs, outputs] of float32 → uint8 [outputs, blocks, block * bits / 8], scales [outputs, blocks], zero points.
+    """[inputs, outputs] of floats → uint8 [outputs, blocks, block * bits / 8], scales [outputs, blocks], zero points.
 
     An input's last block is filled with zeros. Zero points are packed as the weights are; None when symmetric.
     """
@@ -55,6 +56,9 @@ def blocks(weights: Any, bits: int, block: int, symmetric: bool) -> tuple[Any, A
     scales = np.zeros((outputs, count), np.float32)
     zeros = np.zeros((outputs, -(-count // each)), np.uint8)
     kernel(packed, weights, scales, zeros, block, outputs, inputs, symmetric)
+    # A scale that float16 cannot hold stays as it is.
+    if scales.max(initial=0.0) <= np.finfo(np.float16).max:
+        scales = scales.astype(np.float16)
     return packed, scales, None if symmetric else zeros
 
 
@@ -83,7 +87,7 @@ class _Rounding:
 
     def _table(self, node: Any, place: int) -> bool:
         value = node.inputs[place].const_value
-        return value is not None and value.dtype.name == "FLOAT" and len(value.shape) == 2
+        return value is not None and value.dtype.name in ("FLOAT", "FLOAT16") and len(value.shape) == 2
 
     def _gather(self, node: Any) -> None:
         source = node.inputs[0]
@@ -93,7 +97,7 @@ class _Rounding:
             return  # such a row cannot be packed by itself
         packed, *rest = blocks(table.T, self._bits, self._block, self._symmetric)
         flat = packed.reshape(rows, -1)[:, : width * self._bits // 8]
-        values = self._put(source.name, np.ascontiguousarray(flat), *rest)
+        values = self._put(node, source, np.ascontiguousarray(flat), *rest)
         if width % self._block == 0:
             self._tables.append((table, values))
         attributes = {"gather_axis": 0, "quantize_axis": 1, "block_size": self._block, "bits": self._bits}
@@ -110,7 +114,7 @@ class _Rounding:
             attributes["accuracy_level"] = self._accuracy
         tied = next((values for table, values in self._tables if _transposed(table, weights)), None)
         if tied is None:
-            values = self._put(source.name, *blocks(weights, self._bits, self._block, self._symmetric))
+            values = self._put(node, source, *blocks(weights, self._bits, self._block, self._symmetric))
         else:
             shape = [outputs, inputs // self._block, self._block * self._bits // 8]
             wanted = self._initializer(f"{source.name}_shape", np.array(shape, np.int64))
@@ -121,9 +125,23 @@ class _Rounding:
             values = [reshaped.outputs[0], *tied[1:]]
         self._replace(node, "MatMulNBits", [node.inputs[0], *values], attributes)
 
-    def _put(self, name: str, packed: Any, scales: Any, zeros: Any) -> list[Any]:
+    def _put(self, node: Any, source: Any, packed: Any, scales: Any, zeros: Any) -> list[Any]:
+        """The inputs that stand for `source` before `node`: levels, scales of the kind that it computes in, and zero
+        points where there are any."""
         parts = {f"Q{self._bits}": packed, "scales": scales, "zero_points": zeros}
-        return [self._initializer(f"{name}_{part}", data) for part, data in parts.items() if data is not None]
+        values = [self._initializer(f"{source.name}_{part}", data) for part, data in parts.items() if data is not None]
+        if values[1].dtype != source.const_value.dtype:
+            values[1] = self._cast(node, values[1], source.const_value.dtype)
+        return values
+
+    def _cast(self, node: Any, value: Any, kind: Any) -> Any:
+        import onnx_ir as ir
+
+        cast = ir.node("Cast", [value], attributes={"to": int(kind)}, name=f"{value.name}_cast")
+        made = cast.outputs[0]
+        made.name, made.shape, made.dtype = f"{value.name}_as_{kind.name.lower()}", value.shape, kind
+        self._graph.insert_before(node, cast)
+        return made
 
     def _initializer(self, name: str, data: Any) -> Any:
         import onnx_ir as ir
