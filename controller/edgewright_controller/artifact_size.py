@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from edgewright_controller.compile.backends.onnx import INT8_BLOCK
 from edgewright_controller.compile.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -191,23 +192,24 @@ def _mlx(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> flo
 
 def _onnx(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> float:
     options = recipe.options
-    embedding = _count(tensors, "embedding")
+    embedding, tied = _count(tensors, "embedding"), not _count(tensors, "output")
+    norms = _count(tensors, "norm")
     # An output layer is written out even where the source shares it with the embedding.
-    layers = model.parameters - embedding + (0 if _count(tensors, "output") else embedding)
-    cosines = model.context * model.head_dim * 32  # the table of rotations stands in the graph as float32
+    matrices = model.parameters - embedding - norms + (embedding if tied else 0)
+    accelerated = options["provider"] != "cpu" and recipe.quantization in ("int4", "fp16")
+    float_bits = 16 if accelerated else 32
+    # The table of rotations stands in the graph.
+    floats = norms + model.context * model.head_dim
     if recipe.quantization in _KEPT_BITS:
-        weights: float = (layers + embedding) * _KEPT_BITS[recipe.quantization]
+        return (matrices + embedding + floats) * float_bits + 8 * _GRAPH_BYTES
+    bits, block = (8, INT8_BLOCK) if recipe.quantization == "int8" else (4, int(options["block_size"]))
+    # A scale of 16 bits for each block, and a zero point of the weights' own width.
+    each = bits + (16 + (0 if options.get("symmetric", True) else bits)) / block
+    if recipe.quantization == "int8" or options["tie_embeddings"]:
+        table = 0.0 if tied else embedding * each  # the output layer reads the embedding's
     else:
-        float_bits = 32 if options["provider"] == "cpu" or recipe.quantization == "int8" else 16
-        width = 8 if recipe.quantization == "int8" else 4
-        each = width + 32 / int(options.get("block_size", 32))
-        small = recipe.quantization == "int8" or bool(options.get("tie_embeddings"))
-        if small and float_bits == 32:
-            # Rounded from the fp32 graph: a tied embedding is read by both and stands there once.
-            weights = model.parameters * each
-        else:
-            weights = layers * each + embedding * (width if small else float_bits)
-    return weights + cosines + 8 * _GRAPH_BYTES
+        table = embedding * float_bits
+    return matrices * each + table + floats * float_bits + 8 * _GRAPH_BYTES
 
 
 def _count(tensors: tuple[Tensors, ...], role: str) -> int:

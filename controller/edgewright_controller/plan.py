@@ -222,13 +222,18 @@ class _Planner:
         settled = measures is not None
         for overrides, profiles in wanted.items():
             if measures is None:
-                break
+                # Known before it is built, which would be for nothing.
+                words = verdict.words(verdict.unproven(build.recipe.unproven, overrides.allow_unproven))
+                refused += [f"{', '.join(profiles)}: {line}" for line in words]
+                continue
             limit = limits(measures.runtime, measures.precision, overrides)
             settled = settled and verdict.is_settled(measures, limit)
             refused += [f"{', '.join(profiles)}: {line}" for line in verdict.words(verdict.judge(measures, limit))]
-        if not settled:
-            return replace(build, cached=False, artifact="")
-        return replace(build, cached=False, artifact="", refused=tuple(refused)) if refused else build
+        if not settled or refused:
+            return replace(
+                build, cached=False, artifact="", refused=tuple(refused) if settled or measures is None else ()
+            )
+        return build
 
     def _add_build(self, model: str, profile_name: str) -> None:
         profile = self.manifest.profiles[profile_name]

@@ -63,6 +63,8 @@ def test_options_that_cannot_apply_are_left_out_when_they_are_the_default_and_re
         ("onnx", "int4", {"tie_embeddings": 1}, "recipe.tie_embeddings"),
         ("onnx", "fp16", {}, "quantization"),
         ("onnx", "prebuilt", {"block_size": 32}, "recipe"),
+        ("onnx", "int8", {"symmetric": True}, "recipe.symmetric"),
+        ("onnx", "fp32", {"passes": ["OnnxPeepholeOptimizer"]}, "recipe.passes"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_its_key(
@@ -78,6 +80,15 @@ def test_the_accelerator_shapes_an_onnx_graph_but_no_gguf_and_no_mlx_folder() ->
     assert recipe_of(Profile("mlx", "4bit", "metal")) == recipe_of(Profile("mlx", "4bit", "cpu"))
     assert recipe_of(Profile("onnx", "int4", "cuda")) != recipe_of(Profile("onnx", "int4", "cpu"))
     assert recipe_of(Profile("onnx", "fp16", "cuda")).quantization == "fp16"
+
+
+def test_what_a_graph_for_an_accelerator_cannot_be_measured_on_is_said_before_it_is_built() -> None:
+    assert not make("onnx", "int4").unproven
+    assert not make("gguf", "Q4_K_M").unproven
+    assert not make("onnx", "prebuilt").unproven
+    for accelerator, name in (("cuda", "CUDA"), ("dml", "DirectML"), ("webgpu", "WebGPU")):
+        (words,) = recipe_of(Profile("onnx", "int4", accelerator)).unproven
+        assert words.startswith(f"{name}'s own kernels")
 
 
 def test_an_accelerator_with_its_own_compiler_takes_prebuilt_artifacts_only() -> None:

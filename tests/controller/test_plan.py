@@ -504,6 +504,19 @@ def test_a_limit_that_changes_is_judged_by_what_was_measured() -> None:
     assert more.refused_builds == ()
 
 
+def test_what_is_known_to_be_unproven_is_refused_before_it_is_built() -> None:
+    onnx = ('runtime = "gguf"', 'runtime = "onnx"'), ('quantization = "Q4_K_M"', 'quantization = "int4"')
+    allowed = ("[devices.jetson-01]", "[profiles.jetson.quality]\nallow_unproven = true\n\n[devices.jetson-01]")
+    gated = replace(FRESH, gated=True)
+    assert len(plan(manifest(*onnx, allowed), gated).missing_builds) == 2
+    made = plan(manifest(*onnx), gated)
+    assert [build.recipe.runtime for build in made.missing_builds] == ["mlx"]
+    (refused,) = made.refused_builds
+    assert refused.refused[0].startswith("profiles.jetson: unproven: CUDA's own kernels and their speed")
+    assert "allow_unproven = true" in "".join(refused.refused)
+    assert len(plan(manifest(*onnx), FRESH).missing_builds) == 2, "where nothing is measured, nothing is asked for"
+
+
 def test_a_prebuilt_artifact_is_not_measured() -> None:
     fleet = manifest(('quantization = "Q4_K_M"', 'quantization = "prebuilt"\nprebuilt = "tuned.gguf"'))
     prebuilt = {"tuned.gguf": SourceFact(digest="9" * 64, bytes=5)}

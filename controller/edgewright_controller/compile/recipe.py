@@ -49,6 +49,11 @@ class Recipe:
         return self.quantization == PREBUILT
 
     @property
+    def unproven(self) -> tuple[str, ...]:
+        """What no check here can see of the artifact, in words; known before it is built."""
+        return () if self.prebuilt else RECIPES[self.runtime].unproven(self.quantization, self.options)
+
+    @property
     def options(self) -> dict[str, Any]:
         """The options by name, defaults written out."""
         return {name: json.loads(text) for name, text in self.spelled}

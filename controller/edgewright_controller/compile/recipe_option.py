@@ -46,8 +46,10 @@ class Choice:
 @dataclass(frozen=True)
 class RuntimeRecipes:
     """All that one runtime's recipes can say. `check_together` is given the quantization and every option's value, and
-    raises RecipeError where they contradict each other."""
+    raises RecipeError where they contradict each other. `unproven` is given the same, and says in words what no check
+    can see of such an artifact without the hardware that it is for."""
 
     quantizations: tuple[str, ...]
     options: Mapping[str, Choice]
-    check_together: Callable[[str, Mapping[str, Option]], None] = lambda _quantization, _options: None
+    check_together: Callable[[str, Mapping[str, Any]], None] = lambda _quantization, _options: None
+    unproven: Callable[[str, Mapping[str, Any]], tuple[str, ...]] = lambda _quantization, _options: ()

@@ -94,12 +94,18 @@ class MlxRecipe(_Recipe):
 
 
 class OnnxRecipe(_Recipe):
-    """What Olive's ModelBuilder may be told besides the precision."""
+    """What Olive may be told besides the precision."""
 
     block_size: Literal[16, 32, 64, 128, 256] = 32
     """Weights that share one scale; int4 only."""
-    tie_embeddings: bool = False
-    """Quantise the embedding too and share it with the output layer: a much smaller file, slightly less exact."""
+    symmetric: bool = False
+    """Levels equally far below and above zero, without a zero point for each block; int4 only."""
+    tie_embeddings: bool = True
+    """Quantise the embedding too and share it with the output layer where the source does: a much smaller file,
+    slightly less exact."""
+    passes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Further passes of Olive over the finished graph, in order: each under the name of its type, with its options. A
+    pass that says `type` may have any name."""
 
 
 class _Options(Table):
@@ -220,7 +226,7 @@ class OnnxProfile(_Profile):
     runtime: Literal["onnx"]
     quantization: OnnxQuantization
     """Precision of the weights, or "auto" for the smallest that passes its gate and fits, or "prebuilt"."""
-    accelerator: Literal["qnn", "openvino", "dml", "cuda", "cpu"]
+    accelerator: Literal["qnn", "openvino", "dml", "webgpu", "cuda", "cpu"]
     """What the device must really run the model on: onnxruntime's execution provider."""
     recipe: OnnxRecipe = OnnxRecipe()
     options: OnnxOptions = OnnxOptions()

@@ -120,7 +120,10 @@ class _Measuring:
             fidelity=fidelity,
             activation=str(hyperparameters.of_config(self._config).get("activation", "")),
             hyperparameters=tuple(words for words in differing if words not in windows),
-            unproven=tuple(f"{words}, which shows in texts longer than the window" for words in windows),
+            unproven=(
+                *self._job.recipe.unproven,
+                *(f"{words}, which shows in texts longer than the window" for words in windows),
+            ),
             parity=differences.words,
             texts=mix.texts_digest(),
         )

@@ -49,7 +49,7 @@ def judge(measures: Measures, limits: Limits) -> tuple[Refusal, ...]:
         *_tensors(measures, limits),
         *_divergence(measures, limits),
         *_parity(measures, limits),
-        *_unproven(measures, limits),
+        *unproven(measures.unproven, limits.allow_unproven),
     )
 
 
@@ -112,8 +112,9 @@ def _parity(measures: Measures, limits: Limits) -> tuple[Refusal, ...]:
     return tuple(Refusal("parity", one.what, one.text) for one in measures.parity)
 
 
-def _unproven(measures: Measures, limits: Limits) -> tuple[Refusal, ...]:
-    return () if limits.allow_unproven else tuple(Refusal("unproven", words) for words in measures.unproven)
+def unproven(reasons: Sequence[str], allowed: bool) -> tuple[Refusal, ...]:
+    """One for each of the reasons why something cannot be measured here, unless that is allowed."""
+    return () if allowed else tuple(Refusal("unproven", words) for words in reasons)
 
 
 def _unmeasured(measures: Measures, check: str) -> tuple[Refusal, ...]:

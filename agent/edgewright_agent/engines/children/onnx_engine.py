@@ -7,7 +7,9 @@ import engine_http
 from openai_chat import BadRequest
 
 # The manifest's accelerator → the provider's name in onnxruntime-genai.
-_PROVIDERS = {"cuda": "cuda", "dml": "dml", "qnn": "QNN", "openvino": "OpenVINO"}
+_PROVIDERS = {"cuda": "cuda", "dml": "dml", "webgpu": "WebGPU", "qnn": "QNN", "openvino": "OpenVINO"}
+# What the runtime calls where it computes → the accelerator, where that is not the same in small letters.
+_KINDS = {"directml": "dml", "qnnwithsharedmemory": "qnn"}
 
 
 class Onnx:
@@ -56,6 +58,7 @@ class Onnx:
     def info(self):
         layers = int(self._config["model"]["decoder"].get("num_hidden_layers", 0))
         kind = self._model.device_type.lower()
+        kind = _KINDS.get(kind, kind)
         return {
             "accelerator": kind,
             "device": f"onnxruntime: {self._model.device_type} execution provider",
