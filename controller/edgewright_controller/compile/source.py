@@ -23,12 +23,12 @@ MAX_JSON_BYTES: Final = 64 << 20
 PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 # Everything that a build may read, besides the weights.
-_BESIDE_WEIGHTS: Final = (
+BESIDE_WEIGHTS: Final = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
     *("chat_template.jinja", "chat_template.json"),
 )
-_INDEX: Final = "model.safetensors.index.json"
+INDEX: Final = "model.safetensors.index.json"
 
 
 class SourceError(Exception):
@@ -79,12 +79,18 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint, or a prebuilt artifact (then without facts). `digest` is the bundle digest of its files."""
+    """A checkpoint, or a prebuilt artifact (then without facts). `digest` is the bundle digest of its files.
+
+    `origin` is where it was fetched or what it was made from, with the commit; empty for a folder of this machine.
+    `requantised`: it was dequantised, so that every figure is relative to weights that were rounded before.
+    """
 
     folder: Path
     digest: str
     files: tuple[SourceFile, ...]
     facts: ModelFacts | None
+    origin: str = ""
+    requantised: bool = False
 
     @property
     def bytes(self) -> int:
@@ -95,11 +101,11 @@ class Source:
 def inspect(folder: Path, hashes: Hashes | None = None) -> Source:
     """Look at a checkpoint folder. Raises SourceError."""
     try:
-        config = _json(_folder(folder) / "config.json")
+        config = read_json(_folder(folder) / "config.json")
         _refuse_code(folder, config)
         weights = _weights(folder)
         facts = _facts(folder, config, weights)
-        names = [name for name in (*_BESIDE_WEIGHTS, _INDEX) if (folder / name).is_file()]
+        names = [name for name in (*BESIDE_WEIGHTS, INDEX) if (folder / name).is_file()]
         if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & set(names):
             raise SourceError(f"{folder}: no tokenizer (tokenizer.json or tokenizer.model) beside the weights")
         places = {name: folder / name for name in (*names, *weights)}
@@ -109,10 +115,28 @@ def inspect(folder: Path, hashes: Hashes | None = None) -> Source:
         raise SourceError(f"{error.filename or folder}: {error.strerror}") from error
 
 
+def refuse_unusable(folder: Path) -> None:
+    """Refuse what a checkpoint's small files show, before its weights are there. Raises SourceError."""
+    try:
+        _refuse_code(folder, read_json(_folder(folder) / "config.json"))
+    except OSError as error:
+        raise SourceError(f"{error.filename or folder}: {error.strerror}") from error
+
+
+def inspect_files(folder: Path, names: Iterable[str], hashes: Hashes | None = None) -> Source:
+    """Files of a folder that are no model by themselves, such as an adapter's. Raises SourceError."""
+    try:
+        places = {name: folder / name for name in names}
+        _refuse_unsafe(folder, places)
+        return _source(folder, places, None, hashes or Hashes())
+    except OSError as error:
+        raise SourceError(f"{error.filename or folder}: {error.strerror}") from error
+
+
 def describe(folder: Path) -> ModelFacts:
     """What a checkpoint's config.json and headers say, without reading its weights. Raises SourceError."""
     try:
-        config = _json(_folder(folder) / "config.json")
+        config = read_json(_folder(folder) / "config.json")
         return _facts(folder, config, _weights(folder))
     except OSError as error:
         raise SourceError(f"{error.filename or folder}: {error.strerror}") from error
@@ -152,7 +176,8 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a model, of a bounded size. Raises SourceError, OSError."""
     if not path.is_file():
         raise SourceError(f"{path.parent}: not a model: it has no {path.name}")
     if path.stat().st_size > MAX_JSON_BYTES:
@@ -169,7 +194,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _refuse_code(folder: Path, config: Mapping[str, Any]) -> None:
     documents = {"config.json": config}
     if (folder / "tokenizer_config.json").is_file():
-        documents["tokenizer_config.json"] = _json(folder / "tokenizer_config.json")
+        documents["tokenizer_config.json"] = read_json(folder / "tokenizer_config.json")
     for name, document in documents.items():
         for key in ("auto_map", "model_file"):
             if document.get(key):
@@ -200,14 +225,14 @@ def _weights(folder: Path) -> dict[str, Header]:
             )
         raise SourceError(f"{folder}: not a model: no .safetensors file in it")
     wanted: Mapping[str, Any] = {}
-    if (folder / _INDEX).is_file():
-        wanted = _json(folder / _INDEX).get("weight_map", {})
+    if (folder / INDEX).is_file():
+        wanted = read_json(folder / INDEX).get("weight_map", {})
         if not isinstance(wanted, dict) or not all(isinstance(name, str) for name in wanted.values()):
-            raise SourceError(f"{folder / _INDEX}: weight_map does not map tensors to files")
+            raise SourceError(f"{folder / INDEX}: weight_map does not map tensors to files")
         # Other safetensors files in the folder, such as the same weights in another arrangement, are not the model.
         missing = sorted(set(wanted.values()) - set(found))
         if missing:
-            raise SourceError(f"{folder / missing[0]}: named in {_INDEX}, but there is no such file")
+            raise SourceError(f"{folder / missing[0]}: named in {INDEX}, but there is no such file")
         found = sorted(set(wanted.values()))
     headers = {}
     for name in found:
@@ -217,7 +242,7 @@ def _weights(folder: Path) -> dict[str, Header]:
             raise SourceError(f"{folder / name}: {error}; fetch it again") from error
     for tensor, name in wanted.items():
         if tensor not in headers[name].names:
-            raise SourceError(f"{folder / name}: tensor {tensor!r} is missing, which {_INDEX} places there")
+            raise SourceError(f"{folder / name}: tensor {tensor!r} is missing, which {INDEX} places there")
     return headers
 
 

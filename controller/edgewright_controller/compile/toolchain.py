@@ -28,11 +28,19 @@ PACKAGES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 # What computes the source's own logits, by which artifacts are measured: the toolchain of none of the runtimes alone.
 REFERENCE: Final = "reference"
+# What makes checkpoints before anything is built: of a GGUF, or of a checkpoint and an adapter.
+DEQUANTISE: Final = "dequantise"
+MERGE: Final = "merge"
 _ASKED_FOR: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {**PACKAGES, REFERENCE: ("safetensors", "torch", "transformers")}
+    {
+        **PACKAGES,
+        REFERENCE: ("safetensors", "torch", "transformers"),
+        DEQUANTISE: ("accelerate", "gguf", "llama-cpp-python", "safetensors", "tokenizers", "torch", "transformers"),
+        MERGE: ("accelerate", "peft", "safetensors", "torch", "transformers"),
+    }
 )
 # Where the extra to install is not called like the toolchain.
-_EXTRAS: Final = {REFERENCE: "onnx"}
+_EXTRAS: Final = {REFERENCE: "onnx", DEQUANTISE: "gguf", MERGE: "adapters"}
 # Packages that more than one distribution installs, the last one winning: which it was shows in their files only.
 SHARED: Final[Mapping[str, str]] = MappingProxyType({"gguf": "gguf"})
 # Where a package has a back end of its own kind for each platform, the one that is there decides how it rounds.
@@ -71,7 +79,8 @@ class ToolchainMissing(Exception):
 
 
 def versions(runtime: str, interpreter: str, cache: Path) -> Mapping[str, str]:
-    """Versions of the runtime's toolchain under `interpreter`, and its `platform`, where the bytes are made.
+    """Versions of the runtime's toolchain under `interpreter`, and its `platform`, where the bytes are made; or of
+    what makes checkpoints, "dequantise" or "merge".
 
     `cache` is a folder of the controller's state. The answer in it holds while the interpreter and the folder of
     its packages have not changed; installing or removing a package changes that folder. Raises ToolchainMissing,
