@@ -17,6 +17,12 @@ reference = "/opt/torch/bin/python"   # what builds are compared with, when none
 memory = "12GB"                    # all that builds may hold together
 stage_memory = "8GB"               # what one step of a build may hold
 stage_deadline = "4h"              # how long one step may take
+[sources]
+keep = "200GB"                     # disk for models that were fetched; the longest unused ones go first
+
+[credentials.hub]                  # what a manifest's `credentials` names; see compile/sources/credentials.py
+for = ["hf://acme/"]               # it is used for these only
+token = { env = "HF_TOKEN" }       # or { file = "/run/secrets/hf" }, or { keyring = "service/user" }
 
 [broker]
 mode = "managed"                   # "external" with address = "host:port", or "off"
@@ -44,6 +50,8 @@ import tomli
 
 from edgewright_contract import names, small_file
 from edgewright_contract.release import RUNTIMES
+from edgewright_controller.compile.sources import credentials as source_credentials
+from edgewright_controller.compile.sources.credentials import Credentials, CredentialsError
 from edgewright_controller.compile.stages import BuildLimits
 from edgewright_controller.compile.toolchain import REFERENCE
 from edgewright_controller.manifest import quantities
@@ -53,15 +61,20 @@ DEFAULT_ENROLMENT: Final = "127.0.0.1:7444"
 DEFAULT_MQTT: Final = "127.0.0.1:7883"
 DEFAULT_FLEET: Final = "fleet"
 DEFAULT_REPORTS_KEPT: Final = "48h"
+DEFAULT_SOURCES_KEPT: Final = "200GB"
 DEFAULT_RETURN_DAYS: Final = 90
 MAX_RETURN_DAYS: Final = 3650
 MAX_FILE_BYTES: Final = 1 << 20
 
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "": ("state", "fleet", "names", "listen", "toolchains", "builds", "broker", "retention", "identity"),
+    "": (
+        *("state", "fleet", "names", "listen", "toolchains", "builds", "sources", "credentials", "broker"),
+        *("retention", "identity"),
+    ),
     "listen": ("grpc", "enrolment", "mqtt"),
     "toolchains": (*RUNTIMES, REFERENCE),
     "builds": ("memory", "stage_memory", "stage_deadline"),
+    "sources": ("keep",),
     "broker": ("mode", "address", "mosquitto"),
     "retention": ("reports",),
     "identity": ("return_within_days",),
@@ -103,6 +116,8 @@ class Settings:
     mqtt: Address = field(default_factory=lambda: parse_address(DEFAULT_MQTT, "listen.mqtt"))
     interpreters: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(RUNTIMES, sys.executable))
     builds: BuildLimits = field(default_factory=BuildLimits)
+    sources_kept_bytes: int = field(default_factory=lambda: _size({}, "keep", DEFAULT_SOURCES_KEPT, "sources."))
+    credentials: Mapping[str, Credentials] = field(default_factory=dict)
     broker: BrokerMode = BrokerMode.MANAGED
     broker_address: Address | None = None
     mosquitto: Path | None = None
@@ -150,8 +165,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _settings(document: dict[str, Any], default_state: Path) -> Settings:
     _known("", document)
-    listen, toolchains, builds, broker, retention, identity = (
-        _table(document, key) for key in ("listen", "toolchains", "builds", "broker", "retention", "identity")
+    listen, toolchains, builds, sources, broker, retention, identity = (
+        _table(document, key)
+        for key in ("listen", "toolchains", "builds", "sources", "broker", "retention", "identity")
     )
     fleet = _text(document, "fleet", "") or None
     if fleet is not None and not names.is_id(fleet):
@@ -182,12 +198,21 @@ def _settings(document: dict[str, Any], default_state: Path) -> Settings:
             if name in RUNTIMES or name in toolchains
         },
         builds=_builds(builds),
+        sources_kept_bytes=_size(sources, "keep", DEFAULT_SOURCES_KEPT, "sources."),
+        credentials=_credentials(document),
         broker=BrokerMode(mode),
         broker_address=parse_address(address, "broker.address") if address else None,
         mosquitto=Path(mosquitto).expanduser() if mosquitto else None,
         return_within_days=_days(identity, "return_within_days", DEFAULT_RETURN_DAYS, "identity."),
         reports_kept_s=_duration(retention, "reports", DEFAULT_REPORTS_KEPT, "retention."),
     )
+
+
+def _credentials(document: Mapping[str, Any]) -> Mapping[str, Credentials]:
+    try:
+        return source_credentials.parse(document.get("credentials", {}))
+    except CredentialsError as error:
+        raise SettingsError(str(error)) from error
 
 
 def _interpreter(toolchains: Mapping[str, Any], runtime: str) -> str:
@@ -246,4 +271,12 @@ def _duration(document: Mapping[str, Any], key: str, default: str, prefix: str) 
     found = quantities.seconds(text)
     if found is None:
         raise SettingsError(f'{prefix}{key}: {text!r} is not a duration with its unit, like "90m", "48h" or "7d"')
+    return found
+
+
+def _size(document: Mapping[str, Any], key: str, default: str, prefix: str) -> int:
+    text = _text(document, key, default, prefix)
+    found = quantities.size_bytes(text)
+    if found is None:
+        raise SettingsError(f'{prefix}{key}: {text!r} is not a size, like "200GB" or "64GiB"')
     return found

@@ -21,6 +21,7 @@ from edgewright_controller.compile.build_key import build_key
 from edgewright_controller.compile.recipe import Recipe, recipe_of
 from edgewright_controller.fit import Load, Misfit
 from edgewright_controller.manifest import Assignment, Manifest, Profile
+from edgewright_controller.manifest.profiles import AUTO
 from edgewright_controller.quality import verdict
 from edgewright_controller.quality.limits import Overrides, limits
 from edgewright_controller.waves import Changed, PlannedWave, waves_of
@@ -50,10 +51,11 @@ _TO_DO: Final = (Kind.INSTALL, Kind.UPDATE, Kind.REMOVE)
 
 @dataclass(frozen=True)
 class Build:
-    """One distinct build. `source` is the path of a checkpoint, or of a prebuilt artifact. `artifact` is empty and
-    `size_bytes` a prediction (0 when nothing is known) until it is `cached`. `quality` is what its profiles say of its
-    limits. `refused` says why what was measured on it before is outside of them, empty when it is not. `tried`: only
-    profiles whose recipe is being searched want it, so that its refusal is no failure."""
+    """One distinct build. `source` is what the manifest names, or the path of a prebuilt artifact. `artifact` is empty
+    and `size_bytes` a prediction (0 when nothing is known) until it is `cached`. `quality` is what its profiles say of
+    its limits. `refused` says why what was measured on it before is outside of them, empty when it is not. `tried`:
+    only profiles whose recipe is being searched want it, so that its refusal is no failure. Its `key` is `provisional`
+    until its source was prepared, and then is no build key."""
 
     key: str
     model: str
@@ -66,6 +68,16 @@ class Build:
     quality: tuple[Overrides, ...] = ()
     refused: tuple[str, ...] = ()
     tried: bool = False
+    provisional: bool = False
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A model's source that is fetched, dequantised or merged before the builds: the steps in words, bytes to fetch."""
+
+    model: str
+    steps: tuple[str, ...]
+    fetch_bytes: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,7 @@ class Change:
 @dataclass(frozen=True)
 class Plan:
     """Builds by model and recipe, changes by device, in which waves a rollout carries out those `to_do`, and where the
-    searches of profiles without a recipe of their own stand."""
+    searches of profiles without a recipe of their own stand. `preparations` are what the missing builds need first."""
 
     builds: tuple[Build, ...]
     changes: tuple[Change, ...]
@@ -96,6 +108,7 @@ class Plan:
     warnings: tuple[str, ...]
     waves: tuple[PlannedWave, ...] = ()
     searches: tuple[Choosing, ...] = ()
+    preparations: tuple[Preparation, ...] = ()
 
     @property
     def missing_builds(self) -> tuple[Build, ...]:
@@ -137,11 +150,12 @@ def plan(manifest: Manifest, world: World, *, again: bool = False, only: Abstrac
             expected += [misfit.message for misfit in planner.misfits(assignment, fact, change.release)]
     left_alone = _left_alone(manifest, world) if only is None else []
     refused = [f"{build.model} {build.recipe}: {line}" for build in planner.builds.values() for line in build.refused]
-    warnings = (*manifest.warnings(), *refused, *planner.warnings(assignments), *expected, *left_alone)
+    about_builds = (*manifest.warnings(), *world.source_notes, *refused)
+    warnings = (*about_builds, *planner.warnings(assignments), *expected, *left_alone)
     to_do = [Changed(c.device, world.devices[c.device].online) for c in changes if c.kind in _TO_DO]
     waves = waves_of(manifest, to_do)
-    searches = tuple(planner.searches.values())
-    return Plan(tuple(planner.builds.values()), tuple(changes), tuple(misfits), warnings, waves, searches)
+    searches, preparations = tuple(planner.searches.values()), planner.preparations()
+    return Plan(tuple(planner.builds.values()), tuple(changes), tuple(misfits), warnings, waves, searches, preparations)
 
 
 def _kept_back(change: Change, fact: DeviceFact) -> Change:
@@ -238,6 +252,9 @@ class _Planner:
     def _add_build(self, model: str, profile_name: str) -> None:
         profile = self.manifest.profiles[profile_name]
         source = self._source(model, profile_name)
+        if source is None:
+            self._add_provisional(model, profile_name)
+            return
 
         def key_of(recipe: Recipe) -> str:
             return build_key(source.digest, recipe, self._versions(recipe))
@@ -272,10 +289,27 @@ class _Planner:
             tried=tried,
         )
 
-    def _source(self, model: str, profile_name: str) -> SourceFact:
+    def _add_provisional(self, model: str, profile_name: str) -> None:
+        """A build of which nothing is known but that it will be wanted, once its source is here."""
+        profile = self.manifest.profiles[profile_name]
+        recipe = Recipe(profile.runtime, AUTO) if profile.is_auto else recipe_of(profile)
+        key = f"{model} {profile_name}"
+        self._keys[model, profile_name] = key
+        self._profiles[model, profile_name] = profile
+        source = self.manifest.models[model].source
+        self.builds[key] = Build(key, model, (profile_name,), recipe, source, False, "", 0, provisional=True)
+
+    def preparations(self) -> tuple[Preparation, ...]:
+        """What has to be done before the missing builds, by model."""
+        models = {build.model for build in self.builds.values() if not build.cached and not build.recipe.prebuilt}
+        todo = {model: self.world.to_prepare[model] for model in sorted(models) if model in self.world.to_prepare}
+        return tuple(Preparation(model, one.steps, one.fetch_bytes) for model, one in todo.items())
+
+    def _source(self, model: str, profile_name: str) -> SourceFact | None:
+        """None while only preparing it would tell."""
         prebuilt = self.manifest.profiles[profile_name].prebuilt
         found = self.world.sources.get(model) if prebuilt is None else self.world.prebuilt.get(prebuilt)
-        if found is None:
+        if found is None and (prebuilt is not None or model not in self.world.to_prepare):
             what = f"models.{model}.source" if prebuilt is None else f"profiles.{profile_name}.prebuilt"
             raise PlanError(f"{what}: was not looked at")
         return found
@@ -333,6 +367,8 @@ class _Planner:
         """What the device lacks for its release, as far as it is known."""
         profile = self._profiles[assignment.model, assignment.profile]
         build = self.builds[self._keys[assignment.model, assignment.profile]]
+        if build.provisional:
+            return []  # an apply looks again as soon as the source is here, before anything is built
         memory = fit.memory_bytes(
             profile, build.size_bytes, self.world.shape(assignment.model), _types(build.artifact, self.world)
         )
@@ -405,7 +441,7 @@ class _Planner:
 
     def _unknown_shapes(self) -> Iterable[str]:
         for model, profile_name in self._keys:
-            if self.world.shape(model) is None:
+            if self.world.shape(model) is None and model not in self.world.to_prepare:
                 yield (
                     f"profiles.{profile_name}: memory for its context is not counted, because "
                     f"models.{model}.source is no checkpoint that tells the model's shape"

@@ -7,6 +7,7 @@ Nothing answers before everything behind it is there.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from edgewright_contract.v1 import agent_pb2_grpc, enrolment_pb2_grpc, operator_
 from edgewright_controller import log, operator_files, ports
 from edgewright_controller.broker import Broker, BrokerFailed, BrokerFiles, BrokerMissing, find_mosquitto
 from edgewright_controller.compile.builder import Builder
+from edgewright_controller.compile.executor import LocalExecutor
+from edgewright_controller.compile.sources.sources import Sources
 from edgewright_controller.compile.store import ArtifactStore, StoreError
 from edgewright_controller.config import DEFAULT_FLEET, Address, BrokerMode, Settings, SettingsError
 from edgewright_controller.director import Director
@@ -139,7 +142,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     pair = authority.server_certificate(hosts, now)
     image, director = await _repositories(ledger, state, fleet, now)
     store = ArtifactStore(state / "store")
-    builder = Builder(store, state, settings.interpreters, limits=settings.builds)
+    builder, sources = _compiling(settings, store)
 
     revocations = await Revocations.open(ledger, _clock)
     write_list(authority, revocations.current, now)  # before the broker starts, which lets nobody in by an old one
@@ -164,7 +167,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         builder=builder,
         image=image,
         runner=runner,
-        hashes=state / "builds" / "hashes.json",
+        sources=sources,
         shut=revocations.shut_devices,
         online=presence.online,
         clock=_clock,
@@ -244,6 +247,23 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     stack.push_async_callback(upkeep.close)
     client_toml = operator_files.write(state / "operator", authority, _reached_at(settings, grpc), now)
     return Running(fleet, grpc, enrolment, broker, client_toml)
+
+
+def _compiling(settings: Settings, store: ArtifactStore) -> tuple[Builder, Sources]:
+    """What builds, and what it builds from: whatever runs toolchains shares the machine's memory."""
+    state, interpreters = settings.state, settings.interpreters
+    executor = LocalExecutor(interpreters, os.cpu_count() or 1, settings.builds.memory_bytes)
+    builder = Builder(store, state, interpreters, limits=settings.builds, executor=executor)
+    sources = Sources(
+        state / "sources",
+        settings.credentials,
+        interpreters=interpreters,
+        executor=executor,
+        toolchains=state / "toolchains",
+        hashes=state / "builds" / "hashes.json",
+        budget_bytes=settings.sources_kept_bytes,
+    )
+    return builder, sources
 
 
 async def _answer(stack: AsyncExitStack, servers: Sequence[Server], watches: RolloutWatches) -> None:

@@ -35,6 +35,14 @@ class SourceFact:
 
 
 @dataclass(frozen=True)
+class ToPrepare:
+    """What has to be done before anything is built from a model's source, in words, and bytes to fetch for it."""
+
+    steps: tuple[str, ...]
+    fetch_bytes: int
+
+
+@dataclass(frozen=True)
 class BuildFact:
     """A finished build: the artifact's bundle digest, the bytes of its files, and the sha256 of its chat template."""
 
@@ -92,7 +100,9 @@ class World:
     """Everything that a plan looks at.
 
     `builds` and `measures` are by build key; where builds are `gated`, one counts only with measures that pass.
-    `sources` is by the model's id. `shapes` is what is known of models that are only
+    `sources` is by the model's id; it lacks those that are only known once they were prepared. `to_prepare` are those
+    that are not here, by the model's id; `source_notes` is what to know of any. `shapes` is what is known of models
+    that are only
     shipped prebuilt, by the model's id; it may lack some. `prebuilt` is by the path in the resolved manifest.
     `toolchains` is by runtime. `rolled_back` is what a rollback took from the whole fleet, by digest. `releases` are
     those that devices serve, are to serve, or that were rolled back, by digest.
@@ -104,6 +114,8 @@ class World:
     devices: Mapping[str, DeviceFact] = field(default_factory=dict)
     rolled_back: Mapping[str, RollbackFact] = field(default_factory=dict)
     sources: Mapping[str, SourceFact] = field(default_factory=dict)
+    to_prepare: Mapping[str, ToPrepare] = field(default_factory=dict)
+    source_notes: tuple[str, ...] = ()
     shapes: Mapping[str, ModelFacts] = field(default_factory=dict)
     prebuilt: Mapping[str, SourceFact] = field(default_factory=dict)
     toolchains: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -78,11 +79,11 @@ def settings(state: Path, broker: BrokerMode = BrokerMode.OFF, grpc_at: Address 
 
 @asynccontextmanager
 async def controller(
-    state: Path, broker: BrokerMode = BrokerMode.OFF, grpc_at: Address = ANYWHERE
+    state: Path, broker: BrokerMode = BrokerMode.OFF, grpc_at: Address = ANYWHERE, **also: Any
 ) -> AsyncIterator[Controller]:
-    """A running controller on `state`, and an operator's connection to it."""
+    """A running controller on `state`, and an operator's connection to it. `also` are further settings."""
     async with AsyncExitStack() as stack:
-        running = await run.start(settings(state, broker, grpc_at), stack)
+        running = await run.start(dataclasses.replace(settings(state, broker, grpc_at), **also), stack)
         access = read_access(running.client_toml)
         credentials = grpc.ssl_channel_credentials(
             access.ca.read_bytes(), access.key.read_bytes(), access.certificate.read_bytes()

@@ -77,7 +77,11 @@ def test_a_misspelt_table_is_named_with_the_near_one() -> None:
         ('name = "demo"', "", "fleet.name: missing"),
         ('[fleet]\nname = "demo"', "fleet = 3", "fleet: must be a table, not the number 3"),
         ('source = "smollm2"', 'source = ""', "models.smollm2.source: is empty"),
-        ('source = "smollm2"', 'source = "hf://org/model"', "models.smollm2.source: must be a path"),
+        ('source = "smollm2"', 'source = "hf://model"', "models.smollm2.source: names no repository; write hf://org"),
+        ('source = "smollm2"', 'source = "x.gguf"', "models.smollm2: `source` is a .gguf file, whose weights were"),
+        ('source = "smollm2"', 'source = "x"\nrequantise = true', "models.smollm2: requantise = true goes with a"),
+        ('source = "smollm2"', 'source = "x"\ncredentials = "hub"', "models.smollm2: `credentials` are named, but"),
+        ('source = "smollm2"', 'source = "x"\nadapter = "x.gguf"', "models.smollm2: `adapter` must be PEFT's own"),
         ('source = "smollm2"', 'source = "~/model"', 'models.smollm2.source: "~" is not expanded'),
         ('devices = ["jetson-01", "jetson-02", "mac-01"]\n', "", "groups.everyone: has no devices"),
         ('prompt = "Say hello."', 'prompt = ""', "probes.speaks.prompt: is empty"),
@@ -178,6 +182,9 @@ def test_paths_start_at_the_manifests_folder() -> None:
     assert read.models["smollm2"].source == "/srv/fleet/smollm2"
     assert read.profiles["jetson"].prebuilt == "/srv/made/model.gguf"
     assert manifest(('"smollm2"\n\n', '"/models/x"\n\n')).resolve(Path("/srv")).models["smollm2"].source == "/models/x"
+    far = '"hf://org/model@main"\nadapter = "tuned"\n\n'
+    there = manifest(('"smollm2"\n\n', far)).resolve(Path("/srv")).models["smollm2"]
+    assert (there.source, there.adapter) == ("hf://org/model@main", "/srv/tuned")
 
 
 def test_values_cannot_be_changed() -> None:

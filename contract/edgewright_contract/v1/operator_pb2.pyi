@@ -91,21 +91,33 @@ class Misfit(_message.Message):
     message: str
     def __init__(self, device: _Optional[str] = ..., what: _Optional[str] = ..., needed_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
+class PlannedSource(_message.Message):
+    __slots__ = ("model", "steps", "fetch_bytes")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    FETCH_BYTES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    steps: _containers.RepeatedScalarFieldContainer[str]
+    fetch_bytes: int
+    def __init__(self, model: _Optional[str] = ..., steps: _Optional[_Iterable[str]] = ..., fetch_bytes: _Optional[int] = ...) -> None: ...
+
 class PlanResponse(_message.Message):
-    __slots__ = ("builds", "changes", "misfits", "warnings", "waves", "searches")
+    __slots__ = ("builds", "changes", "misfits", "warnings", "waves", "searches", "sources")
     BUILDS_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     MISFITS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     WAVES_FIELD_NUMBER: _ClassVar[int]
     SEARCHES_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
     builds: _containers.RepeatedCompositeFieldContainer[PlannedBuild]
     changes: _containers.RepeatedCompositeFieldContainer[PlannedChange]
     misfits: _containers.RepeatedCompositeFieldContainer[Misfit]
     warnings: _containers.RepeatedScalarFieldContainer[str]
     waves: _containers.RepeatedCompositeFieldContainer[WaveView]
     searches: _containers.RepeatedCompositeFieldContainer[RecipeSearch]
-    def __init__(self, builds: _Optional[_Iterable[_Union[PlannedBuild, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PlannedChange, _Mapping]]] = ..., misfits: _Optional[_Iterable[_Union[Misfit, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., waves: _Optional[_Iterable[_Union[WaveView, _Mapping]]] = ..., searches: _Optional[_Iterable[_Union[RecipeSearch, _Mapping]]] = ...) -> None: ...
+    sources: _containers.RepeatedCompositeFieldContainer[PlannedSource]
+    def __init__(self, builds: _Optional[_Iterable[_Union[PlannedBuild, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PlannedChange, _Mapping]]] = ..., misfits: _Optional[_Iterable[_Union[Misfit, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., waves: _Optional[_Iterable[_Union[WaveView, _Mapping]]] = ..., searches: _Optional[_Iterable[_Union[RecipeSearch, _Mapping]]] = ..., sources: _Optional[_Iterable[_Union[PlannedSource, _Mapping]]] = ...) -> None: ...
 
 class TriedRecipe(_message.Message):
     __slots__ = ("recipe", "artifact_bytes", "memory_bytes", "standing", "kl", "why")

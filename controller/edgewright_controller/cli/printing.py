@@ -110,6 +110,9 @@ def pairs(labels: Mapping[str, str], between: str = ", ") -> str:
 def plan(answer: operator_pb2.PlanResponse) -> RenderableType:
     """Builds, changes and misfits, in the manner of a difference."""
     lines: list[RenderableType] = []
+    for source in answer.sources:
+        extent = f": {size(source.fetch_bytes)} to fetch" if source.fetch_bytes else ""
+        lines.append(Text("  + ", "green") + Text(f"source of {source.model}: {', '.join(source.steps)}{extent}"))
     for build in answer.builds:
         mark = Text("  = ", "dim") if build.cached else Text("  + ", "green")
         what = f"{build.model} as {build.runtime} {build.quantization} for {', '.join(build.profiles)}"

@@ -105,7 +105,7 @@ def _share(value: Any) -> int | str:
 
 def _path(value: str) -> str:
     if "://" in value:
-        raise _refuse("path", "must be a path on the controller's machine; this version reads no other sources")
+        raise _refuse("path", "must be a path on the controller's machine")
     if value.startswith("~"):
         raise _refuse("path", '"~" is not expanded; write the whole path, or one from the manifest')
     if not value.isprintable():

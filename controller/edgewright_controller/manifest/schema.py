@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgewright_contract import names, release
+from edgewright_controller.compile.sources import reference
 from edgewright_controller.manifest.assignment import Assignment, Fault, assign, members
 from edgewright_controller.manifest.errors import ManifestError, Problem, dotted
 from edgewright_controller.manifest.profiles import Id, Labels, Match, Profile
-from edgewright_controller.manifest.quantities import LocalPath, Seconds, TimeZone
+from edgewright_controller.manifest.quantities import Seconds, TimeZone
 from edgewright_controller.manifest.rollout import Rollout, Windows
 from edgewright_controller.manifest.rollout_faults import rollout_faults, rollout_warnings
+from edgewright_controller.manifest.sources import SourceText, below
 from edgewright_controller.manifest.table import Table
 from edgewright_controller.manifest.timing import Timing, timing_faults, timings
 
@@ -36,12 +37,50 @@ class Fleet(Table):
 class Model(Table):
     """A source checkpoint."""
 
-    source: LocalPath
-    """A folder in Hugging Face's layout on the controller's machine, relative to the manifest."""
+    source: SourceText
+    """A folder in Hugging Face's layout on the controller's machine, relative to the manifest; or
+    "hf://organisation/name@revision", "s3://bucket/prefix", "gs://…", "az://…", "https://host/folder"; or, with
+    requantise = true, a file of the machine that ends in .gguf."""
+    requantise: bool = False
+    """With a .gguf file: its weights were rounded once already, a recipe rounds them again. Every figure says so."""
+    adapter: SourceText | None = None
+    """A LoRA adapter of PEFT, merged into the source before anything is built: a folder, or an address as above."""
+    credentials: Id | None = None
+    """With which secrets the source and adapter are fetched: a name from [credentials] of the controller's settings.
+    Without it, as anybody may."""
     served_name: Annotated[str, Field(pattern=_SERVED_NAME)] | None = None
     """The name that clients ask for. Without it, the model's id."""
     release_epoch: Annotated[int, Field(ge=0, le=2**31)] = 0
     """Raise it to forbid devices every release of a lower epoch for good, after a serious fault."""
+
+    @model_validator(mode="after")
+    def _source_is_as_said(self) -> Self:
+        found = reference.parse(self.source)
+        if isinstance(found, reference.GgufFile) != self.requantise:
+            raise PydanticCustomError("requantise", _REQUANTISE if not self.requantise else _NOTHING_TO_REQUANTISE)
+        adapter = reference.parse(self.adapter) if self.adapter is not None else None
+        if isinstance(adapter, reference.GgufFile):
+            raise PydanticCustomError("adapter", "`adapter` must be PEFT's own: a folder with adapter_config.json")
+        if self.credentials is not None and isinstance(found, _OF_THIS_MACHINE) and not _is_far(adapter):
+            raise PydanticCustomError("credentials", "`credentials` are named, but nothing of it is fetched")
+        return self
+
+    def resolve(self, folder: Path) -> Model:
+        """The same with absolute paths where it names paths. `folder` is the manifest's own and absolute."""
+        adapter = below(folder, self.adapter) if self.adapter is not None else None
+        return self.model_copy(update={"source": below(folder, self.source), "adapter": adapter})
+
+
+_OF_THIS_MACHINE: Final = (reference.Folder, reference.GgufFile)
+_REQUANTISE: Final = (
+    "`source` is a .gguf file, whose weights were rounded already; name the checkpoint that it was made from, or "
+    "write requantise = true"
+)
+_NOTHING_TO_REQUANTISE: Final = "requantise = true goes with a `source` that ends in .gguf, and this one does not"
+
+
+def _is_far(adapter: reference.Reference | None) -> bool:
+    return adapter is not None and not isinstance(adapter, _OF_THIS_MACHINE)
 
 
 class Group(Table):
@@ -204,12 +243,9 @@ class Manifest(Table):
     def resolve(self, folder: Path) -> Manifest:
         """The same manifest with every source and prebuilt artifact as an absolute path. `folder` is the manifest's
         own and absolute; nothing is looked up."""
-        models = {
-            name: model.model_copy(update={"source": _below(folder, model.source)})
-            for name, model in self.models.items()
-        }
+        models = {name: model.resolve(folder) for name, model in self.models.items()}
         profiles = {
-            name: profile.model_copy(update={"prebuilt": _below(folder, profile.prebuilt)})
+            name: profile.model_copy(update={"prebuilt": below(folder, profile.prebuilt)})
             if profile.prebuilt is not None
             else profile
             for name, profile in self.profiles.items()
@@ -230,7 +266,3 @@ def _close(schema: Any) -> None:
         _close(part)
     if isinstance(schema, dict) and "patternProperties" in schema:
         schema["additionalProperties"] = False
-
-
-def _below(folder: Path, path: str) -> str:
-    return os.path.normpath(folder / path)

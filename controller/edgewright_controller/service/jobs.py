@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from edgewright_controller import log
 from edgewright_controller.compile.builder import Builder
 from edgewright_controller.compile.recipe_option import RecipeError
 from edgewright_controller.compile.source import Source
+from edgewright_controller.compile.sources.sources import Sources
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.ledger import (
     Ledger,
@@ -37,7 +38,7 @@ from edgewright_controller.ledger import (
 )
 from edgewright_controller.ledger.model_builds import ModelBuildRow
 from edgewright_controller.manifest import Manifest, ManifestError, SelectionError, parse, select
-from edgewright_controller.plan import Kind, Plan, PlanError
+from edgewright_controller.plan import Build, Kind, Plan, PlanError
 from edgewright_controller.plan import plan as make_plan
 from edgewright_controller.publish.errors import PublishError
 from edgewright_controller.publish.image import ImageRepository
@@ -48,6 +49,8 @@ from edgewright_controller.service.change import ALL, BadInput, ChangeRefused, M
 from edgewright_controller.service.compiling import Compiling, cached
 from edgewright_controller.service.conflicts import refuse_parts, with_warnings
 from edgewright_controller.service.job import Job
+from edgewright_controller.service.looking import asked_of
+from edgewright_controller.service.preparing import prepare
 from edgewright_controller.service.rolling_back import RollingBack
 from edgewright_controller.service.rollouts_runner import RolloutsRunner
 from edgewright_controller.service.survey import Survey, Surveyor
@@ -76,15 +79,15 @@ class Jobs:
         builder: Builder,
         image: ImageRepository,
         runner: RolloutsRunner,
-        hashes: Path,
+        sources: Sources,
         shut: Callable[[], frozenset[str]],
         online: Callable[[str], bool],
         clock: Callable[[], datetime],
     ) -> None:
-        """`hashes`: where digests of source files are kept. `shut`: the devices of which everything is revoked.
-        `online`: whether a device was heard of lately."""
+        """`shut`: the devices of which everything is revoked. `online`: whether a device was heard of lately."""
         self._fleet, self._ledger, self._image, self._runner, self._clock = fleet, ledger, image, runner, clock
-        self._surveyor = Surveyor(ledger, store, builder, hashes, shut=shut, online=online)
+        self._surveyor = Surveyor(ledger, store, builder, sources, shut=shut, online=online)
+        self._sources = sources
         self._compiling = Compiling(fleet, ledger, store, builder, clock)
         self._rolling_back = RollingBack(ledger, store, runner, shut)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -180,13 +183,14 @@ class Jobs:
         return manifest.resolve(Path(text.folder))
 
     async def _planned(
-        self, manifest: Manifest, text: ManifestText, only: Selection, *, again: bool
+        self, manifest: Manifest, text: ManifestText, only: Selection, *, again: bool, before: Survey | None = None
     ) -> tuple[Plan, Survey]:
         try:
             selected = select(manifest, only.devices, only.groups)
         except SelectionError as error:
             raise BadInput("\n".join(f"{text.file}: {line}" for line in str(error).splitlines())) from error
-        survey = await self._surveyor.survey(manifest, text.file, selected)
+        resolved = before.seen.resolved if before else None
+        survey = await self._surveyor.survey(manifest, text.file, selected, resolved)
         try:
             return make_plan(manifest, survey.world, again=again, only=selected), survey
         except (RecipeError, PlanError) as error:
@@ -233,21 +237,33 @@ class Jobs:
     ) -> operator_pb2.ApplyResult:
         told = with_warnings(plan, self._runner.running, supersede=supersede)
         job.say(operator_pb2.ApplyEvent(plan=plan_message.message(told)))
+        failed: dict[str, str] = {}
+        if plan.preparations:
+            asked = {one.model: asked_of(manifest, one.model) for one in plan.preparations}
+            failed = await prepare(self._sources, asked, survey.seen.resolved, job, text.file)
+            plan, survey = await self._planned(manifest, text, only, again=again, before=survey)
+            await self._enter_builds(plan)
+            _refuse_builds(plan)
+            if not build_only:
+                # Only now are the sizes known, and a build that no device can hold would be for nothing.
+                _refuse_misfits(plan)
         for build in plan.builds:
             if build.cached:
                 job.say(cached(build))
         tried: set[tuple[str, tuple[Overrides, ...]]] = set()
         # Once, but for profiles whose recipe is searched: there each round tries the next one.
-        while missing := plan.missing_builds:
-            asked = {(build.key, build.quality) for build in missing}
-            if not tried.isdisjoint(asked):
+        while missing := [build for build in plan.missing_builds if build.model not in failed]:
+            wanted = {(build.key, build.quality) for build in missing}
+            if not tried.isdisjoint(wanted):
                 raise ChangeRefused(f"{text.file}: the sources changed during the builds; apply again")
-            tried |= asked
-            await self._compiling.make(missing, _sources(plan, survey), job, self._clock())
-            plan, survey = await self._planned(manifest, text, only, again=again)
+            tried |= wanted
+            await self._make(missing, survey, job, failed)
+            plan, survey = await self._planned(manifest, text, only, again=again, before=survey)
             _refuse_builds(plan)
         for search in plan_message.searches(plan):
             job.say(operator_pb2.ApplyEvent(search=search))
+        if failed:
+            raise ChangeRefused("\n".join(failed.values()))
         await self._publish(manifest, plan)
         keys = {key for key, _ in tried}
         made = {"builds_made": len(keys), "builds_cached": sum(build.key not in keys for build in plan.builds)}
@@ -280,8 +296,8 @@ class Jobs:
     async def _enter_builds(self, plan: Plan) -> None:
         """Which builds the models have, and what the limits of now say of those that were measured."""
         now_ms = self._now_ms()
-        builds = {build.key: build for build in plan.builds}
-        wanted = {(build.model, build.key) for build in plan.builds}
+        builds = {build.key: build for build in plan.builds if not build.provisional}
+        wanted = {(build.model, build.key) for build in builds.values()}
         wanted |= {(change.model, change.build_key) for change in plan.changes if change.build_key in builds}
 
         def enter(connection: Connection) -> None:
@@ -295,6 +311,16 @@ class Jobs:
                     model_builds.judged(connection, build.key, "\n".join(build.refused), now_ms)
 
         await self._ledger.write(enter)
+
+    async def _make(self, missing: Sequence[Build], survey: Survey, job: Job, failed: Mapping[str, str]) -> None:
+        sources = _sources(missing, survey)
+        if lacking := [build.model for build in missing if build.key not in sources]:
+            raise ChangeRefused(f"models.{lacking[0]}: its source went away meanwhile; apply again")
+        with self._sources.holding(list(sources.values())):
+            try:
+                await self._compiling.make(missing, sources, job, self._clock())
+            except ChangeRefused as error:
+                raise ChangeRefused("\n".join([*failed.values(), str(error)])) from error
 
     async def _publish(self, manifest: Manifest, plan: Plan) -> None:
         """Sign what exists, then enter the releases that name it."""
@@ -359,11 +385,14 @@ class Jobs:
         return unix_ms(self._clock())
 
 
-def _sources(plan: Plan, survey: Survey) -> Mapping[str, Source]:
-    return {
-        build.key: survey.prebuilt[build.source] if build.recipe.prebuilt else survey.sources[build.model]
-        for build in plan.builds
+def _sources(builds: Sequence[Build], survey: Survey) -> dict[str, Source]:
+    """The source of each build that is here, by build key."""
+    seen = survey.seen
+    found = {
+        build.key: seen.prebuilt.get(build.source) if build.recipe.prebuilt else seen.sources.get(build.model)
+        for build in builds
     }
+    return {key: source for key, source in found.items() if source is not None}
 
 
 def _refuse_builds(plan: Plan) -> None:

@@ -49,7 +49,7 @@ def message(plan: Plan) -> operator_pb2.PlanResponse:
     return operator_pb2.PlanResponse(
         builds=[
             operator_pb2.PlannedBuild(
-                build_key=build.key,
+                build_key="" if build.provisional else build.key,
                 model=build.model,
                 profiles=build.profiles,
                 runtime=build.recipe.runtime,
@@ -92,5 +92,9 @@ def message(plan: Plan) -> operator_pb2.PlanResponse:
                 what=wave.what,
             )
             for number, wave in enumerate(plan.waves, 1)
+        ],
+        sources=[
+            operator_pb2.PlannedSource(model=one.model, steps=one.steps, fetch_bytes=one.fetch_bytes)
+            for one in plan.preparations
         ],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +17,9 @@ from edgewright_contract.release import Release
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller import log
 from edgewright_controller.compile.builder import Builder
-from edgewright_controller.compile.hashing import Hashes
-from edgewright_controller.compile.source import ModelFacts, Source, SourceError, describe, inspect, inspect_prebuilt
+from edgewright_controller.compile.source import ModelFacts, Source, SourceError, describe
+from edgewright_controller.compile.sources import reference
+from edgewright_controller.compile.sources.sources import Resolved, Sources
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.compile.toolchain import ToolchainMissing
 from edgewright_controller.ledger import (
@@ -35,9 +36,9 @@ from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
 from edgewright_controller.ledger.releases import RolledBackRow
 from edgewright_controller.manifest import Assignment, Manifest
 from edgewright_controller.quality.measures import Measures
-from edgewright_controller.service import standing
-from edgewright_controller.service.change import BadInput, ChangeRefused
-from edgewright_controller.service.unbroken import Unbroken
+from edgewright_controller.service import looking, standing
+from edgewright_controller.service.change import ChangeRefused
+from edgewright_controller.service.looking import Seen
 from edgewright_controller.world import BuildFact, DeviceFact, InventoryFact, Outcome, RollbackFact, SourceFact, World
 
 _log = log.of(__name__)
@@ -45,42 +46,48 @@ _log = log.of(__name__)
 
 @dataclass(frozen=True)
 class Survey:
-    """The plan's world, and the sources behind its facts: by model id, and by path for prebuilt artifacts."""
+    """The plan's world, and the sources and artifacts behind its facts."""
 
     world: World
-    sources: Mapping[str, Source]
-    prebuilt: Mapping[str, Source]
+    seen: Seen
 
 
 class Surveyor:
-    """Looks things up. Files are hashed once, and again only when they changed."""
+    """Looks things up."""
 
     def __init__(
         self,
         ledger: Ledger,
         store: ArtifactStore,
         builder: Builder,
-        hashes: Path,
+        sources: Sources,
         *,
         shut: Callable[[], frozenset[str]],
         online: Callable[[str], bool],
     ) -> None:
         """`shut`: the devices of which everything is revoked. `online`: whether a device was heard of lately."""
         self._ledger, self._store, self._builder, self._shut = ledger, store, builder, shut
-        self._online = online
-        self._hashes = Hashes(hashes)
-        self._looking = asyncio.Lock()
-        self._unbroken = Unbroken()
+        self._online, self._sources = online, sources
         self._templates: dict[str, str] = {}
 
-    async def survey(self, manifest: Manifest, file: str, only: AbstractSet[str] | None = None) -> Survey:
+    async def survey(
+        self,
+        manifest: Manifest,
+        file: str,
+        only: AbstractSet[str] | None = None,
+        resolved: Resolved | None = None,
+    ) -> Survey:
         """The world for a resolved manifest, or for `only` these of its devices; `file` is its name in messages.
+        `resolved` is what moving names meant when the same manifest was looked at before.
 
         Raises BadInput for a source that is missing or not a model, ChangeRefused for a missing toolchain.
         """
         every = manifest.assignments().values()
         wanted = [assignment for assignment in every if only is None or assignment.device in only]
-        sources, prebuilt = await self._unbroken.finish(self._looked_at(manifest, wanted, file))
+        try:
+            seen = await looking.look(self._sources, manifest, wanted, file, dict(resolved or {}))
+        except ToolchainMissing as error:
+            raise ChangeRefused(str(error)) from error
         toolchains = await asyncio.to_thread(self._toolchains, manifest, wanted)
         known = await self._ledger.read(_known)
         shut = self._shut()
@@ -95,21 +102,15 @@ class Surveyor:
             gated=self._builder.gated,
             devices={**heard, **revoked},
             rolled_back=known.rolled_back,
-            sources={name: _fact(source) for name, source in sources.items()},
-            shapes=await asyncio.to_thread(_shapes, manifest, wanted, sources),
-            prebuilt={path: _fact(source) for path, source in prebuilt.items()},
+            sources=seen.facts,
+            to_prepare=seen.to_prepare,
+            source_notes=seen.notes,
+            shapes=await asyncio.to_thread(_shapes, manifest, wanted, seen.looks),
+            prebuilt={path: _fact(source) for path, source in seen.prebuilt.items()},
             toolchains=toolchains,
             releases=known.releases,
         )
-        return Survey(world, sources, prebuilt)
-
-    async def _looked_at(
-        self, manifest: Manifest, wanted: Sequence[Assignment], file: str
-    ) -> tuple[dict[str, Source], dict[str, Source]]:
-        async with (
-            self._looking
-        ):  # the hashes are of one thread at a time, and a thread does not end when a caller does
-            return await asyncio.to_thread(self._sources, manifest, wanted, file)
+        return Survey(world, seen)
 
     def _at_hand(self, known: _Known) -> dict[str, BuildFact]:
         """The builds that need not be made again. What a device found damaged is read through before it counts."""
@@ -135,30 +136,6 @@ class Surveyor:
                 self._templates[artifact] = ""
         return self._templates[artifact]
 
-    def _sources(
-        self, manifest: Manifest, wanted: Sequence[Assignment], file: str
-    ) -> tuple[dict[str, Source], dict[str, Source]]:
-        faults: list[str] = []
-        sources: dict[str, Source] = {}
-        prebuilt: dict[str, Source] = {}
-        for assignment in wanted:
-            profile = manifest.profiles[assignment.profile]
-            try:
-                if profile.prebuilt is not None:
-                    key = f"profiles.{assignment.profile}.prebuilt"
-                    if profile.prebuilt not in prebuilt:
-                        found = inspect_prebuilt(Path(profile.prebuilt), profile.runtime, self._hashes)
-                        prebuilt[profile.prebuilt] = found
-                elif assignment.model not in sources:
-                    key = f"models.{assignment.model}.source"
-                    source = manifest.models[assignment.model].source
-                    sources[assignment.model] = inspect(Path(source), self._hashes)
-            except SourceError as error:
-                faults.append(f"{file}: {key}: {error}")
-        if faults:
-            raise BadInput("\n".join(dict.fromkeys(faults)))
-        return sources, prebuilt
-
     def _toolchains(self, manifest: Manifest, wanted: Sequence[Assignment]) -> dict[str, Mapping[str, str]]:
         used = {manifest.profiles[assignment.profile] for assignment in wanted}
         try:
@@ -170,12 +147,15 @@ class Surveyor:
             raise ChangeRefused(str(error)) from error
 
 
-def _shapes(manifest: Manifest, wanted: Sequence[Assignment], inspected: Mapping[str, Source]) -> dict[str, ModelFacts]:
+def _shapes(manifest: Manifest, wanted: Sequence[Assignment], looked_at: Iterable[str]) -> dict[str, ModelFacts]:
     """Of models that are only shipped prebuilt, where the checkpoint lies at hand; nothing is compiled from it."""
     shapes: dict[str, ModelFacts] = {}
-    for model in {assignment.model for assignment in wanted} - inspected.keys():
+    for model in {assignment.model for assignment in wanted} - set(looked_at):
+        source = reference.parse(manifest.models[model].source)
+        if not isinstance(source, reference.Folder):
+            continue
         try:
-            shapes[model] = describe(Path(manifest.models[model].source))
+            shapes[model] = describe(Path(source.path))
         except SourceError as error:
             # The plan warns of what it then cannot count.
             _log.info("shape of a prebuilt model not known", model=model, why=str(error))
