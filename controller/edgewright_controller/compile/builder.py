@@ -341,7 +341,10 @@ class Builder:
             await _finish(asyncio.to_thread(shutil.rmtree, scratch))
 
     def _disk_bytes(self, source: Source, recipe: Recipe) -> int:
-        return source.bytes if recipe.prebuilt else BACKENDS[recipe.runtime].disk_bytes(source, recipe)
+        if recipe.prebuilt or source.facts is None:
+            return source.bytes
+        measuring = gate.disk_bytes(source.facts) if self.gated else 0
+        return BACKENDS[recipe.runtime].disk_bytes(source, recipe) + measuring
 
     def _check_disk(self, build_bytes: int) -> None:
         needed = RESERVE_BYTES + build_bytes

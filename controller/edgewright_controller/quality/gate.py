@@ -22,6 +22,7 @@ from edgewright_controller.compile.backends import gguf
 from edgewright_controller.compile.backends.job import Job, RunStage
 from edgewright_controller.compile.child import StageFailed
 from edgewright_controller.compile.recipe import Recipe, make
+from edgewright_controller.compile.source import ModelFacts
 from edgewright_controller.compile.staging import link
 from edgewright_controller.quality import divergence, hyperparameters, kept, mix, parity, tensors, wording
 from edgewright_controller.quality.divergence import Chunk, Divergence, Verdict
@@ -63,6 +64,11 @@ class Subject:
     runs: Runs
     reference: str
     reference_versions: Mapping[str, str]
+
+
+def disk_bytes(model: ModelFacts) -> int:
+    """About how much disk measuring takes besides the artifact: the float32 build, and logits of the first texts."""
+    return 4 * (model.parameters + mix.PARTS[0] * mix.CHUNK_TOKENS * model.vocab)
 
 
 async def measure(subject: Subject, quality: Sequence[Overrides], say: Callable[[str, float, str], None]) -> Measures:
