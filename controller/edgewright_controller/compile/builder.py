@@ -200,7 +200,7 @@ class Builder:
                 subject = carding.Subject(
                     key=key,
                     recipe=recipe,
-                    origin=Origin(source.digest),
+                    origin=Origin(source.digest, source.origin, source.requantised),
                     toolchain=versions,
                     artifact=self._store.path(built.bundle),
                     bundle=built.bundle,
