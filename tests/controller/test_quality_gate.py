@@ -201,7 +201,7 @@ async def test_each_difference_is_told_with_the_engine_that_has_it(room: Room) -
     other = {**WORDS, "ids": {"digits": [3]}, "engine": "other"}
     stages = Stages(answers={"mlx_parity": {**WORDS, "chats": {}, "others": [other]}})
     measures, _ = await room.measure(stages)
-    assert [one.text for one in measures.parity] == ["hello (mlx-lm)", "digits (other)"]
+    assert [one.text for one in measures.parity] == ["chat: hello (mlx-lm)", "digits (other)"]
 
 
 async def test_hyperparameters_are_compared_with_what_the_runtime_computes_with(room: Room) -> None:

@@ -109,6 +109,20 @@ def test_a_manifest_says_otherwise_by_key() -> None:
     assert verdict.judge(odd, dataclasses.replace(LIMITS, parity_differences=2, allow_unproven=True)) == ()
 
 
+def test_what_an_engine_does_to_raw_texts_whatever_is_built_is_no_refusal_but_a_chat_is() -> None:
+    texts = (Difference("a NUL (onnxruntime-genai)", "x"), Difference("digits (onnxruntime-genai)", "y"))
+    usual, none = limits("onnx", Precision.MEDIUM), limits("onnx", Precision.MEDIUM, Overrides(parity_differences=0))
+    onnx = dataclasses.replace(HONEST, runtime="onnx", tensors=(dataclasses.replace(TENSOR, type="int8b32"),))
+    assert verdict.judge(dataclasses.replace(onnx, parity=texts), usual) == ()
+    for differing, limit in (
+        ((*texts, Difference("more (onnxruntime-genai)", "z")), usual),
+        ((Difference("chat: hello (onnxruntime-genai)", "x"),), usual),
+        (texts, none),
+    ):
+        assert {one.check for one in verdict.judge(dataclasses.replace(onnx, parity=differing), limit)} == {"parity"}
+    assert {one.check for one in verdict.judge(dataclasses.replace(HONEST, parity=texts), LIMITS)} == {"parity"}
+
+
 def test_every_class_of_precision_may_cost_more_than_the_one_above() -> None:
     chain = [DIVERGENCE[one] for one in (Precision.FULL, Precision.MEDIUM, Precision.LOW, Precision.ULTRA_LOW)]
     assert [limit.kl for limit in chain] == sorted(limit.kl for limit in chain)

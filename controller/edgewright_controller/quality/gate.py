@@ -168,10 +168,12 @@ class _Measuring:
         first = await self._runs(self._runtime, tell)(f"{self._runtime}_parity", request, 1.0)
         words: list[parity.Difference] = []
         for got in (first, *first.get("others", ())):
-            same = {name for name in wanted["chats"] if _is_same(wanted["ids"], got["ids"], f"chat: {name}")}
+            same = {name for name in wanted["chats"] if _is_same(wanted["ids"], got["ids"], f"{parity.CHAT}{name}")}
+            of_chats = parity.of_chats(wanted["chats"], got["chats"], same)
+            # Chats first: their text tells a person more than ids do.
             differing = (
+                *(replace(one, text=f"{parity.CHAT}{one.text}") for one in of_chats),
                 *parity.of_ids(wanted["ids"], got["ids"]),
-                *parity.of_chats(wanted["chats"], got["chats"], same),
             )
             words += [replace(one, text=f"{one.text} ({got['engine']})") for one in differing]
         return _Differences(tuple(words), self._differing(first.get("hyperparameters", {})))

@@ -34,6 +34,11 @@ DIVERGENCE: Final[Mapping[Precision, DivergenceLimit]] = MappingProxyType(
 )
 
 
+# Raw texts that a runtime's engine turns into other tokens whatever is built. onnxruntime-genai ends a string at a NUL,
+# and puts two spaces before a digit together otherwise than the library that the source's tokenizer is written for.
+PARITY_TEXTS: Final[Mapping[str, int]] = MappingProxyType({"onnx": 2})
+
+
 @dataclass(frozen=True)
 class Overrides:
     """What a manifest's table `quality` says otherwise; None leaves a limit as it is. `parity_differences` is how
@@ -53,13 +58,14 @@ NO_OVERRIDES: Final = Overrides()
 
 @dataclass(frozen=True)
 class Limits:
-    """All limits of one artifact. `tensors` is by type; `parity_differences` counts texts and chats; at least `tokens`
-    are measured, as far as there are so many."""
+    """All limits of one artifact. `tensors` is by type; `parity_differences` counts texts and chats, `parity_texts` raw
+    texts alone; at least `tokens` are measured, as far as there are so many."""
 
     fidelity_kl: float
     divergence: DivergenceLimit
     tensors: Mapping[str, TypeLimit]
     parity_differences: int
+    parity_texts: int
     tokens: int
     allow_unproven: bool
 
@@ -81,6 +87,7 @@ def limits(runtime: str, precision: Precision, overrides: Overrides = NO_OVERRID
         ),
         tensors=TENSOR_LIMITS.get(runtime, {}),
         parity_differences=overrides.parity_differences or 0,
+        parity_texts=PARITY_TEXTS.get(runtime, 0) if overrides.parity_differences is None else 0,
         tokens=overrides.tokens or 0,
         allow_unproven=overrides.allow_unproven,
     )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 _AROUND: Final = 3
+# Before the name of each chat, so that it is no text's.
+CHAT: Final = "chat: "
 
 
 @dataclass(frozen=True)

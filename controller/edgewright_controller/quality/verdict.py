@@ -13,6 +13,7 @@ from edgewright_controller.quality import divergence, tensors
 from edgewright_controller.quality.divergence import DivergenceLimit, Verdict
 from edgewright_controller.quality.limits import FIDELITY_KL_BY_TABLE, Limits
 from edgewright_controller.quality.measures import GATE, Measures
+from edgewright_controller.quality.parity import CHAT
 
 # What to do about a refusal by a check, for a person.
 ADVICE: Final = {
@@ -107,7 +108,9 @@ def _divergence(measures: Measures, limits: Limits) -> tuple[Refusal, ...]:
 
 
 def _parity(measures: Measures, limits: Limits) -> tuple[Refusal, ...]:
-    if len(measures.parity) <= limits.parity_differences:
+    of_chats = any(one.text.startswith(CHAT) for one in measures.parity)
+    allowed = limits.parity_differences if of_chats else max(limits.parity_differences, limits.parity_texts)
+    if len(measures.parity) <= allowed:
         return ()
     return tuple(Refusal("parity", one.what, one.text) for one in measures.parity)
 

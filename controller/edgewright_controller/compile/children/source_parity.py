@@ -20,6 +20,8 @@ class Source:
     name = "transformers"
 
     def __init__(self, folder: str) -> None:
+        # transformers would load torch; a tokenizer has no use for it.
+        sys.modules["torch"] = None  # type: ignore[assignment]
         from transformers import AutoTokenizer
 
         self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
