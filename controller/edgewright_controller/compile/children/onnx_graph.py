@@ -94,15 +94,15 @@ class Graph:
         """The function between the gate and the product of each layer, by transformers' names."""
         names = []
         for node in self._graph.node:
-            if "/act_fn/" not in node.name:
+            if "/act_fn/" not in node.name or node.op_type in ("Mul", "Cast"):
                 continue
             known = _ACTIVATIONS.get(node.op_type)
             if node.op_type == "Gelu" and self._attributes(node).get("approximate") == b"tanh":
                 known = "gelu_pytorch_tanh"
             elif node.op_type == "QuickGelu":
                 known = "silu" if self._attributes(node).get("alpha") == 1.0 else "quick_gelu"
-            if known:
-                names.append(known)
+            # One that is not known here is no name of transformers, and so another than any source's.
+            names.append(known or node.op_type)
         return names
 
     def _angles(self, cos: str, sin: str) -> dict[str, float]:
