@@ -73,7 +73,7 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     },
     "mistral": _SMALL | {"tie_word_embeddings": False, "sliding_window": None} | _BASE,
     # What else is often met, and is easily lost on the way: scaled positions, a head that is rotated in part, biases,
-    # a window in all layers.
+    # an activation that runtimes have no word for, a window in all layers.
     "llama31": _SMALL
     | {
         "rope_parameters": {
@@ -98,6 +98,7 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
         "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default", "partial_rotary_factor": 0.75},
     },
     "qwen2": {key: value for key, value in _SMALL.items() if key != "head_dim"} | _BASE,
+    "llama_gelu": _SMALL | {"hidden_act": "gelu"} | _BASE,
     "mistral_window": _SMALL | {"tie_word_embeddings": False, "sliding_window": 64} | _BASE,
     # Rows of 256, so that llama.cpp's K-quants need no other type.
     "trained": _SMALL | _BASE | {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "head_dim": 64},
@@ -111,6 +112,7 @@ _CLASSES: Final = {
     "llama31": "Llama",
     "phi4": "Phi3",
     "qwen2": "Qwen2",
+    "llama_gelu": "Llama",
     "mistral_window": "Mistral",
     "trained": "Llama",
 }
