@@ -39,6 +39,7 @@ from edgewright_controller.service.admission import Admission
 from edgewright_controller.service.agent_service import AgentService
 from edgewright_controller.service.authorisation import Gate
 from edgewright_controller.service.blocks import Blocks
+from edgewright_controller.service.builds import Builds
 from edgewright_controller.service.check_in import CheckIns
 from edgewright_controller.service.cordons import Cordons
 from edgewright_controller.service.decommissioning import Decommissioning
@@ -211,6 +212,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         tokens,
         watches=watches,
         releases=Releases(ledger, store),
+        builds=Builds(builder.records),
         models=Models(ledger, store),
         history=History(ledger),
         cordons=Cordons(ledger, runner, _clock),

@@ -18,6 +18,7 @@ from edgewright_contract import targets
 from edgewright_contract.v1 import operator_pb2
 from edgewright_controller.cli import run
 from edgewright_controller.compile.build_key import build_key
+from edgewright_controller.compile.build_records import BuildRecords
 from edgewright_controller.compile.builder import BuildRefused, Built, Progress
 from edgewright_controller.compile.recipe import Recipe, make
 from edgewright_controller.compile.source import Source, inspect
@@ -52,6 +53,7 @@ class PaperBuilder:
     def __init__(self, store: ArtifactStore, folder: Path) -> None:
         self._store, self._folder = store, folder
         self.refuses: set[str] = set()
+        self.records = BuildRecords(folder / "builds")
 
     async def build(
         self,
@@ -128,6 +130,9 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 async def test_a_build_leaves_its_card_and_the_statement_of_how_it_was_made(shop: Shop) -> None:
     await shop.make(Q8)
+    (record,) = shop.builder.records.newest_first()
+    assert (record.state, record.model, record.recipe) == ("built", "smollm2", "gguf Q8_0")
+    assert [name for name, _ in record.stages] == ["measure"]
     (view,) = (await shop.models.shown("smollm2")).builds
     read = report_card.from_json(json.loads(view.card))
     assert (read.artifact, read.quantization, view.refused) == (view.artifact, "Q8_0", "")

@@ -621,6 +621,64 @@ class ShowReleaseRequest(_message.Message):
     release: str
     def __init__(self, release: _Optional[str] = ...) -> None: ...
 
+class ListBuildsRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class BuildStage(_message.Message):
+    __slots__ = ("name", "seconds")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    seconds: float
+    def __init__(self, name: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class BuildRecord(_message.Message):
+    __slots__ = ("build_key", "model", "recipe", "state", "reason", "artifact", "began_ms", "ended_ms", "stages")
+    BUILD_KEY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_MS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_MS_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    build_key: str
+    model: str
+    recipe: str
+    state: str
+    reason: str
+    artifact: str
+    began_ms: int
+    ended_ms: int
+    stages: _containers.RepeatedCompositeFieldContainer[BuildStage]
+    def __init__(self, build_key: _Optional[str] = ..., model: _Optional[str] = ..., recipe: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., artifact: _Optional[str] = ..., began_ms: _Optional[int] = ..., ended_ms: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[BuildStage, _Mapping]]] = ...) -> None: ...
+
+class ListBuildsResponse(_message.Message):
+    __slots__ = ("builds",)
+    BUILDS_FIELD_NUMBER: _ClassVar[int]
+    builds: _containers.RepeatedCompositeFieldContainer[BuildRecord]
+    def __init__(self, builds: _Optional[_Iterable[_Union[BuildRecord, _Mapping]]] = ...) -> None: ...
+
+class BuildLogRequest(_message.Message):
+    __slots__ = ("build_key", "lines")
+    BUILD_KEY_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    build_key: str
+    lines: int
+    def __init__(self, build_key: _Optional[str] = ..., lines: _Optional[int] = ...) -> None: ...
+
+class BuildLogResponse(_message.Message):
+    __slots__ = ("build", "lines")
+    BUILD_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    build: BuildRecord
+    lines: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, build: _Optional[_Union[BuildRecord, _Mapping]] = ..., lines: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -119,6 +119,16 @@ class OperatorStub:
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.FetchProvenanceRequest.SerializeToString,
                 response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.FetchProvenanceResponse.FromString,
                 _registered_method=True)
+        self.ListBuilds = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/ListBuilds',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ListBuildsRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ListBuildsResponse.FromString,
+                _registered_method=True)
+        self.BuildLog = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/BuildLog',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.BuildLogRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.BuildLogResponse.FromString,
+                _registered_method=True)
         self.History = channel.unary_unary(
                 '/edgewright_contract.v1.Operator/History',
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.HistoryRequest.SerializeToString,
@@ -299,6 +309,20 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBuilds(self, request, context):
+        """What became of builds, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BuildLog(self, request, context):
+        """The end of one build's log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def History(self, request, context):
         """What was changed, by whom and why, the newest first.
         """
@@ -472,6 +496,16 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.FetchProvenance,
                     request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.FetchProvenanceRequest.FromString,
                     response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.FetchProvenanceResponse.SerializeToString,
+            ),
+            'ListBuilds': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBuilds,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ListBuildsRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ListBuildsResponse.SerializeToString,
+            ),
+            'BuildLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.BuildLog,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.BuildLogRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.BuildLogResponse.SerializeToString,
             ),
             'History': grpc.unary_unary_rpc_method_handler(
                     servicer.History,
@@ -998,6 +1032,60 @@ class Operator:
             '/edgewright_contract.v1.Operator/FetchProvenance',
             edgewright__contract_dot_v1_dot_operator__pb2.FetchProvenanceRequest.SerializeToString,
             edgewright__contract_dot_v1_dot_operator__pb2.FetchProvenanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBuilds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/ListBuilds',
+            edgewright__contract_dot_v1_dot_operator__pb2.ListBuildsRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.ListBuildsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BuildLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/BuildLog',
+            edgewright__contract_dot_v1_dot_operator__pb2.BuildLogRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.BuildLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,6 +18,7 @@ from edgewright_controller.cli import (
     apply,
     audit,
     backup,
+    builds,
     demo,
     devices,
     enroll,
@@ -81,6 +82,7 @@ app.command("restore")(backup.restore)
 app.command("demo")(demo.demo)
 app.add_typer(devices.app, name="devices")
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(builds.app, name="builds")
 app.add_typer(releases.app, name="releases")
 app.add_typer(models.app, name="models")
 app.add_typer(enroll.app, name="enroll")

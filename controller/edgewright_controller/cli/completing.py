@@ -61,6 +61,16 @@ def models(ctx: typer.Context, incomplete: str) -> Offers:
     return _offered(ctx, incomplete, ask)
 
 
+def builds(ctx: typer.Context, incomplete: str) -> Offers:
+    """Builds, by the beginning of their keys."""
+
+    def ask(fleet: Fleet) -> Offers:
+        found = fleet.builds(MOST).builds
+        return [(one.build_key[:12], f"{one.model} {one.recipe}, {one.state}") for one in found]
+
+    return _offered(ctx, incomplete, ask)
+
+
 def groups(ctx: typer.Context, incomplete: str) -> Offers:
     """Groups of the manifest that stands on the line."""
     import tomli

@@ -125,6 +125,17 @@ class Fleet:
         request = operator_pb2.ShowReleaseRequest(release=release)
         return self._line.once("ShowRelease", request, operator_pb2.ReleaseView)
 
+    def builds(self, limit: int = 0) -> operator_pb2.ListBuildsResponse:
+        """What became of builds, the newest first; `limit` 0: at most 20."""
+        request = operator_pb2.ListBuildsRequest(limit=limit)
+        return self._line.once("ListBuilds", request, operator_pb2.ListBuildsResponse)
+
+    def build_log(self, build: str, lines: int = 0) -> operator_pb2.BuildLogResponse:
+        """The last lines of a build's log; `lines` 0: 100. `build`: its key, or as much of the beginning as only one
+        has."""
+        request = operator_pb2.BuildLogRequest(build_key=build, lines=lines)
+        return self._line.once("BuildLog", request, operator_pb2.BuildLogResponse)
+
     def models(self) -> operator_pb2.ListModelsResponse:
         """The models of which there are builds."""
         return self._line.once("ListModels", operator_pb2.ListModelsRequest(), operator_pb2.ListModelsResponse)

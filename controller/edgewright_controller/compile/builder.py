@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, Final, TypeVar, cast
 
-from edgewright_contract import bundle, durable
+from edgewright_contract import bundle
 from edgewright_contract.block_index import BlockIndexError
 from edgewright_contract.bundle import BundleError
 from edgewright_contract.model_files import ArtifactUnsafe, rules
@@ -25,6 +25,7 @@ from edgewright_controller.compile import carding, parents, toolchain
 from edgewright_controller.compile.backends import gguf, mlx, onnx
 from edgewright_controller.compile.backends.job import Backend, Job, RunStage
 from edgewright_controller.compile.build_key import build_key
+from edgewright_controller.compile.build_records import BuildRecords
 from edgewright_controller.compile.carding import Carding
 from edgewright_controller.compile.child import StageFailed
 from edgewright_controller.compile.executor import Executor, LocalExecutor
@@ -148,7 +149,7 @@ class Builder:
         self.gated = gated
         self._quiet = Quiet()
         self._carding = Carding(state / "measured", interpreters, self._quiet) if carded else None
-        durable.make_folder(self._builds)
+        self.records = BuildRecords(self._builds)
         for leftover in self._builds.glob(f"{_SCRATCH}*"):
             shutil.rmtree(leftover)
 

@@ -68,6 +68,8 @@ METHODS: Final[Mapping[str, frozenset[Role]]] = {
     f"{_PREFIX}.Operator/ListModels": _VIEWERS,
     f"{_PREFIX}.Operator/ShowModel": _VIEWERS,
     f"{_PREFIX}.Operator/FetchProvenance": _VIEWERS,
+    f"{_PREFIX}.Operator/ListBuilds": _VIEWERS,
+    f"{_PREFIX}.Operator/BuildLog": _VIEWERS,
     f"{_PREFIX}.Operator/History": _VIEWERS,
     f"{_PREFIX}.Operator/LabelDevices": _OPERATORS,
     f"{_PREFIX}.Operator/CordonDevices": _OPERATORS,

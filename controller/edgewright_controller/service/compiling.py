@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
 from edgewright_contract import canonical
 from edgewright_contract.v1 import operator_pb2
+from edgewright_controller.compile import build_estimate
+from edgewright_controller.compile.build_records import BUILT, FAILED, STOPPED, BuildRecord, StageClock
 from edgewright_controller.compile.builder import Builder, BuildFailed, BuildRefused, Built, Progress
+from edgewright_controller.compile.executor import WAITS
 from edgewright_controller.compile.source import Source
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.compile.toolchain import ToolchainMissing
@@ -111,12 +117,43 @@ class Compiling:
     async def _made(self, build: Build, source: Source, progress: Callable[[Progress], None]) -> tuple[Built, str]:
         """What was built, and the digest of the statement of how; the statement is in the store, as the card is."""
         started = self._clock()
-        built = await self._builder.build(source, build.recipe, build.key, progress, build.quality)
+        built = await self._recorded(build, source, progress, started)
         if built.card is None:
             return built, ""
         card, statement = built.card.encode(), _statement(self._fleet, source, built.card, started, self._clock())
         await asyncio.to_thread(self._store.put_object, card)
         return built, await asyncio.to_thread(self._store.put_object, statement)
+
+    async def _recorded(
+        self, build: Build, source: Source, progress: Callable[[Progress], None], started: datetime
+    ) -> Built:
+        """Build, keep what became of it, and say how long it will take yet where earlier builds tell."""
+        records, recipe, stages = self._builder.records, build.recipe, StageClock()
+        past = records.past()
+
+        def heard(report: Progress) -> None:
+            elapsed = stages.heard(report.stage, waits=report.say == WAITS)
+            kind = (past, recipe.runtime, recipe.quantization, source.bytes)
+            left = build_estimate.words(build_estimate.seconds_left(*kind, stage=report.stage, elapsed_s=elapsed))
+            progress(replace(report, say=", ".join(part for part in (report.say, left) if part)))
+
+        record = BuildRecord(
+            build.key, build.model, recipe.runtime, recipe.quantization, str(recipe), source.bytes, unix_ms(started)
+        )
+        await asyncio.to_thread(records.begin, record)
+        start = time.monotonic()
+        ended: dict[str, Any] = {"state": STOPPED}
+        try:
+            built = await self._builder.build(source, recipe, build.key, heard, build.quality)
+            ended = {"state": BUILT, "artifact": built.bundle}
+        except (BuildFailed, ToolchainMissing) as error:
+            ended = {"state": FAILED, "reason": str(error)}
+            raise
+        finally:
+            # Not in a thread: a cancelled build ends here too.
+            ended_ms = record.began_ms + round(1000 * (time.monotonic() - start))
+            records.end(build.key, ended_ms=ended_ms, stages=stages.stages(), **ended)
+        return built
 
 
 def _statement(fleet: str, source: Source, card: ReportCard, started: datetime, finished: datetime) -> bytes:

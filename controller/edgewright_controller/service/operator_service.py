@@ -26,6 +26,7 @@ from edgewright_controller.rollout import (
     Skipped,
 )
 from edgewright_controller.service.authorisation import Context, Gate, refuse
+from edgewright_controller.service.builds import Builds
 from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText, Selection
 from edgewright_controller.service.operators import OperatorRefused
 from edgewright_controller.service.revocations import NothingToRevoke
@@ -72,6 +73,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         watches: RolloutWatches,
         releases: Releases,
         models: Models,
+        builds: Builds,
         history: History,
         cordons: Cordons,
         labelling: Labelling,
@@ -84,6 +86,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         self._gate, self._jobs, self._runner, self._overview = gate, jobs, runner, overview
         self._watches, self._people = watches, people
         self._releases, self._models, self._history = releases, models, history
+        self._builds = builds
         self._cordons, self._labelling, self._decommissioning = cordons, labelling, decommissioning
         self._tokens, self._revocations, self._mandates, self._ingest = tokens, revocations, mandates, ingest
 
@@ -234,6 +237,19 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         try:
             return await self._models.provenance(request.artifact)
         except (BadInput, ChangeRefused, LedgerError) as error:
+            return await _refuse(context, error)
+
+    async def ListBuilds(
+        self, request: operator_pb2.ListBuildsRequest, _context: Context
+    ) -> operator_pb2.ListBuildsResponse:
+        """What became of builds."""
+        return self._builds.listed(request.limit)
+
+    async def BuildLog(self, request: operator_pb2.BuildLogRequest, context: Context) -> operator_pb2.BuildLogResponse:
+        """The end of a build's log."""
+        try:
+            return await self._builds.log(request.build_key, request.lines)
+        except BadInput as error:
             return await _refuse(context, error)
 
     async def History(self, request: operator_pb2.HistoryRequest, context: Context) -> operator_pb2.HistoryResponse:
