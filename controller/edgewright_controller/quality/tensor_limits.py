@@ -1,4 +1,4 @@
-"""What each type of tensor may cost, by runtime. Pure; docs/decisions/0020 has what was measured.
+"""What each type of tensor may cost, by runtime. Pure; docs/quality.md has what was measured.
 
 A limit stands between what the type costs in honest builds and the smallest fault that must be seen: 5 % of gain, one
 head, one wrong scale. What a source was before matters: weights that stood on a grid of 16 levels lose more on one of
@@ -22,38 +22,41 @@ _GGUF: Final[Mapping[str, TypeLimit]] = MappingProxyType(
         "F32": _FLOAT32,
         "F16": _FLOAT16,
         "BF16": _BFLOAT16,
-        "Q8_0": TypeLimit(error=0.012, gain=0.005, worst_block=0.2, worst_row=0.1),
-        "Q6_K": TypeLimit(error=0.04, gain=0.01, worst_block=0.4, worst_row=0.2),
-        "Q5_K": TypeLimit(error=0.08, gain=0.02, worst_block=0.5, worst_row=0.3),
-        "Q5_1": TypeLimit(error=0.09, gain=0.03, worst_block=0.5, worst_row=0.3),
-        "Q5_0": TypeLimit(error=0.09, gain=0.03, worst_block=0.5, worst_row=0.3),
-        "Q4_K": TypeLimit(error=0.13, gain=0.03, worst_block=0.6, worst_row=0.4),
-        "Q4_1": TypeLimit(error=0.16, gain=0.03, worst_block=0.6, worst_row=0.4),
-        "Q4_0": TypeLimit(error=0.16, gain=0.03, worst_block=0.6, worst_row=0.4),
-        "IQ4_NL": TypeLimit(error=0.15, gain=0.03, worst_block=0.6, worst_row=0.4),
-        "IQ4_XS": TypeLimit(error=0.15, gain=0.03, worst_block=0.6, worst_row=0.4),
-        "Q3_K": TypeLimit(error=0.28, gain=0.04, worst_block=0.8, worst_row=0.6),
-        "Q2_K": TypeLimit(error=0.5, gain=0.04, worst_block=0.9, worst_row=0.8),
-        # With an importance matrix some weights are kept at the cost of others, so that a block proves little.
-        "IQ3_S": TypeLimit(error=0.3, gain=0.08, worst_block=1.2, worst_row=0.8),
-        "IQ3_XXS": TypeLimit(error=0.35, gain=0.1, worst_block=1.2, worst_row=0.8),
-        **dict.fromkeys(("IQ2_S", "IQ2_XS", "IQ2_XXS"), TypeLimit(error=0.6, gain=0.2, worst_block=1.5, worst_row=1.0)),
+        "Q8_0": TypeLimit(error=0.014, gain=0.005, worst_block=0.1, worst_row=0.05),
+        "Q6_K": TypeLimit(error=0.04, gain=0.01, worst_block=0.1, worst_row=0.1),
+        "Q5_K": TypeLimit(error=0.08, gain=0.01, worst_block=0.15, worst_row=0.15),
+        # Wide for weights that stood on Q4_1's grid before, which this one rounds outwards.
+        "Q5_1": TypeLimit(error=0.09, gain=0.03, worst_block=0.25, worst_row=0.2),
+        "Q5_0": TypeLimit(error=0.1, gain=0.015, worst_block=0.3, worst_row=0.2),
+        "Q4_K": TypeLimit(error=0.15, gain=0.015, worst_block=0.3, worst_row=0.3),
+        "Q4_1": TypeLimit(error=0.16, gain=0.015, worst_block=0.4, worst_row=0.3),
+        "Q4_0": TypeLimit(error=0.2, gain=0.02, worst_block=0.5, worst_row=0.4),
+        "MXFP4": TypeLimit(error=0.22, gain=0.02, worst_block=0.5, worst_row=0.4, usual_gain=0.97),
+        "IQ4_NL": TypeLimit(error=0.16, gain=0.015, worst_block=0.4, worst_row=0.3),
+        "IQ4_XS": TypeLimit(error=0.16, gain=0.015, worst_block=0.35, worst_row=0.3),
+        "Q3_K": TypeLimit(error=0.3, gain=0.02, worst_block=0.5, worst_row=0.5),
+        "Q2_K": TypeLimit(error=0.5, gain=0.02, worst_block=0.8, worst_row=0.8, usual_gain=0.987),
+        # An importance matrix keeps some weights at the cost of others, so these are wider.
+        "IQ3_S": TypeLimit(error=0.4, gain=0.06, worst_block=0.8, worst_row=0.8, usual_gain=1.02),
+        "IQ3_XXS": TypeLimit(error=0.42, gain=0.08, worst_block=0.85, worst_row=0.85),
+        **dict.fromkeys(("IQ2_S", "IQ2_XS"), TypeLimit(error=0.7, gain=0.15, worst_block=1.2, worst_row=1.0)),
+        "IQ2_XXS": TypeLimit(error=0.8, gain=0.2, worst_block=1.5, worst_row=1.2),
+        # Not measured: no matrix of importances was at hand.
         **dict.fromkeys(("IQ1_S", "IQ1_M"), TypeLimit(error=0.8, gain=0.4, worst_block=1.8, worst_row=1.2)),
-        **dict.fromkeys(("TQ1_0", "TQ2_0"), TypeLimit(error=0.9, gain=0.5, worst_block=2.5, worst_row=1.5)),
+        # For weights that are no more than three numbers; of others little is left.
+        **dict.fromkeys(("TQ1_0", "TQ2_0"), TypeLimit(error=0.95, gain=0.6, worst_block=1.2, worst_row=1.2)),
     }
 )
 
-# Of whole numbers with a scale, and mostly a zero point, for a run of weights, by their bits: about twice the worst of
-# honest builds with runs of 32 to 128. One weight far from the others leaves nothing of its neighbours at 4 bits and
-# below, so that a block of 32 proves something from 5 bits on only, and a row does below.
+# Of whole numbers with a scale, and mostly a zero point, for a run of weights, by their bits: for runs of 16 to 256.
 _WHOLE_NUMBERS: Final[Mapping[int, TypeLimit]] = MappingProxyType(
     {
-        2: TypeLimit(error=0.75, gain=0.15, worst_block=2.0, worst_row=1.2),
-        3: TypeLimit(error=0.4, gain=0.035, worst_block=1.6, worst_row=0.6),
-        4: TypeLimit(error=0.2, gain=0.02, worst_block=1.3, worst_row=0.35),
-        5: TypeLimit(error=0.1, gain=0.015, worst_block=0.8, worst_row=0.18),
-        6: TypeLimit(error=0.05, gain=0.01, worst_block=0.45, worst_row=0.1),
-        8: TypeLimit(error=0.016, gain=0.005, worst_block=0.2, worst_row=0.05),
+        2: TypeLimit(error=0.75, gain=0.1, worst_block=0.98, worst_row=0.95, usual_gain=0.92),
+        3: TypeLimit(error=0.45, gain=0.02, worst_block=0.75, worst_row=0.65, usual_gain=0.987),
+        4: TypeLimit(error=0.3, gain=0.02, worst_block=0.6, worst_row=0.55),
+        5: TypeLimit(error=0.1, gain=0.01, worst_block=0.25, worst_row=0.18),
+        6: TypeLimit(error=0.06, gain=0.01, worst_block=0.16, worst_row=0.12),
+        8: TypeLimit(error=0.02, gain=0.005, worst_block=0.1, worst_row=0.07),
     }
 )
 _FLOATS: Final[Mapping[str, TypeLimit]] = MappingProxyType({"fp32": _FLOAT32, "bf16": _BFLOAT16, "fp16": _FLOAT16})
@@ -62,9 +65,9 @@ _MLX: Final[Mapping[str, TypeLimit]] = MappingProxyType(
     {
         **_FLOATS,
         **{f"affine{bits}g{run}": limit for bits, limit in _WHOLE_NUMBERS.items() for run in (16, 32, 64, 128)},
-        "mxfp4": TypeLimit(error=0.25, gain=0.03, worst_block=1.0, worst_row=0.35),
-        "mxfp8": TypeLimit(error=0.08, gain=0.02, worst_block=0.6, worst_row=0.15),
-        "nvfp4": TypeLimit(error=0.22, gain=0.03, worst_block=1.0, worst_row=0.35),
+        "mxfp4": TypeLimit(error=0.25, gain=0.02, worst_block=0.6, worst_row=0.45, usual_gain=0.982),
+        "mxfp8": TypeLimit(error=0.05, gain=0.01, worst_block=0.15, worst_row=0.1),
+        "nvfp4": TypeLimit(error=0.2, gain=0.02, worst_block=0.4, worst_row=0.3),
     }
 )
 

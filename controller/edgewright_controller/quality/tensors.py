@@ -5,11 +5,12 @@ dequantised and compared with the source's, the converter's rearrangements undon
 
     error       ‖a − s‖ / ‖s‖ over the whole tensor                     the rounding that a type must cost
     gain        ⟨a, s⟩ / ⟨s, s⟩                                         what is left of it: 1, or 0 for another tensor
-    worst block the largest ‖a − s‖ / ‖s‖ of a run of BLOCK weights      a zeroed head, a wrong scale
+    worst block the largest ‖a − s‖ / ‖s‖ of a run of weights            a zeroed head, a wrong scale
     worst row   the same of a row                                       permuted rows
 
-Blocks and rows whose norm is far below the tensor's (QUIET) are measured against that floor instead of their own,
-since rounding is relative to what stands beside them.
+A block is as long as the runs that share a scale, and at least BLOCK: within such a run one weight far from the others
+leaves nothing of its neighbours, and that is no fault. Blocks and rows whose norm is far below the tensor's (QUIET) are
+measured against that floor instead of their own, since rounding is relative to what stands beside them.
 """
 
 from __future__ import annotations
@@ -38,16 +39,18 @@ class TensorMeasure:
     gain: float
     worst_block: float
     worst_row: float
+    block: int = BLOCK
 
 
 @dataclass(frozen=True)
 class TypeLimit:
-    """What a type may cost. `gain` is how far from 1 it may be."""
+    """What a type may cost. `gain` is how far from `usual_gain` it may be: some types always shrink what they round."""
 
     error: float
     gain: float
     worst_block: float
     worst_row: float
+    usual_gain: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,15 @@ def _worst(one: TensorMeasure, limit: TypeLimit) -> tuple[float, str]:
     """By how many times the worst figure exceeds its limit, and how to say it; (0, "") when none does."""
     figures = (
         (one.error, limit.error, "relative error {0:.3g}, at most {1:.3g}"),
-        (abs(one.gain - 1), limit.gain, f"gain {one.gain:.4g}, within {{1:.3g}} of 1"),
+        (
+            abs(one.gain - limit.usual_gain),
+            limit.gain,
+            f"gain {one.gain:.4g}, within {{1:.3g}} of {limit.usual_gain:g}",
+        ),
         (
             one.worst_block,
             limit.worst_block,
-            f"a block of {BLOCK} weights with relative error {{0:.3g}}, at most {{1:.3g}}",
+            f"a block of {one.block} weights with relative error {{0:.3g}}, at most {{1:.3g}}",
         ),
         (one.worst_row, limit.worst_row, "a row with relative error {0:.3g}, at most {1:.3g}"),
     )
@@ -132,7 +139,7 @@ def worst(measures: Iterable[TensorMeasure]) -> tuple[TensorMeasure, ...]:
 
 
 def _badness(one: TensorMeasure) -> tuple[float, ...]:
-    figures = (one.error, abs(one.gain - 1), one.worst_block, one.worst_row)
+    figures = (one.error, one.gain, -one.gain, one.worst_block, one.worst_row)
     return tuple(math.inf if math.isnan(value) else value for value in figures)
 
 

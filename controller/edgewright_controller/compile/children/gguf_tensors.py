@@ -5,8 +5,8 @@ llama.cpp's names, as the converter arranges them. What is not in them (factors 
 tensor of another kind of model, is compared with the unquantised GGUF, which has the same names and arrangement; that
 it is the source, its own logits tell.
 
-Request: {"artifact": file, or the first part of one, "parent": file, "source": folder or absent, "block": weights of a
-block, "quiet": share of the norm, below which a block or row is measured against that share}
+Request: {"artifact": file, or the first part of one, "parent": file, "source": folder or absent, "block": weights of
+a block at least, "quiet": share of the norm, below which a block or row is measured against that share}
 Result: {"tensors": [a quality.tensors.TensorMeasure each], "expected": names that must be there, "surplus": names that
 nothing stands for, "bytes": of all tensors, "parameters": of all tensors of the parent}
 """
@@ -49,7 +49,7 @@ _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
 
 def tensors(request: dict[str, Any], say: Say) -> dict[str, Any]:
     say(0.0, "reading both files")
-    from gguf import GGUFReader
+    from gguf import GGML_QUANT_SIZES, GGUFReader
 
     parts = [GGUFReader(file) for file in files(request["artifact"])]
     parent = {tensor.name: tensor for tensor in GGUFReader(request["parent"]).tensors}
@@ -67,9 +67,10 @@ def tensors(request: dict[str, Any], say: Say) -> dict[str, Any]:
         if name not in wanted:
             surplus.append(name)
         elif wanted[name].shape == got.shape:  # else not among the measured ones, and so found missing
-            figures = measure(wanted[name], got, request["block"], request["quiet"])
-            weights = got.shape[0] * got.shape[1]
-            found.append({"name": name, "type": tensor.tensor_type.name, "weights": weights, **figures})
+            block = max(request["block"], GGML_QUANT_SIZES[tensor.tensor_type][0])
+            figures = measure(wanted[name], got, block, request["quiet"])
+            kept = {"type": tensor.tensor_type.name, "weights": got.shape[0] * got.shape[1], "block": block}
+            found.append({"name": name, **kept, **figures})
     optional = {_OUTPUT} - parent.keys()
     return {
         "tensors": found,

@@ -3,8 +3,8 @@
 The bits, group and mode of each layer are those of the layer as mlx-lm has loaded it. Names are the source's, unless
 mlx-lm's own `sanitize` renames a tensor or puts several into one.
 
-Request: {"artifact": folder, "source": folder with the safetensors, "block": weights of a block, "quiet": share of the
-norm, below which a block or row is measured against that share}
+Request: {"artifact": folder, "source": folder with the safetensors, "block": weights of a block at least, "quiet":
+share of the norm, below which a block or row is measured against that share}
 Result: {"tensors": [a quality.tensors.TensorMeasure each], "expected": names that must be there, "surplus": names that
 nothing in the source stands for, "bytes": of all tensors of the artifact, "parameters": of all tensors of the source}
 """
@@ -59,9 +59,10 @@ def tensors(request: dict[str, Any], say: Say) -> dict[str, Any]:
             continue
         if original.shape != got.shape:
             continue  # not among the measured ones, and so found missing
+        block = max(request["block"], layer.group_size if layer is not None else 1)
+        figures = measure(original, got, block, request["quiet"])
         weights = got.shape[0] * got.shape[1]
-        figures = measure(original, got, request["block"], request["quiet"])
-        found.append({"name": name, "type": kind, "weights": weights, **figures})
+        found.append({"name": name, "type": kind, "weights": weights, "block": block, **figures})
     return {
         "tensors": found,
         "expected": sorted(expected),

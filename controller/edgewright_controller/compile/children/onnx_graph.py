@@ -23,6 +23,7 @@ _NORMS = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "L
 _SKIP_NORMS = ("SkipSimplifiedLayerNormalization", "SkipLayerNormalization")
 _ACTIVATIONS = {"Sigmoid": "silu", "FastGelu": "gelu_pytorch_tanh", "Gelu": "gelu", "Relu": "relu", "Tanh": "tanh"}
 _ROTATING = ("GroupQueryAttention", "MultiHeadAttention", "RotaryEmbedding")
+_RESHAPED = ("Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze", "Flatten")
 # What leaves a weight as it is, or turns it over.
 _CARRIED = ("Identity", "Cast")
 _PLACE = re.compile(r"^/?(.*?)/[^/]+$")
@@ -30,12 +31,13 @@ _PLACE = re.compile(r"^/?(.*?)/[^/]+$")
 
 class Weight(NamedTuple):
     """One weight where a node uses it: the module's name as the node has it, "weight" or "bias", how it is kept, its
-    values as [outputs, inputs] of the module."""
+    values as [outputs, inputs] of the module, and how many of them share a scale."""
 
     module: str
     part: str
     type: str
     rows: Rows
+    run: int = 1
 
 
 class Graph:
@@ -119,12 +121,14 @@ class Graph:
         if kind == "MatMulNBits":
             a = self._attributes(node)
             rows = self._blocks(inputs[1:4], a["N"], a["K"], a["bits"], a["block_size"])
-            yield Weight(module, "weight", _integer(a["bits"], a["block_size"], len(inputs) > 3 and inputs[3]), rows)
+            kept = _integer(a["bits"], a["block_size"], len(inputs) > 3 and inputs[3])
+            yield Weight(module, "weight", kept, rows, a["block_size"])
             if len(inputs) > 5 and inputs[5] in self._held:
                 yield Weight(module, "bias", *self._plain(inputs[5]))
         elif kind == "GatherBlockQuantized":
             a = self._attributes(node)
-            yield Weight(module, "weight", *self._looked_up([inputs[0], *inputs[2:4]], a))
+            kept, rows = self._looked_up([inputs[0], *inputs[2:4]], a)
+            yield Weight(module, "weight", kept, rows, int(a.get("block_size", 128)))
         elif kind in ("MatMul", "Gemm") and len(inputs) > 1:
             found = self._carried(inputs[1])
             if found is not None:
@@ -196,6 +200,7 @@ class Graph:
         """What gives the zero points of rows `start` to `stop`, [rows, blocks]."""
         if not name:
             return lambda start, stop: np.full((stop - start, blocks), 1 << (bits - 1), np.float32)
+        name = self._root(name)
         values = self._values(name)
         if self._type(name) in _FLOATS:
             table = values.reshape(rows, blocks)

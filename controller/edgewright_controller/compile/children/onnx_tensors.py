@@ -3,8 +3,8 @@
 Every tensor of the source is looked for where a node of the graph uses it; one that no node uses is found missing. The
 builder puts query, key and value into one matrix: its rows are compared with those of each.
 
-Request: {"artifact": folder, "source": folder with the safetensors, "block": weights of a block, "quiet": share of the
-norm, below which a block or row is measured against that share}
+Request: {"artifact": folder, "source": folder with the safetensors, "block": weights of a block at least, "quiet":
+share of the norm, below which a block or row is measured against that share}
 Result: {"tensors": [a quality.tensors.TensorMeasure each], "expected": names that must be there, "surplus": names that
 nothing in the source stands for, "bytes": of all weights of the graph, "parameters": of all tensors of the source}
 """
@@ -53,10 +53,12 @@ def tensors(request: dict[str, Any], say: Say) -> dict[str, Any]:
         for name, wanted, got in parts:
             if wanted.shape != got.shape:
                 continue  # not among the measured ones, and so found missing
-            figures = measure(wanted, got, request["block"], request["quiet"])
+            block = max(request["block"], weight.run)
+            figures = measure(wanted, got, block, request["quiet"])
             # A tied embedding is there twice, and each place must hold it.
             place = name if name not in found else f"{name} ({weight.module})"
-            found[place] = {"name": place, "type": weight.type, "weights": got.shape[0] * got.shape[1], **figures}
+            kept = {"type": weight.type, "weights": got.shape[0] * got.shape[1], "block": block}
+            found[place] = {"name": place, **kept, **figures}
             whole = name.partition("[")[0]
             if whole != name and whole in covered:
                 covered[whole] += got.shape[0]
