@@ -56,6 +56,7 @@ async def test_bash_completes_commands_devices_and_rollouts(fleet: Controller, t
     assert await asked("edgewright devices cordon jetson-01 j") == ["jetson-02"], "one is on the line already"
     assert await asked("edgewright rollback --device m") == ["mac-01"]
     assert await asked("edgewright rollout pause ") == ["rollout-1"]
+    assert await asked("edgewright models show ") == ["tiny"]
     release = devices[0].status.active_release[:12]
     assert await asked(f"edgewright rollback {release[:3]}") == await asked("edgewright releases show ") == [release]
 

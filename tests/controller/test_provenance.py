@@ -52,8 +52,12 @@ def test_the_statement_has_the_form_that_in_toto_and_slsa_name() -> None:
 
 
 def test_a_statement_comes_back_as_it_was_told_and_has_one_spelling() -> None:
+    merged = dataclasses.replace(TOLD, origin=f"{TOLD.origin} + adapter")
+    assert (
+        "uri" not in json.loads(provenance.statement(merged))["predicate"]["buildDefinition"]["resolvedDependencies"][0]
+    )
     plain = dataclasses.replace(TOLD, origin="", requantised=False, calibration="", card="", files=())
-    for told in (TOLD, plain):
+    for told in (TOLD, plain, merged):
         data = provenance.statement(told)
         assert provenance.parse(data, digest.of_bytes(data)) == told
         assert provenance.statement(provenance.parse(data)) == data

@@ -65,6 +65,8 @@ def test_an_engine_that_did_not_get_its_processors_says_so() -> None:
     slow = [dataclasses.replace(one, processor_s=one.processor_s / 2) for one in ROUNDS]
     assert measured(*slow).disturbed
     assert measured(alone=False).disturbed
+    assert card(performance=measured(*slow)).decode_speed_up is None, "the ratio would be the host's"
+    assert card(performance=measured(alone=False)).decode_speed_up is not None
 
 
 def test_a_model_that_ends_at_once_has_no_rate_of_decoding() -> None:
@@ -79,6 +81,7 @@ def test_more_is_asked_of_a_quick_engine_than_of_a_slow_one() -> None:
     quick, slow = Round(60, 4, 0.1, 0.03, 0.1), Round(60, 4, 6.0, 3.0, 9.0)
     assert performance.tokens_to_ask(quick, 3.0, 32) == (5, 32)
     assert performance.tokens_to_ask(dataclasses.replace(quick, first_s=0.5), 3.0, 32) == (3, 32)
+    assert performance.tokens_to_ask(quick, 3.0, 32, longer=8.0) == (3, 16), "longer prompts take longer"
     assert performance.tokens_to_ask(slow, 3.0, 32) == (0, 0)
 
 

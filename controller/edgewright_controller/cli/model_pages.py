@@ -24,6 +24,7 @@ _COLUMNS = (
     *("KL", "same top", "perplexity", "artifact"),
 )
 _SHOWN_OPTIONS = 3
+_WORTH_TELLING = 0.005
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,7 @@ def _notes(found: Sequence[Line]) -> Iterator[tuple[str, str]]:
                 yield f"    {other.strip()}", "red"
     cards = [(line, line.card) for line in found if line.card is not None]
     for line, card in cards:
-        if card.fallbacks and card.measures:
-            weights = sum(card.measures.types.values()) or 1
-            shares = ", ".join(f"{count / weights:.0%} {name}" for name, count in _largest(card.fallbacks))
+        if shares := _fallbacks(card):
             yield f"{line.name}: of other types than most of its weights: {shares}", "dim"
         for why in card.unproven:
             yield f"{line.name}: unproven: {why}", "yellow"
@@ -146,7 +145,7 @@ def _notes(found: Sequence[Line]) -> Iterator[tuple[str, str]]:
         yield f"measured on {_host(host)}, by {engines}; in brackets: against the unquantised parent there", "dim"
     if any(card.performance is not None and card.performance.disturbed for card in measured):
         yield (
-            "* other work took part of the processor meanwhile: rates are too low, comparisons rough",
+            "* other work took part of the processor meanwhile: rates are too low, and by much, not compared",
             "yellow",
         )
 
@@ -185,8 +184,11 @@ def _host(host: Host) -> str:
     return f"{host.processor} ({cores}, {memory}, {host.system})"
 
 
-def _largest(types: dict[str, int]) -> list[tuple[str, int]]:
-    return sorted(types.items(), key=lambda one: -one[1])[:4]
+def _fallbacks(card: ReportCard) -> str:
+    """Types that a person should know of; norms, which no recipe rounds, are a fraction of a percent."""
+    weights = sum(card.measures.types.values()) if card.measures else 0
+    shares = [(count / weights, name) for name, count in card.fallbacks.items() if weights]
+    return ", ".join(f"{share:.0%} {name}" for share, name in sorted(shares, reverse=True) if share >= _WORTH_TELLING)
 
 
 def _mark(own: Performance) -> str:

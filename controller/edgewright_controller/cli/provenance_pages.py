@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -39,12 +41,16 @@ def _facts(told: Provenance, sha256: str) -> Iterator[tuple[str, str]]:
     for file in told.files:
         yield f"    {file.name}", file.sha256
     options = told.recipe.get("options") or {}
-    chosen = ", ".join(f"{key}={value}" for key, value in sorted(options.items()))
+    chosen = ", ".join(f"{key}={_told(value)}" for key, value in sorted(options.items()))
     yield "recipe", f"{told.recipe.get('runtime')} {told.recipe.get('quantization')} {chosen}".strip()
     yield "calibration", told.calibration
     yield "toolchain", ", ".join(f"{name} {version}" for name, version in sorted(told.toolchain.items()))
     yield "build key", told.build_key
     yield "report card", told.card
+
+
+def _told(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _moment(told: Provenance) -> str:

@@ -178,7 +178,7 @@ class Builder:
             built = await self._built(source, recipe, key, progress, quality)
         if self._carding is None or recipe.prebuilt:
             return built
-        progress(Progress(key, "measure", 1.0, "measuring speed and memory"))
+        progress(Progress(key, "measure", 1.0, "measuring speed and memory, once nothing is built"))
         card = await self._card(self._carding, source, recipe, key, built)
         return replace(built, card=card)
 

@@ -322,7 +322,8 @@ class EngineChild:
         ended = time.monotonic()
         counted_ms = timings.get("predicted_ms") if isinstance(timings, dict) else None
         decode_s = min(counted_ms / 1000, ended - asked) if isinstance(counted_ms, int | float) else last - first
-        first_s = min(first if text else ended, ended - decode_s) - asked
+        seen_s, made_s = (first if text else ended) - asked, ended - decode_s - asked
+        first_s = min(seen_s, made_s) if made_s > 0 else seen_s
         return Answer("".join(text), prompt_tokens, tokens, first_s, decode_s)
 
     async def _logits(self, tokens: list[int]) -> tuple[int, bytes]:

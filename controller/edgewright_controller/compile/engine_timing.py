@@ -18,7 +18,7 @@ from edgewright_controller.unix_time import unix_ms
 
 # Raised when something else is asked, or in another way: figures are compared only with those of the same questions.
 QUESTIONS: Final = 1
-BUDGET_S: Final = 2.0
+BUDGET_S: Final = 1.5
 MOST_TOKENS: Final = 32
 PILOT_TOKENS: Final = 6
 DEADLINE_S: Final = 900.0
@@ -29,6 +29,8 @@ _QUESTION: Final = (
     "{0} people live in a lighthouse on a small island. Tell me, in as many words as you like, what they do on a winter"
     " day, hour by hour, from the first light in the morning until the lamp is lit again."
 )
+# How much longer it makes a prompt, of which the chat template is a part.
+_LONGER: Final = 1.8
 # Each begins otherwise, so that no engine has seen the beginning of a question before.
 _NUMBERS: Final = ("Seven", "Three", "Twelve", "Two", "Nine")
 
@@ -39,7 +41,7 @@ async def timed(
     """The figures of each engine, all ready. Raises EngineFailed."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     rounds: list[list[Round]] = [[await _round(engine, _PILOT, PILOT_TOKENS)] for engine in engines]
-    asks = [performance.tokens_to_ask(pilot, budget_s, MOST_TOKENS) for (pilot,) in rounds]
+    asks = [performance.tokens_to_ask(pilot, budget_s, MOST_TOKENS, _LONGER) for (pilot,) in rounds]
     count, tokens = min(asks, default=(0, 0))
     if count:
         rounds = [[] for _ in engines]

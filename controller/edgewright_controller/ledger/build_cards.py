@@ -16,7 +16,7 @@ from edgewright_controller.ledger.among import among
 class BuildCardRow:
     """What the gate measured on what a key gave, and how it judged then. `artifact` is the bundle's digest; only one
     that `passed` is in the store. `measures` and `card` are JSON, `provenance` a sha256; the latter two follow when
-    the artifact was stored."""
+    the artifact was stored. `measures` is empty when there was no gate."""
 
     build_key: str
     artifact: str

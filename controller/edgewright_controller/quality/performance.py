@@ -9,14 +9,15 @@ than of the artifact.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 # With fewer tokens in all rounds together, no rate of decoding is told.
 LEAST_DECODED: Final = 4
-# Below this share of its processors an engine was not alone.
+# Below this share of its processors an engine was not alone, and below that one its speed is compared with nothing.
 ALONE_SHARE: Final = 0.85
+COMPARED_SHARE: Final = 0.5
 
 
 class PerformanceError(ValueError):
@@ -69,6 +70,11 @@ class Performance:
     def disturbed(self) -> bool:
         """Whether something else took the processors meanwhile."""
         return not self.alone or self.processor_share < ALONE_SHARE
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it got enough of the processors for its speed to say something."""
+        return self.processor_share >= COMPARED_SHARE
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -131,18 +137,24 @@ def summary(
     )
 
 
-def tokens_to_ask(pilot: Round, budget_s: float, most: int) -> tuple[int, int]:
-    """(rounds, tokens of each) that fit into `budget_s` seconds at the pilot's speed; (0, 0): not one round does."""
+def tokens_to_ask(pilot: Round, budget_s: float, most: int, longer: float = 1.0) -> tuple[int, int]:
+    """(rounds, tokens of each) that fit into `budget_s` seconds at the pilot's speed, with prompts that are so many
+    times as long as its own; (0, 0): not one round does."""
     each = pilot.decode_s / max(1, pilot.tokens - 1)
     for rounds, tokens in ((5, most), (3, most), (3, most // 2), (2, most // 2), (1, most // 2), (1, most // 4)):
-        if rounds * (pilot.first_s + tokens * each) <= budget_s:
+        if rounds * (longer * pilot.first_s + tokens * each) <= budget_s:
             return rounds, tokens
     return 0, 0
 
 
-def speed_up(artifact: float | None, parent: float | None) -> float | None:
-    """How many times as fast; None where either is not known."""
-    return artifact / parent if artifact and parent else None
+def speed_up(
+    artifact: Performance | None, parent: Performance | None, rate: Callable[[Performance], float | None]
+) -> float | None:
+    """By how many times the artifact's rate is the parent's; None where one is not known, or cannot be compared."""
+    if artifact is None or parent is None or not (artifact.comparable and parent.comparable):
+        return None
+    ours, theirs = rate(artifact), rate(parent)
+    return ours / theirs if ours and theirs else None
 
 
 def saved(artifact_bytes: int, parent_bytes: int) -> float | None:

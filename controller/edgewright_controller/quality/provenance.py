@@ -8,6 +8,7 @@ no envelope and no key of its own. Its subject is the artifact's bundle, the lis
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,6 +23,8 @@ BUILD_TYPE: Final = "urn:edgewright:compile:v1"
 BUILDER: Final = "urn:edgewright:controller:"
 MAX_BYTES: Final = 4 << 20
 
+# What a source was made of by several things is told, but names no one place.
+_URI: Final = re.compile(r"[a-z][a-z0-9+.-]*://[!-~]+")
 _PLATFORM: Final = "platform"
 _SOURCE: Final = "source"
 _CALIBRATION: Final = "calibration"
@@ -44,9 +47,9 @@ class File:
 class Provenance:
     """One build as it is told.
 
-    `recipe` is its JSON, `source` the digest of the source's list of files, `origin` where that came from as a URI,
-    empty for a folder; `toolchain` has versions by package, and the platform; `card` is the report card's sha256.
-    `edgewright` is the controller's version, `invocation` names this run of the build.
+    `recipe` is its JSON, `source` the digest of the source's list of files, `origin` where that came from or what it
+    was made of, empty for a folder; `toolchain` has versions by package, and the platform; `card` is the report card's
+    sha256. `edgewright` is the controller's version, `invocation` names this run of the build.
     """
 
     artifact: str
@@ -70,7 +73,7 @@ def statement(told: Provenance) -> bytes:
     """The statement's one spelling."""
     external: dict[str, Any] = {"source": {"digest": told.source}, "recipe": dict(told.recipe)}
     if told.origin:
-        external["source"]["uri"] = told.origin
+        external["source"]["origin"] = told.origin
     if told.requantised:
         external["source"]["requantised"] = True
     if told.calibration:
@@ -133,7 +136,7 @@ def parse(data: bytes, sha256: str = "") -> Provenance:
             edgewright=str(run["builder"]["version"]["edgewright"]),
             started=_read(run["metadata"]["startedOn"]),
             finished=_read(run["metadata"]["finishedOn"]),
-            origin=str(source.get("uri", "")),
+            origin=str(source.get("origin", "")),
             requantised=source.get("requantised") is True,
             calibration=str(external.get(_CALIBRATION, {}).get("digest", "")),
             card=next((str(one["digest"]["sha256"]) for one in run["byproducts"] if one.get("name") == _CARD), ""),
@@ -155,7 +158,7 @@ def purl(package: str, version: str) -> str:
 
 def _dependencies(told: Provenance) -> Iterable[dict[str, Any]]:
     whole: dict[str, Any] = {"name": _SOURCE, "digest": {"sha256": told.source}}
-    yield whole | ({"uri": told.origin} if told.origin else {})
+    yield whole | ({"uri": told.origin} if _URI.fullmatch(told.origin) else {})
     for file in told.files:
         yield {"name": f"{_SOURCE}/{file.name}", "digest": {"sha256": file.sha256}}
     if told.calibration:

@@ -84,14 +84,12 @@ class ReportCard:
     @property
     def decode_speed_up(self) -> float | None:
         """How many times as many tokens a second as the parent's."""
-        both = (self.performance, self.parent)
-        return performance.speed_up(*(one.decode_tokens_per_s if one else None for one in both))
+        return performance.speed_up(self.performance, self.parent, lambda one: one.decode_tokens_per_s)
 
     @property
     def prefill_speed_up(self) -> float | None:
         """The same of the prompt's tokens."""
-        both = (self.performance, self.parent)
-        return performance.speed_up(*(one.prefill_tokens_per_s if one else None for one in both))
+        return performance.speed_up(self.performance, self.parent, lambda one: one.prefill_tokens_per_s)
 
     @property
     def memory_saved(self) -> float | None:

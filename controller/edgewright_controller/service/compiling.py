@@ -103,7 +103,7 @@ class Compiling:
             artifacts.put(connection, row)
             artifacts.put_build(connection, made)
             model_builds.judged(connection, build.key, "", made_ms)
-            if built.measures is not None:
+            if built.measures is not None or built.card is not None:
                 card = _card(build.key, artifact.bundle, built.measures, made_ms, passed=True)
                 build_cards.put(connection, card)
             if built.card is not None:
@@ -178,8 +178,8 @@ def _statement(fleet: str, source: Source, card: ReportCard, started: datetime, 
     )
 
 
-def _card(key: str, artifact: str, measures: Measures, made_ms: int, *, passed: bool) -> BuildCardRow:
-    document = canonical.encode(measures.to_json()).decode("ascii")
+def _card(key: str, artifact: str, measures: Measures | None, made_ms: int, *, passed: bool) -> BuildCardRow:
+    document = canonical.encode(measures.to_json()).decode("ascii") if measures is not None else ""
     return BuildCardRow(key, artifact, document, passed=passed, made_ms=made_ms)
 
 

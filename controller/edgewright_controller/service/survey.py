@@ -213,6 +213,8 @@ def _measures(connection: Connection) -> dict[str, Measures]:
     """What was measured on builds, by key, as far as this version can read it; the rest is measured again."""
     found = {}
     for key, row in build_cards.every(connection).items():
+        if not row.measures:
+            continue
         try:
             found[key] = Measures.from_json(json.loads(row.measures))
         except ValueError as error:
