@@ -119,16 +119,16 @@ def _run(command: Sequence[object], folder: Path) -> None:
 
 
 def _olive(model: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    passes: dict[str, Any] = onnx.passes(recipe.quantization, recipe.options)
+    passes = onnx.passes("int4" if recipe.quantization == "int4" else "fp32")
+    if recipe.quantization == "int4":
+        sizes = {"int4_block_size": recipe.options["block_size"], "int4_is_symmetric": recipe.options["symmetric"]}
+        passes["build"] |= {**sizes, "int4_op_types_to_quantize": ["MatMul", "Gather"]}
     if recipe.quantization == "int8":
         beside = {"save_as_external_data": True, "all_tensors_to_one_file": True}
         rename = {"surgeon": "RenameOutputs", "old_names": ["logits_Q8"], "new_names": ["logits"]}
-        rounding = {"bits": 8, "block_size": onnx.INT8_BLOCK, "accuracy_level": onnx.ACCURACY}
-        passes = {
-            **onnx.passes("fp32", recipe.options),
-            "round": {"type": "OnnxBlockWiseRtnQuantization", **rounding, **beside},
-            "rename": {"type": "GraphSurgeries", "surgeries": [rename], **beside},
-        }
+        rounding = {"bits": 8, "block_size": onnx.INT8_BLOCK, "accuracy_level": onnx.ACCURACY["cpu"]}
+        passes["round"] = {"type": "OnnxBlockWiseRtnQuantization", **rounding, **beside}
+        passes["rename"] = {"type": "GraphSurgeries", "surgeries": [rename], **beside}
     accelerator = {"device": "cpu", "execution_providers": ["CPUExecutionProvider"]}
     return {
         "input_model": {"type": "HfModel", "model_path": str(model), "load_kwargs": {"trust_remote_code": False}},
