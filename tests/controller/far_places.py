@@ -29,7 +29,7 @@ class Request:
 class Place:
     """A server's files and its misbehaviour. `cuts`: file → after how many bytes the line is cut, once each time it
     stands there; `stalls`: after how many nothing more comes until the server ends. `trouble`: how many requests are
-    answered by 503 first. `token`: what a request must carry."""
+    answered by 503 first. `token`: what a request must carry. `elsewhere`: host:port to which all are sent on."""
 
     files: Files = field(default_factory=dict)
     cuts: dict[str, list[int]] = field(default_factory=dict)
@@ -37,6 +37,7 @@ class Place:
     trouble: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
     token: str = ""
+    elsewhere: str = ""
     ranges: bool = True
     seen: list[Request] = field(default_factory=list)
     port: int = 0
@@ -81,7 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.say(401)
 
     def answer(self, path: str) -> None:
-        if path in self.place.files:
+        if self.place.elsewhere:
+            self.say(302, location=f"http://{self.place.elsewhere}{self.path}")
+        elif path in self.place.files:
             self.file(path.rpartition("/")[2], self.place.files[path])
         else:
             self.say(404)

@@ -52,6 +52,19 @@ def test_what_builds_may_take_is_a_setting(tmp_path: Path) -> None:
         load(written(tmp_path, '[builds]\nstage_deadline = "long"\n'), {}, tmp_path)
 
 
+def test_secrets_of_sources_are_named_in_the_settings_and_never_written_there(tmp_path: Path) -> None:
+    assert load(None, {}, tmp_path).sources_kept_bytes == 200 * 10**9
+    text = '[sources]\nkeep = "64GiB"\n[credentials.hub]\nfor = ["hf://acme/"]\ntoken = { env = "HF_TOKEN" }\n'
+    settings = load(written(tmp_path, text), {}, tmp_path)
+    assert settings.sources_kept_bytes == 64 << 30
+    assert list(settings.credentials) == ["hub"]
+    with pytest.raises(SettingsError, match=r"controller\.toml: sources\.keep: 'much' is not a size"):
+        load(written(tmp_path, '[sources]\nkeep = "much"\n'), {}, tmp_path)
+    with pytest.raises(SettingsError, match=r"credentials\.hub\.token: says where the secret lies") as refused:
+        load(written(tmp_path, '[credentials.hub]\nfor = ["hf://"]\ntoken = "hf_abc"\n'), {}, tmp_path)
+    assert "hf_abc" not in str(refused.value)
+
+
 def test_flags_override_the_file(tmp_path: Path) -> None:
     file = written(tmp_path, 'fleet = "plant-7"\n[listen]\ngrpc = "127.0.0.1:1"\nmqtt = "[::1]:2"\n')
     settings = load(file, {"listen.grpc": "127.0.0.1:3", "fleet": None}, tmp_path)

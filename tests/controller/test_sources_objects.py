@@ -85,6 +85,20 @@ async def test_a_folder_of_a_web_server_is_asked_for_the_names_that_its_index_ha
         assert not place.gets("consolidated.safetensors")
 
 
+async def test_a_token_of_a_web_server_does_not_follow_it_to_another(
+    model: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_WEB_TOKEN", "for-one-host-only")
+    with far_places.web({f"models/{name}": data for name, data in model.items()}) as other, far_places.web({}) as place:
+        place.token, place.elsewhere = "for-one-host-only", f"localhost:{other.port}"
+        named = {"web": {"for": [f"https://{place.host}/"], "token": {"env": "TEST_WEB_TOKEN"}}}
+        sources = source_rig.sources(tmp_path, named, plain_http=True)
+        await looked(sources, asked(f"https://{place.host}/models", credentials="web"))
+    assert {request.headers.get("authorization") for request in place.seen} == {"Bearer for-one-host-only"}
+    assert other.seen
+    assert not any("authorization" in request.headers for request in other.seen)
+
+
 async def test_a_place_that_is_no_model_or_is_not_there_is_said(tmp_path: Path) -> None:
     with far_places.web({"models/config.json": b"{}"}) as place:
         sources = source_rig.sources(tmp_path, plain_http=True)
