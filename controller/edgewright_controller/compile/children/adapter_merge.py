@@ -1,6 +1,7 @@
 """Checkpoint + LoRA adapter → checkpoint, by PEFT. Only the weights are new: all other files are the base's own.
 
-Request: {"base": folder, "adapter": folder, "out": folder, "dtype": "bf16", "beside": ["config.json", …]}
+Request: {"base": folder, "adapter": folder, "out": folder, "dtype": "bf16", "weights": ["model.safetensors"],
+          "beside": ["config.json", …]}
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ DTYPES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 def merge(request: dict[str, Any], say: Say) -> dict[str, Any]:
     base, adapter, out = (Path(request[key]) for key in ("base", "adapter", "out"))
     say(0.0, "loading")
+    # Only these of its files: transformers would take an adapter that lies there for a part of the model.
+    staged = Path("base")
+    staged.mkdir()
+    for name in (*request["weights"], *request["beside"]):
+        (staged / name).symlink_to(base / name)
     import torch
     from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file
@@ -26,7 +32,7 @@ def merge(request: dict[str, Any], say: Say) -> dict[str, Any]:
     # The same sums in the same order, however many processors there are.
     torch.set_num_threads(1)
     # In float32, so that the sum is rounded once and not each of its parts.
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(staged, dtype=torch.float32)
     config = PeftConfig.from_pretrained(adapter)
     config.inference_mode = True
     tuned: PeftModel = get_peft_model(model, config)

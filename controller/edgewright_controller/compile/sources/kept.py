@@ -8,23 +8,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
 import os
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from edgewright_contract import digest, durable
-from edgewright_controller.compile.source import ModelFacts, Source, SourceFile
+from edgewright_controller.compile.source import ModelFacts, Source, SourceError, SourceFile
 
 FORMAT: Final = 1
 MAX_RECORD_BYTES: Final = 4 << 20
 MAX_RECORDS: Final = 2_000
+# Left free for everything else that the machine does.
+RESERVE_BYTES: Final = 256 << 20
 _RECORD: Final = ".json"
 _LOG: Final = ".log"
 
@@ -48,6 +51,7 @@ class Kept:
         """Open the folder, made if absent, and remove what nobody can go on with. Raises OSError."""
         self.folder, self._budget = folder, budget_bytes
         self._held: Counter[str] = Counter()
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         durable.make_folder(folder)
         for entry in folder.iterdir():
             if entry.name.startswith(".") and not digest.is_sha256(entry.name[1:]):
@@ -87,6 +91,24 @@ class Kept:
         path = self.folder / f".{key}"
         path.mkdir(exist_ok=True)
         return path
+
+    def alone(self, key: str) -> asyncio.Lock:
+        """Held by who brings or makes it, so that it is brought or made once."""
+        return self._locks[key]
+
+    def log(self, key: str) -> BinaryIO:
+        """Where those who bring or make it write. Raises OSError."""
+        return (self.folder / f"{key}{_LOG}").open("ab", buffering=0)
+
+    def check_disk(self, more_bytes: int) -> None:
+        """Raises SourceError when there is no room for as much more."""
+        free = shutil.disk_usage(self.folder).free
+        needed = max(0, more_bytes) + RESERVE_BYTES
+        if free < needed:
+            raise SourceError(
+                f"{self.folder}: about {needed:,} bytes of disk are needed, {free:,} are free; make room, or serve "
+                "with --state on a larger disk"
+            )
 
     def drop_half(self, key: str) -> None:
         """Give up what came so far."""

@@ -8,20 +8,15 @@ compile/source.py has looked at.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
-import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, TypeVar
 
-from edgewright_contract import canonical, digest
 from edgewright_contract.model_files import ArtifactUnsafe, rules
-from edgewright_controller.compile import source, stage_bounds, toolchain
-from edgewright_controller.compile.child import StageFailed
-from edgewright_controller.compile.executor import Executor, StageJob
+from edgewright_controller.compile import source
+from edgewright_controller.compile.executor import Executor
 from edgewright_controller.compile.hashing import Hashes
 from edgewright_controller.compile.source import Source, SourceError
 from edgewright_controller.compile.sources import adapter, listing
@@ -29,23 +24,12 @@ from edgewright_controller.compile.sources.credentials import Credentials, Crede
 from edgewright_controller.compile.sources.fetching import Far, Fetching
 from edgewright_controller.compile.sources.kept import Kept, Known
 from edgewright_controller.compile.sources.listing import ADAPTER, CHECKPOINT, Listing, Wanted
+from edgewright_controller.compile.sources.making import Making, Say, key_of
 from edgewright_controller.compile.sources.reference import Folder, GgufFile, Hub, Objects, Reference
-from edgewright_controller.compile.stage_bounds import Bounds
-
-# Raised when what is made of a GGUF, or of an adapter and its base, would have other bytes.
-DEQUANTISING: Final = 1
-MERGING: Final = 1
-# The runtime whose toolchain has what makes checkpoints.
-MAKER: Final = "gguf"
-MAKE_S: Final = 6 * 3600.0
-RESERVE_BYTES: Final = 256 << 20
-# A weight of a GGUF has two bits and more, one of a checkpoint sixteen.
-_GGUF_GROWS: Final = 8
 
 T = TypeVar("T")
 # What far places listed, so that one job sees one answer.
 Resolved = dict[str, Listing]
-Say = Callable[[str, float, str], None]
 
 
 class SourceRefused(SourceError):
@@ -97,12 +81,11 @@ class Sources:
         where its versions and digests of local files are kept. `plain_http` is for tests."""
         self._kept = Kept(folder, budget_bytes)
         self._credentials = dict(credentials)
-        self._interpreter, self._executor, self._toolchains = interpreters[MAKER], executor, toolchains
+        self._making = Making(self._kept, executor, interpreters, toolchains)
         # Fetching has nothing to do with a toolchain; its libraries stand beside the controller's own.
         self._fetching = Fetching(sys.executable, folder, plain_http=plain_http)
         self._hashes = Hashes(hashes)
         self._reading = asyncio.Lock()
-        self._making: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def look(self, asked: Asked, resolved: Resolved) -> Look:
         """What is known of it. `resolved` remembers what moving names meant, so that one job sees one answer; it is
@@ -117,7 +100,7 @@ class Sources:
         merge = f"merge {asked.adapter}"
         if base.known is None or change.known is None:
             return Look(None, None, (*steps, merge), fetched, notes)
-        key = await self._merged_key(base.known, change.known)
+        key = await self._making.merged_key(base.known.digest, change.known.digest)
         if (merged := self._kept.source(key)) is not None:
             return Look(merged, _known(key, merged), notes=notes)
         if base.source and change.source:
@@ -134,7 +117,12 @@ class Sources:
             return base
         change = await self._have("adapter", asked, ADAPTER, resolved, say)
         await self._in_thread(_refuse_misfit, change, base)
-        return await self._merge(base, change, say)
+        try:
+            return await self._making.merge(base, change, say)
+        except SourceError as error:
+            raise SourceRefused("adapter", str(error)) from error
+        except OSError as error:
+            raise SourceRefused("adapter", f"{error.filename or self._kept.folder}: {error.strerror}") from error
 
     async def inspect_prebuilt(self, path: Path, runtime: str) -> Source:
         """An artifact made elsewhere; see source.inspect_prebuilt. Raises SourceError."""
@@ -161,6 +149,8 @@ class Sources:
             raise SourceRefused("credentials", str(error)) from error
         except SourceError as error:
             raise SourceRefused(key, str(error)) from error
+        except OSError as error:
+            raise SourceRefused(key, f"{error.filename or place}: {error.strerror}") from error
 
     async def _have(self, key: str, asked: Asked, what: str, resolved: Resolved, say: Say) -> Source:
         found = await self._look(key, asked, what, resolved)
@@ -169,7 +159,8 @@ class Sources:
         place = asked.source if key == "source" else asked.adapter
         try:
             if isinstance(place, GgufFile):
-                return await self._dequantise(Path(place.path), say)
+                path = Path(place.path)
+                return await self._making.dequantise(path, await self._sha256_of_gguf(path), say)
             assert isinstance(place, Hub | Objects)
             return await self._fetch(place, asked, what, resolved, say)
         except CredentialsError as error:
@@ -187,7 +178,7 @@ class Sources:
         return Look(found, _known("", found))
 
     async def _look_at_gguf(self, path: Path) -> Look:
-        key = await self._gguf_key(path)
+        key = await self._making.dequantised_key(await self._sha256_of_gguf(path))
         note = f"{path.name} is dequantised: every figure is relative to weights that were rounded once already"
         if (found := self._kept.source(key)) is not None:
             return Look(found, _known(key, found), notes=(note,))
@@ -230,12 +221,12 @@ class Sources:
         key, wanted = _far_key(place, what, listed), listing.choose(listed, what)
         at = place.at(listed.commit) if isinstance(place, Hub) else place
         far = self._far(at, asked)
-        async with self._making[key]:
+        async with self._kept.alone(key):
             if (found := self._kept.source(key)) is not None:
                 return found
-            with self._kept.holding([key]), self._log(key) as log:
+            with self._kept.holding([key]), self._kept.log(key) as log:
                 half = self._kept.half(key)
-                self._check_disk(wanted.bytes - _bytes_in(half))
+                self._kept.check_disk(wanted.bytes - _bytes_in(half))
 
                 def told(done: float, detail: str) -> None:
                     say(f"fetch {place}", done, detail)
@@ -251,69 +242,9 @@ class Sources:
                 _refuse_other_bytes(made, wanted, place)
                 return self._kept.put(key, made, origin=str(at), requantised=False)
 
-    async def _dequantise(self, path: Path, say: Say) -> Source:
-        key = await self._gguf_key(path)
-        before = path.stat()
-        async with self._making[key]:
-            if (found := self._kept.source(key)) is not None:
-                return found
-            self._check_disk(before.st_size * _GGUF_GROWS)
-            step = f"dequantise {path.name}"
-            request = {"source": str(path.absolute())}
-            half = await self._made(key, "gguf_dequantise", request, _dequantising_bounds(before.st_size), step, say)
-            made = await self._in_thread(source.inspect, half)
-            after = path.stat()
-            if (before.st_size, before.st_mtime_ns, before.st_ino) != (after.st_size, after.st_mtime_ns, after.st_ino):
-                raise SourceError(f"{path}: changed while it was read; apply again")
-            origin = f"{path.name} sha256:{await self._reading_files(lambda: self._hashes.of(path))}"
-            return self._kept.put(key, made, origin=origin, requantised=True)
+    async def _sha256_of_gguf(self, path: Path) -> str:
+        """Of a file that may be read. Raises SourceError."""
 
-    async def _merge(self, base: Source, change: Source, say: Say) -> Source:
-        assert base.facts is not None
-        key = await self._merged_key(_known("", base), _known("", change))
-        beside = [file.path for file in base.files if not _is_weights(file.path)]
-        request = {"base": str(base.folder), "adapter": str(change.folder), "beside": beside, "dtype": base.facts.dtype}
-        async with self._making[key]:
-            if (found := self._kept.source(key)) is not None:
-                return found
-            with self.holding([base, change]):
-                self._check_disk(base.bytes)
-                try:
-                    bounds = stage_bounds.of("adapter_merge", base.facts)
-                    half = await self._made(key, "adapter_merge", request, bounds, f"merge {change.folder.name}", say)
-                    made = await self._in_thread(source.inspect, half)
-                    await self._in_thread(adapter.refuse_other_tensors, made, base)
-                except SourceError as error:
-                    raise SourceRefused("adapter", str(error)) from error
-            if not all(file.unchanged for file in (*base.files, *change.files)):
-                raise SourceRefused("adapter", "base or adapter changed while they were merged; apply again")
-            origin = f"{base.origin or base.digest} + {change.origin or change.digest}"
-            return self._kept.put(key, made, origin=origin, requantised=base.requantised)
-
-    async def _made(  # noqa: PLR0917 - one stage, and who hears of it
-        self, key: str, script: str, request: Mapping[str, Any], bounds: Bounds, step: str, say: Say
-    ) -> Path:
-        """Run a child that makes the folder. Raises SourceError."""
-        self._kept.drop_half(key)
-        half = self._kept.half(key)
-        job = StageJob(script, MAKER, {**request, "out": str(half)}, bounds, threads=1)
-        scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=self._kept.folder))
-        try:
-            with self._kept.holding([key]), self._log(key) as log:
-                await self._executor.run(job, scratch, log, lambda done, what: say(step, done, what))
-        except StageFailed as error:
-            self._kept.drop_half(key)
-            raise SourceError("\n    ".join([error.reason, *error.last_lines])) from error
-        except BaseException:
-            self._kept.drop_half(key)
-            raise
-        finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True))
-        return half
-
-    # Keys: names that say everything that shaped the bytes
-
-    async def _gguf_key(self, path: Path) -> str:
         def read() -> str:
             if not path.is_file():
                 raise SourceError(f"{path}: there is no such file")
@@ -321,20 +252,9 @@ class Sources:
             return self._hashes.of(path)
 
         try:
-            sha256 = await self._reading_files(read)
+            return await self._reading_files(read)
         except ArtifactUnsafe as error:
             raise SourceError(f"{path}: {error}") from error
-        except OSError as error:
-            raise SourceError(f"{path}: {error.strerror}") from error
-        versions = await self._versions(toolchain.DEQUANTISE)
-        return _key({"dequantised": DEQUANTISING, "file": sha256, "versions": dict(versions)})
-
-    async def _merged_key(self, base: Known, change: Known) -> str:
-        versions = await self._versions(toolchain.MERGE)
-        return _key({"merged": MERGING, "base": base.digest, "adapter": change.digest, "versions": dict(versions)})
-
-    async def _versions(self, work: str) -> Mapping[str, str]:
-        return await asyncio.to_thread(toolchain.versions, work, self._interpreter, self._toolchains)
 
     # What all of this needs
 
@@ -357,18 +277,6 @@ class Sources:
         named = self._credentials.get(asked.credentials)
         return Far(place, named if named is not None and named.covers(place) else None)
 
-    def _check_disk(self, more_bytes: int) -> None:
-        free = shutil.disk_usage(self._kept.folder).free
-        needed = max(0, more_bytes) + RESERVE_BYTES
-        if free < needed:
-            raise SourceError(
-                f"{self._kept.folder}: about {needed:,} bytes of disk are needed, {free:,} are free; make room, or "
-                "serve with --state on a larger disk"
-            )
-
-    def _log(self, key: str) -> BinaryIO:
-        return (self._kept.folder / f"{key}.log").open("ab", buffering=0)
-
     async def _reading_files(self, read: Callable[[], T]) -> T:
         """In a thread, one at a time: the digests remembered are not for many. Not ended by who waits for it."""
 
@@ -383,22 +291,12 @@ class Sources:
         return await asyncio.to_thread(work, *arguments)
 
 
-def _dequantising_bounds(gguf_bytes: int) -> Bounds:
-    """Libraries, and the weights in float32 and once more as they are written."""
-    expected = (900 << 20) + 12 * gguf_bytes
-    return Bounds(expected, 2 * expected, MAKE_S)
-
-
 def _far_key(place: Hub | Objects, what: str, listed: Listing | None) -> str:
     if isinstance(place, Hub):
         commit = place.commit or (listed.commit if listed else "")
-        return _key({"hub": place.repository, "commit": commit, "what": what})
+        return key_of({"hub": place.repository, "commit": commit, "what": what})
     assert listed is not None
-    return _key({"objects": str(place), "what": what, "files": listing.choose(listed, what).marks})
-
-
-def _key(shaped_by: Mapping[str, object]) -> str:
-    return digest.of_bytes(canonical.encode(dict(shaped_by)))
+    return key_of({"objects": str(place), "what": what, "files": listing.choose(listed, what).marks})
 
 
 def _known(key: str, found: Source) -> Known:
@@ -422,10 +320,6 @@ def _refuse_other_bytes(made: Source, wanted: Wanted, place: Hub | Objects) -> N
         if listed.get(file.path, file.sha256) != file.sha256:
             file.place.unlink(missing_ok=True)
             raise SourceError(f"{place}: {file.path}: other bytes than are listed; apply again fetches it anew")
-
-
-def _is_weights(name: str) -> bool:
-    return name.endswith(".safetensors") or name == source.INDEX
 
 
 def _bytes_in(folder: Path) -> int:
