@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from edgewright_controller.quality import tensors, verdict
+from edgewright_controller.quality import tensors, verdict, wording
 from edgewright_controller.quality.divergence import Divergence, MeasureError
 from edgewright_controller.quality.limits import (
     DIVERGENCE,
     FIDELITY_KL,
     FIDELITY_KL_BY_TABLE,
+    PARITY_TEXTS,
     Limits,
     Overrides,
     limits,
@@ -110,17 +111,22 @@ def test_a_manifest_says_otherwise_by_key() -> None:
 
 
 def test_what_an_engine_does_to_raw_texts_whatever_is_built_is_no_refusal_but_a_chat_is() -> None:
-    texts = (Difference("a NUL (onnxruntime-genai)", "x"), Difference("digits (onnxruntime-genai)", "y"))
+    texts = (Difference("a NUL (onnxruntime-genai)", "x"), Difference("digits with spaces (onnxruntime-genai)", "y"))
     usual, none = limits("onnx", Precision.MEDIUM), limits("onnx", Precision.MEDIUM, Overrides(parity_differences=0))
     onnx = dataclasses.replace(HONEST, runtime="onnx", tensors=(dataclasses.replace(TENSOR, type="int8b32"),))
     assert verdict.judge(dataclasses.replace(onnx, parity=texts), usual) == ()
     for differing, limit in (
         ((*texts, Difference("more (onnxruntime-genai)", "z")), usual),
+        ((Difference("spaces behind (onnxruntime-genai)", "x"),), usual),
         ((Difference("chat: hello (onnxruntime-genai)", "x"),), usual),
         (texts, none),
     ):
         assert {one.check for one in verdict.judge(dataclasses.replace(onnx, parity=differing), limit)} == {"parity"}
     assert {one.check for one in verdict.judge(dataclasses.replace(HONEST, parity=texts), LIMITS)} == {"parity"}
+
+
+def test_texts_that_may_differ_are_texts_that_are_compared() -> None:
+    assert frozenset().union(*PARITY_TEXTS.values()) <= wording.texts().keys()
 
 
 def test_every_class_of_precision_may_cost_more_than_the_one_above() -> None:

@@ -36,7 +36,10 @@ DIVERGENCE: Final[Mapping[Precision, DivergenceLimit]] = MappingProxyType(
 
 # Raw texts that a runtime's engine turns into other tokens whatever is built. onnxruntime-genai ends a string at a NUL,
 # and puts two spaces before a digit together otherwise than the library that the source's tokenizer is written for.
-PARITY_TEXTS: Final[Mapping[str, int]] = MappingProxyType({"onnx": 2})
+# By name: any two would hide two tokens that were exchanged and that few of the texts have.
+PARITY_TEXTS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {"onnx": frozenset({"a NUL", "digits with spaces"})}
+)
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,14 @@ NO_OVERRIDES: Final = Overrides()
 
 @dataclass(frozen=True)
 class Limits:
-    """All limits of one artifact. `tensors` is by type; `parity_differences` counts texts and chats, `parity_texts` raw
-    texts alone; at least `tokens` are measured, as far as there are so many."""
+    """All limits of one artifact. `tensors` is by type; `parity_differences` counts texts and chats but for the raw
+    texts of `parity_texts`; at least `tokens` are measured, as far as there are so many."""
 
     fidelity_kl: float
     divergence: DivergenceLimit
     tensors: Mapping[str, TypeLimit]
     parity_differences: int
-    parity_texts: int
+    parity_texts: frozenset[str]
     tokens: int
     allow_unproven: bool
 
@@ -87,7 +90,7 @@ def limits(runtime: str, precision: Precision, overrides: Overrides = NO_OVERRID
         ),
         tensors=TENSOR_LIMITS.get(runtime, {}),
         parity_differences=overrides.parity_differences or 0,
-        parity_texts=PARITY_TEXTS.get(runtime, 0) if overrides.parity_differences is None else 0,
+        parity_texts=PARITY_TEXTS.get(runtime, frozenset()) if overrides.parity_differences is None else frozenset(),
         tokens=overrides.tokens or 0,
         allow_unproven=overrides.allow_unproven,
     )

@@ -13,7 +13,6 @@ from edgewright_controller.quality import divergence, tensors
 from edgewright_controller.quality.divergence import DivergenceLimit, Verdict
 from edgewright_controller.quality.limits import FIDELITY_KL_BY_TABLE, Limits
 from edgewright_controller.quality.measures import GATE, Measures
-from edgewright_controller.quality.parity import CHAT
 
 # What to do about a refusal by a check, for a person.
 ADVICE: Final = {
@@ -108,9 +107,9 @@ def _divergence(measures: Measures, limits: Limits) -> tuple[Refusal, ...]:
 
 
 def _parity(measures: Measures, limits: Limits) -> tuple[Refusal, ...]:
-    of_chats = any(one.text.startswith(CHAT) for one in measures.parity)
-    allowed = limits.parity_differences if of_chats else max(limits.parity_differences, limits.parity_texts)
-    if len(measures.parity) <= allowed:
+    # The name of a text is followed by that of the engine.
+    counted = [one for one in measures.parity if one.text.rpartition(" (")[0] not in limits.parity_texts]
+    if len(counted) <= limits.parity_differences:
         return ()
     return tuple(Refusal("parity", one.what, one.text) for one in measures.parity)
 
