@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgewright_controller.compile import toolchain
+from edgewright_controller.compile import stages, toolchain
 from edgewright_controller.compile.build_key import build_key
 from edgewright_controller.compile.builder import Builder, BuildFailed, Progress
 from edgewright_controller.compile.executor import WAITS
@@ -185,3 +185,10 @@ async def test_builds_wait_for_memory_and_go_on_when_one_of_them_fails(tmp_path:
     outcomes = await asyncio.gather(*building, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [BuildFailed] * 3
     assert len([one for one in said if one.say == WAITS]) == 2
+
+
+def test_a_long_request_is_cut_in_the_log() -> None:
+    shown = stages.described({"source": "/a", "ftype": "Q4_0", "chunks": [list(range(4000))]})
+    assert shown.startswith("ftype=Q4_0, chunks=[[0, 1, 2")
+    assert shown.endswith("…")
+    assert len(shown) < 300

@@ -17,6 +17,7 @@ from edgewright_controller.compile.source import ModelFacts
 FULL_BYTES: Final = 32 << 20
 _NO_SPACE: Final = "No space left on device"
 _PLACES: Final = ("source", "out", "cache")
+_MAX_SHOWN: Final = 200  # signs of one value in the log; texts to measure with are long
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Stages:
     async def __call__(self, script: str, request: Mapping[str, Any], until: float) -> dict[str, Any]:
         """The stage's result; the build's progress moves up to `until` while it runs. Raises StageFailed."""
         start, self._reached = self._reached, until
-        self._words.write(f"== {script} {_described(request)}\n".encode())
+        self._words.write(f"== {script} {described(request)}\n".encode())
         bounds = stage_bounds.of(
             script,
             self._model,
@@ -81,5 +82,9 @@ class Stages:
         return f"{where}: the disk is full; make room, or serve with --state on a larger disk, and apply again"
 
 
-def _described(request: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in request.items() if key not in _PLACES)
+def described(request: Mapping[str, Any]) -> str:
+    """A stage's request in a line of the log, without paths, and nothing at length. Pure."""
+    shown = {key: str(value) for key, value in request.items() if key not in _PLACES}
+    return ", ".join(
+        f"{key}={value if len(value) <= _MAX_SHOWN else value[:_MAX_SHOWN] + '…'}" for key, value in shown.items()
+    )
