@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.toolchain, pytest.mark.timeout(1200)]
 
 BY_NAME: Final = {fault.name: fault for fault in FAULTS}
 GGUF: Final = make("gguf", "Q4_K_M")
+MLX: Final = make("mlx", "4bit")
 # At 4 bits, where a model's own divergence hides most of them; and the check that must see it.
 PLANTED: Final = [
     (GGUF, "norm_epsilon", "hyperparameters"),
@@ -25,6 +26,7 @@ PLANTED: Final = [
     (GGUF, "template_altered", "parity"),
     (GGUF, "rows_permuted", "tensors"),
     (GGUF, "block_scales", "tensors"),
+    (MLX, "rope_base", "hyperparameters"),
 ]
 
 
@@ -38,8 +40,9 @@ def source(tiny_models: Path) -> Source:
     return inspect(tiny_models / "trained")
 
 
-async def test_an_honest_build_is_stored(laboratory: Laboratory, source: Source) -> None:
-    answer = await laboratory.build(source, GGUF)
+@pytest.mark.parametrize("recipe", [GGUF, MLX], ids=str)
+async def test_an_honest_build_is_stored(laboratory: Laboratory, source: Source, recipe: Recipe) -> None:
+    answer = await laboratory.build(source, recipe)
     assert not answer.refused, answer.words
     assert answer.measures
     assert answer.measures.bits < 6

@@ -183,8 +183,9 @@ def _onnx_activation(opened: OnnxFolder) -> None:
 
 
 def _exchanged(vocabulary: Mapping[str, int]) -> tuple[str, str]:
-    """Two pieces of two letters."""
-    first, second = sorted(piece for piece in vocabulary if len(piece) == 2 and piece.isalpha() and piece.isascii())[:2]
+    """Two pieces of two letters that are met everywhere: such as were learned first."""
+    pairs = [piece for piece in vocabulary if len(piece) == 2 and piece.isalpha() and piece.isascii()]
+    first, second = sorted(pairs, key=vocabulary.__getitem__)[:2]
     return first, second
 
 

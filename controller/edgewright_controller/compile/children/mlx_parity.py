@@ -15,6 +15,8 @@ from stage import Say, run
 
 def parity(request: dict[str, Any], say: Say) -> dict[str, Any]:
     say(0.0, "loading for mlx-lm")
+    # transformers would load torch where it is installed; mlx-lm has no use for it.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     return ask(engine("mlx_engine", "Mlx", request["artifact"]), request["texts"], request["chats"], say)
 
 

@@ -29,6 +29,8 @@ _COMPUTED = ("rotary_emb.inv_freq",)
 
 def tensors(request: dict[str, Any], say: Say) -> dict[str, Any]:
     say(0.0, "reading both folders")
+    # transformers would load torch where it is installed; mlx-lm has no use for it.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     import mlx.core as mx
     from mlx_lm.utils import load_model
 
