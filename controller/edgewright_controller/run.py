@@ -255,7 +255,7 @@ def _compiling(settings: Settings, store: ArtifactStore) -> tuple[Builder, Sourc
     """What builds, and what it builds from: whatever runs toolchains shares the machine's memory."""
     state, interpreters = settings.state, settings.interpreters
     executor = LocalExecutor(interpreters, os.cpu_count() or 1, settings.builds.memory_bytes)
-    builder = Builder(store, state, interpreters, limits=settings.builds, executor=executor, carded=True)
+    builder = Builder(store, state, interpreters, limits=settings.builds, executor=executor, gated=True, carded=True)
     sources = Sources(
         state / "sources",
         settings.credentials,
