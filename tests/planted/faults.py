@@ -248,11 +248,13 @@ def _output_lost(opened: OnnxFolder) -> None:
     (node,) = (node for node in opened.nodes("MatMulNBits") if node.name.startswith("/lm_head/"))
     number = {one.name: one.i for one in node.attribute}
     rows, blocks = number["N"], number["K"] // number["block_size"]
-    assert not any(node.input[3:]), "zero points would have to be moved, too"
     order = np.random.default_rng(SEED).permutation(rows)
     levels, scales = (opened.array(name).reshape(rows, blocks, -1)[order] for name in node.input[1:3])
     node.input[1] = opened.put("lost_levels", levels)
     node.input[2] = opened.put("lost_scales", scales.reshape(rows, blocks).astype(np.float32))
+    if len(node.input) > 3 and node.input[3]:
+        zeros = opened.array(node.input[3]).reshape(rows, -1)[order]
+        node.input[3] = opened.put("lost_zeros", zeros)
 
 
 def _begun_twice(words: str) -> str:
