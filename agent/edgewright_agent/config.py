@@ -50,7 +50,7 @@ from edgewright_agent.quantities import parse_duration, parse_size
 from edgewright_contract import names, small_file
 from edgewright_contract.release import RUNTIMES
 
-ACCELERATORS: Final = ("cpu", "cuda", "metal", "vulkan", "qnn", "openvino", "dml", "webgpu")
+ACCELERATORS: Final = ("cpu", "cuda", "metal", "vulkan", "opencl", "qnn", "openvino", "dml", "webgpu")
 
 MAX_BYTES: Final = 1 << 20
 

@@ -48,7 +48,10 @@ from typing import Any, Final
 SECRET_VARIABLE: Final = "EDGEWRIGHT_ENGINE_SECRET"
 LOGITS: Final = "logits"
 COMPLETIONS: Final = "completions"
-OPTIONS: Final = ("context", "parallel", "threads", "gpu_layers", "chat_template")
+OPTIONS: Final = (
+    *("context", "parallel", "threads", "gpu_layers", "chat_template", "flash_attention", "cache_type_k"),
+    *("cache_type_v", "batch_size", "ubatch_size", "mmap", "mlock", "main_gpu", "tensor_split", "split_mode"),
+)
 
 
 class EngineReplyError(ValueError):

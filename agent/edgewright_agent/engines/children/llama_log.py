@@ -21,7 +21,14 @@ _BUFFER = re.compile(rb"load_tensors:\s+(\S+) model buffer size =\s+([0-9.]+) Mi
 _WORTH_TELLING_MIB = 0.5
 _MOST_TOLD = 4
 # Names of ggml's back ends as they begin a buffer's name → the accelerator's name in a manifest.
-_ACCELERATORS = (("CUDA", "cuda"), ("ROCm", "rocm"), ("MTL", "metal"), ("Metal", "metal"), ("Vulkan", "vulkan"))
+_ACCELERATORS = (
+    ("CUDA", "cuda"),
+    ("ROCm", "rocm"),
+    ("MTL", "metal"),
+    ("Metal", "metal"),
+    ("Vulkan", "vulkan"),
+    ("OpenCL", "opencl"),
+)
 
 
 class LlamaLog:

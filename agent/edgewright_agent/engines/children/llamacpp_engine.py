@@ -5,6 +5,7 @@ import codecs
 import engine_http
 import gguf_files
 import llama_log
+import llama_options
 import templates
 from openai_chat import BadRequest
 
@@ -25,9 +26,8 @@ class LlamaCpp:
         return version("llama-cpp-python")
 
     def load(self):
-        options = self._spec["options"]
+        options = llama_options.LlamaOptions(self._spec["options"], self._spec["accelerator"])
         path = gguf_files.model_file(self._spec["artifact"])
-        threads = int(options.get("threads", 1))
         with llama_log.LlamaLog() as self._log:
             import llama_cpp
 
@@ -37,10 +37,20 @@ class LlamaCpp:
                 _keep_to_plain_kernels(llama_cpp.llama_cpp)
             self._llm = llama_cpp.Llama(
                 path,
-                n_ctx=int(options.get("context", 2048)),
-                n_gpu_layers=int(options.get("gpu_layers", 0 if self._spec["accelerator"] == "cpu" else -1)),
-                n_threads=threads,
-                n_threads_batch=threads,
+                n_ctx=options.context,
+                n_batch=options.batch_size,
+                n_ubatch=options.ubatch_size,
+                n_gpu_layers=options.gpu_layers,
+                main_gpu=options.main_gpu,
+                split_mode=options.split_mode,
+                tensor_split=options.tensor_split or None,
+                flash_attn=options.flash_attention == 1,  # this library has no "as llama.cpp likes"
+                type_k=options.cache_type_k,
+                type_v=options.cache_type_v,
+                use_mmap=options.mmap,
+                use_mlock=options.mlock,
+                n_threads=options.threads,
+                n_threads_batch=options.threads,
                 logits_all=False,
                 verbose=True,
             )

@@ -8,6 +8,7 @@ import urllib.request
 import engine_http
 import gguf_files
 import llama_log
+import llama_options
 import sockets
 import templates
 
@@ -102,14 +103,22 @@ class Xllamacpp:
 
 
 def _params(xllamacpp, spec, path):
-    options = spec["options"]
+    options = llama_options.LlamaOptions(spec["options"], spec["accelerator"])
     params = xllamacpp.CommonParams()
     params.model.path = path
     params.model_alias = {spec["model"]}
-    params.n_parallel = int(options.get("parallel", 1))
-    params.n_ctx = int(options.get("context", 2048)) * params.n_parallel  # llama.cpp divides it among the slots
-    params.n_gpu_layers = int(options.get("gpu_layers", 0 if spec["accelerator"] == "cpu" else -1))
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(options.get("threads", 1))
+    params.n_parallel = options.parallel
+    params.n_ctx = options.context * options.parallel  # llama.cpp divides it among the slots
+    params.n_batch, params.n_ubatch = options.batch_size, options.ubatch_size
+    params.n_gpu_layers, params.main_gpu = options.gpu_layers, options.main_gpu
+    params.split_mode = xllamacpp.llama_split_mode(options.split_mode)
+    if options.tensor_split:
+        params.tensor_split = options.tensor_split + [0.0] * (len(params.tensor_split) - len(options.tensor_split))
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type(options.flash_attention)
+    params.cache_type_k = xllamacpp.ggml_type(options.cache_type_k)
+    params.cache_type_v = xllamacpp.ggml_type(options.cache_type_v)
+    params.load_mode = xllamacpp.llama_load_mode(int(options.mmap) + 2 * int(options.mlock))
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
     params.fit_params = False  # what does not fit must fail, not shrink in silence
     params.warmup = False
     params.cache_ram_mib = _CACHE_MIB
