@@ -6,25 +6,19 @@ within 2 percent. For a mixture of experts the parts of a layer are a guess, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from edgewright_controller import gguf_tensor_types
+from edgewright_controller.compile import recipe_mlx
 from edgewright_controller.compile.backends.onnx import INT8_BLOCK
 from edgewright_controller.compile.recipe import Recipe
 
 if TYPE_CHECKING:
     from edgewright_controller.compile.source import ModelFacts
 
-GGUF_BITS: Final[Mapping[str, float]] = {
-    **{"F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8.5, "Q6_K": 6.5625, "Q5_K": 5.5, "Q5_1": 6, "Q5_0": 5.5},
-    **{"Q4_K": 4.5, "Q4_1": 5, "Q4_0": 4.5, "IQ4_NL": 4.5, "IQ4_XS": 4.25, "Q3_K": 3.4375, "Q2_K": 2.625},
-}
-# What llama.cpp takes when a row does not divide by the 256 weights of such a type's block.
-_SHORT_ROWS: Final = {
-    **{"Q2_K": "IQ4_NL", "Q3_K": "IQ4_NL", "IQ4_XS": "IQ4_NL"},
-    **{"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"},
-}
+GGUF_BITS: Final = gguf_tensor_types.BITS
 _GGUF_BYTES_PER_TOKEN: Final = 36  # of the vocabulary, with its merges
 _GRAPH_BYTES: Final = 250_000  # of model.onnx without its weights
 _KEPT_BITS: Final = {"bf16": 16, "fp16": 16, "fp32": 32}
@@ -85,98 +79,42 @@ def predicted_bytes(recipe: Recipe, model: ModelFacts, beside_bytes: int) -> int
     )
 
 
-@dataclass(frozen=True)
-class _Mixture:
-    """How llama.cpp spreads types: the base, and for some roles a better type in some share of the layers."""
-
-    base: str
-    o: str = ""
-    v: str = ""
-    v_share: Callable[[int], float] = lambda _layers: 1.0
-    down: str = ""
-    down_rest: str = ""
-    down_share: Callable[[int], float] = lambda _layers: 1.0
-
-
-def _more_bits(layers: int) -> float:
-    """The share of layers for which llama.cpp's `use_more_bits` holds."""
-    eighth = layers // 8
-    chosen = sum(i < eighth or i >= 7 * layers // 8 or (i - eighth) % 3 == 2 for i in range(layers))
-    return chosen / max(1, layers)
-
-
-def _first(share: float) -> Callable[[int], float]:
-    return lambda layers: int(layers * share) / max(1, layers)
-
-
-def _four(layers: int) -> float:
-    return min(1.0, 4 / max(1, layers))
-
-
-_MIXTURES: Final[Mapping[str, _Mixture]] = {
-    "Q5_K_M": _Mixture("Q5_K", v="Q6_K", v_share=_more_bits, down="Q6_K", down_share=_more_bits),
-    "Q5_K_S": _Mixture("Q5_K"),
-    "Q4_K_M": _Mixture("Q4_K", v="Q6_K", v_share=_more_bits, down="Q6_K", down_share=_more_bits),
-    "Q4_K_S": _Mixture("Q4_K", v="Q5_K", v_share=_four, down="Q5_K", down_share=_first(1 / 8)),
-    "Q3_K_L": _Mixture("Q3_K", o="Q5_K", v="Q5_K", down="Q5_K"),
-    "Q3_K_M": _Mixture("Q3_K", o="Q4_K", v="Q4_K", down="Q5_K", down_rest="Q4_K", down_share=_first(1 / 16)),
-    "Q3_K_S": _Mixture("Q3_K"),
-    "Q2_K": _Mixture("Q2_K", o="Q3_K", v="Q3_K", down="Q3_K"),
-    "IQ4_NL": _Mixture("IQ4_NL", down="Q5_K", down_share=_first(1 / 8)),
-    "IQ4_XS": _Mixture("IQ4_XS", down="Q5_K", down_share=_first(1 / 8)),
-}
-
-
 def gguf_types(recipe: Recipe, model: ModelFacts) -> dict[str, int]:
     """How many of the matrices' weights get which of llama.cpp's types; the embedding's table is left out."""
-    found: dict[str, int] = {}
-    for part, kinds in _gguf_parts(recipe, model, tensors_of(model)):
-        for kind, share in kinds if part.role not in ("embedding", "norm") else ():
-            found[kind] = found.get(kind, 0) + round(share * part.count)
-    return {kind: count for kind, count in found.items() if count}
+    found: dict[str, float] = {}
+    for name, kind, weights in _gguf_tensors(recipe, model, tensors_of(model)):
+        if name != gguf_tensor_types.EMBEDDING:
+            found[kind] = found.get(kind, 0) + weights
+    return {kind: round(count) for kind, count in found.items() if round(count)}
 
 
 def _gguf(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> float:
-    return sum(
-        part.count * sum(GGUF_BITS[kind] * share for kind, share in kinds)
-        for part, kinds in _gguf_parts(recipe, model, tensors)
+    matrices = sum(weights * GGUF_BITS[kind] for _name, kind, weights in _gguf_tensors(recipe, model, tensors))
+    return 32 * _count(tensors, "norm") + matrices
+
+
+def _gguf_tensors(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> Iterator[tuple[str, str, float]]:
+    """Each matrix by llama.cpp's name, with the type that llama.cpp gives it, and its weights."""
+    parts = {part.role: part for part in tensors}
+    tied = not parts["output"].count
+    width, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    rows = dict.fromkeys(
+        (*gguf_tensor_types.PARTS, gguf_tensor_types.EMBEDDING, gguf_tensor_types.OUTPUT), model.hidden
     )
-
-
-_Kinds = tuple[tuple[str, float], ...]
-
-
-def _gguf_parts(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> list[tuple[Tensors, _Kinds]]:
-    """Each part with the types that llama.cpp gives it, and the share of the layers that have each."""
-    mix = _MIXTURES.get(recipe.quantization, _Mixture(recipe.quantization))
-    if recipe.options.get("pure"):
-        mix = _Mixture(mix.base)
-        output = mix.base
-    else:
-        output = mix.base if mix.base in ("F32", "F16", "BF16", "Q8_0") else "Q6_K"
-
-    tied = not _count(tensors, "output")
-
-    def fitted(kind: str, row: int) -> str:
-        return _SHORT_ROWS.get(kind, kind) if row % 256 else kind
-
-    def kinds(part: Tensors) -> _Kinds:
-        base = fitted(mix.base, part.row)
-        if part.role == "norm":
-            return (("F32", 1.0),)
-        if part.role == "output" or (part.role == "embedding" and tied):
-            return ((fitted(output, part.row), 1.0),)
-        if part.role == "o" and mix.o:
-            return ((fitted(mix.o, part.row), 1.0),)
-        if part.role == "v" and mix.v:
-            share = mix.v_share(model.layers)
-            return ((fitted(mix.v, part.row), share), (base, 1 - share))
-        if part.role == "down" and mix.down:
-            share = mix.down_share(model.layers)
-            return ((fitted(mix.down, part.row), share), (fitted(mix.down_rest or mix.base, part.row), 1 - share))
-        return ((base, 1.0),)
-
-    return [(part, kinds(part)) for part in tensors]
+    rows |= {"attn_output": width, "ffn_down": parts["down"].row}
+    shares = {  # of a role's weights in one layer
+        "attn_q": ("qk", width / (width + keys)),
+        "attn_k": ("qk", keys / (width + keys)),
+        **{"attn_v": ("v", 1.0), "attn_output": ("o", 1.0), "ffn_down": ("down", 1.0)},
+        **{"ffn_gate": ("ffn", 0.5), "ffn_up": ("ffn", 0.5)},
+    }
+    grouped = model.heads // max(1, model.kv_heads)
+    for name, kind in gguf_tensor_types.types(recipe, model.layers, grouped=grouped, rows=rows, tied=tied).items():
+        if name in rows:
+            yield name, kind, parts["embedding"].count
+        else:
+            role, share = shares[name.split(".")[2]]
+            yield name, kind, parts[role].count * share / model.layers
 
 
 def _mlx(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> float:
@@ -185,9 +123,32 @@ def _mlx(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> flo
     options = recipe.options
     group = int(options["group_size"])
     # A scale and a bias of 16 bits for each group; the mx types have one scale of 8.
-    bits = int(recipe.quantization.removesuffix("bit")) + (32 if options["mode"] == "affine" else 8) / group
+    scale = (32 if options.get("mode", "affine") == "affine" else 8) / group
+    if recipe.quantization in recipe_mlx.MIXED:
+        return _mlx_mixed(recipe.quantization, scale, model, tensors)
+    bits = int(recipe.quantization.removesuffix("bit")) + scale
+    if options["learned"] == "dynamic":
+        bits += 0.5 if bits < 7 else 1  # half of the layers get the next larger bits
     # mlx-lm leaves a layer as it is when its rows do not divide by the group.
     return sum(part.count * (16 if part.role == "norm" or part.row % group else bits) for part in tensors)
+
+
+def _mlx_mixed(quantization: str, scale: float, model: ModelFacts, tensors: tuple[Tensors, ...]) -> float:
+    """mlx-lm's mixture: more bits for the output layer, and in some of the layers for v and down."""
+    low, high = (int(bits) + scale for bits in quantization.removeprefix("mixed_").split("_"))
+    tied = not _count(tensors, "output")
+    layers = model.layers
+    more = sum(i < layers // 8 or i >= 7 * layers // 8 or (i - layers // 8) % 3 == 2 for i in range(layers))
+    share = more / max(1, layers)
+
+    def bits(part: Tensors) -> float:
+        if part.role == "norm":
+            return 16
+        if part.role == "output" or (part.role == "embedding" and tied):
+            return high if part.role == "output" else low
+        return share * high + (1 - share) * low if part.role in ("v", "down") else low
+
+    return sum(part.count * bits(part) for part in tensors)
 
 
 def _onnx(recipe: Recipe, model: ModelFacts, tensors: tuple[Tensors, ...]) -> float:

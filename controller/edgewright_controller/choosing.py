@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edgewright_controller import artifact_size, fit
 from edgewright_controller.compile.candidates import candidates
-from edgewright_controller.compile.recipe import Recipe, options_of
+from edgewright_controller.compile.recipe import Recipe, check_model, options_of
+from edgewright_controller.compile.recipe_option import RecipeError
 from edgewright_controller.compile.search import Candidate, Outcome, Search, search
 from edgewright_controller.manifest import Profile
 from edgewright_controller.quality import verdict
 from edgewright_controller.quality.limits import limits
 from edgewright_controller.world import SourceFact, World
+
+if TYPE_CHECKING:
+    from edgewright_controller.compile.source import ModelFacts
 
 # A table in an error's text: what stands further down is larger still.
 _MAX_TOLD = 40
@@ -52,6 +57,8 @@ def choosing(
     beside = max(0, source.bytes - source.model.bytes) if source.model else 0
     listed, outcomes = [], {}
     for recipe in candidates(profile.runtime, options_of(profile)):
+        if source.model is not None and not _suits(recipe, source.model):
+            continue
         key = key_of(recipe)
         built = world.builds.get(key)
         predicted = artifact_size.predicted_bytes(recipe, source.model, beside) if source.model else source.bytes
@@ -62,6 +69,14 @@ def choosing(
         if outcome is not None:
             outcomes[key] = outcome
     return Choosing(model, name, search(listed, outcomes, profile.memory_bytes))
+
+
+def _suits(recipe: Recipe, model: ModelFacts) -> bool:
+    try:
+        check_model(recipe, model)
+    except RecipeError:
+        return False  # a group that does not divide this model's rows: one of the others will
+    return True
 
 
 def concrete(profile: Profile, recipe: Recipe) -> Profile:

@@ -18,7 +18,8 @@ from edgewright_contract.release import Release
 from edgewright_controller import artifact_size, fit, fit_advice
 from edgewright_controller.choosing import Choosing, choosing, concrete
 from edgewright_controller.compile.build_key import build_key
-from edgewright_controller.compile.recipe import Recipe, recipe_of
+from edgewright_controller.compile.recipe import Recipe, check_model, recipe_of
+from edgewright_controller.compile.recipe_option import RecipeError
 from edgewright_controller.fit import Load, Misfit
 from edgewright_controller.manifest import Assignment, Manifest, Profile
 from edgewright_controller.manifest.profiles import AUTO
@@ -257,7 +258,7 @@ class _Planner:
             return
 
         def key_of(recipe: Recipe) -> str:
-            return build_key(source.digest, recipe, self._versions(recipe))
+            return build_key(source.digest, recipe, self._versions(recipe), source.calibration)
 
         tried = False
         if profile.is_auto:
@@ -268,6 +269,11 @@ class _Planner:
             recipe, tried = found.recipe, found.search.chosen is None
         else:
             recipe = recipe_of(profile)
+        if source.model is not None:
+            try:
+                check_model(recipe, source.model)
+            except RecipeError as error:
+                raise PlanError(f"profiles.{profile_name}.{error}") from error
         key = key_of(recipe)
         self._keys[model, profile_name] = key
         self._profiles[model, profile_name] = concrete(profile, recipe)

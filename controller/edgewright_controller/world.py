@@ -27,11 +27,12 @@ class Outcome(Enum):
 @dataclass(frozen=True)
 class SourceFact:
     """A source or prebuilt artifact: the digest of its files, all their bytes, and what the model looks like.
-    A prebuilt artifact has no `model`."""
+    A prebuilt artifact has no `model`. `calibration` is the sha256 of the text that recipes measure it with."""
 
     digest: str
     bytes: int
     model: ModelFacts | None = None
+    calibration: str = ""
 
 
 @dataclass(frozen=True)

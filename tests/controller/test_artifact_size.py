@@ -22,6 +22,10 @@ GGUF = {
     **{"Q4_K_M": 105_453_920, "Q4_K_S": 102_039_392, "Q4_1": 98_362_208, "Q4_0": 91_726_688},
     **{"IQ4_NL": 92_058_464, "IQ4_XS": 91_311_968, "Q3_K_L": 97_532_768, "Q3_K_M": 93_509_984},
     **{"Q3_K_S": 88_201_568, "Q2_K": 88_201_568},
+    # By llama.cpp's dry run, which gives the sizes above to the byte.
+    **{"Q2_K_S": 86_127_968, "IQ3_M": 90_212_960, "IQ3_S": 88_201_568, "IQ3_XS": 88_201_568, "IQ3_XXS": 86_957_408},
+    **{"IQ2_M": 85_588_832, "IQ2_S": 84_842_336, "IQ2_XS": 84_572_768, "IQ2_XXS": 83_826_272},
+    **{"IQ1_M": 82_893_152, "IQ1_S": 82_333_280, "TQ2_0": 83_639_648, "TQ1_0": 82_395_488},
 }
 GGUF_PURE = {
     **{"Q8_0": 144_810_848, "Q6_K": 138_382_688, "Q5_K_M": 101_127_008, "Q5_1": 102_785_888, "Q5_0": 94_380_896},
@@ -90,6 +94,19 @@ def test_the_matrices_are_counted_by_type() -> None:
     assert mixed.keys() == {"Q5_0", "Q8_0", "Q4_K", "Q6_K"}
 
 
+def test_types_of_single_tensors_are_predicted_too() -> None:
+    plain = _predicted("gguf", "Q4_0")
+    embedding = SMOLLM2.vocab * SMOLLM2.hidden
+    larger = _predicted("gguf", "Q4_0", {"output_tensor_type": "F16"})
+    assert larger - plain == pytest.approx(embedding * (16 - 8.5) / 8, rel=0.001)
+    down = 30 * 576 * 1536
+    assert _predicted("gguf", "Q4_0", {"overrides": {"ffn_down": "Q8_0"}}) - plain == pytest.approx(
+        down * 4 / 8, rel=0.001
+    )
+    half = _predicted("gguf", "Q4_0", {"overrides": {r"blk\.\d\.ffn_down": "Q8_0"}})
+    assert half - plain == pytest.approx(down * 4 / 8 / 3, rel=0.001)
+
+
 def test_options_that_save_bytes_are_predicted_to() -> None:
     assert _predicted("onnx", "int4") < 0.45 * _predicted("onnx", "int4", {"tie_embeddings": False})
     assert _predicted("onnx", "int4", {"block_size": 128}) < _predicted("onnx", "int4", {"block_size": 32})
@@ -101,6 +118,23 @@ def test_a_large_model_is_predicted_as_its_publishers_measured_it() -> None:
     llama = replace(
         SMOLLM2, parameters=8_030_261_248, hidden=4096, layers=32, heads=32, kv_heads=8, head_dim=128, vocab=128_256
     )
-    for quantization, gib in (("Q4_K_M", 4.58), ("F16", 14.96)):
+    published = [
+        ("IQ1_S", 1.87),
+        ("IQ1_M", 2.01),
+        ("IQ2_XXS", 2.23),
+        ("IQ2_XS", 2.42),
+        ("IQ2_S", 2.56),
+        ("IQ2_M", 2.74),
+    ]
+    published += [("IQ3_XXS", 3.04), ("IQ3_XS", 3.27), ("IQ3_S", 3.42), ("IQ3_M", 3.52), ("IQ4_XS", 4.17)]
+    published += [
+        ("IQ4_NL", 4.38),
+        ("Q2_K_S", 2.78),
+        ("Q2_K", 2.95),
+        ("Q3_K_M", 3.74),
+        ("Q4_K_M", 4.58),
+        ("F16", 14.96),
+    ]
+    for quantization, gib in published:
         predicted = predicted_bytes(recipe.make("gguf", quantization), llama, 0)
         assert predicted / 2**30 == pytest.approx(gib, rel=0.02)

@@ -176,7 +176,7 @@ async def test_builds_wait_for_memory_and_go_on_when_one_of_them_fails(tmp_path:
     source = inspect(checkpoints.write(tmp_path / "model"))
     python = _python_of(tmp_path, "exit 3")
     builder = Builder(store, tmp_path / "state", {"gguf": python, "mlx": python}, limits=BuildLimits(memory_bytes=1))
-    recipes = [make("gguf", "Q8_0"), make("mlx", "4bit"), make("mlx", "8bit")]
+    recipes = [make("gguf", "Q8_0"), make("mlx", "bf16"), make("mlx", "fp32")]
     said: list[Progress] = []
     building = [
         builder.build(source, recipe, build_key(source.digest, recipe, builder.versions(recipe.runtime)), said.append)

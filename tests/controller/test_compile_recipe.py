@@ -10,6 +10,8 @@ import pytest
 from edgewright_controller.compile import toolchain
 from edgewright_controller.compile.build_key import build_key
 from edgewright_controller.compile.recipe import QUANTIZATIONS, Recipe, make, recipe_of
+from edgewright_controller.compile.recipe_gguf import IMATRIX_NEEDED
+from edgewright_controller.compile.recipe_mlx import check_rows
 from edgewright_controller.compile.recipe_option import Choice, Option, RecipeError
 
 SOURCE = "1" * 64
@@ -55,11 +57,28 @@ def test_options_that_cannot_apply_are_left_out_when_they_are_the_default_and_re
     [
         ("tflite", "int8", {}, "runtime"),
         ("gguf", "4bit", {}, "quantization"),
-        ("gguf", "IQ1_S", {}, "quantization"),
+        ("gguf", "IQ2_XS", {"imatrix": False}, "recipe.imatrix"),
+        ("gguf", "IQ2_XS", {"pure": True}, "recipe.pure"),
+        ("gguf", "Q4_0", {"overrides": {"attn": "Q9"}}, "recipe.overrides.'attn'"),
+        ("gguf", "Q4_0", {"overrides": {"attn(": "Q8_0"}}, "recipe.overrides.'attn('"),
+        ("gguf", "Q4_0", {"overrides": {"attn": "IQ2_S"}}, "recipe.overrides.'attn'"),
+        ("gguf", "Q4_0", {"overrides": {"x" * 201: "Q8_0"}}, f"recipe.overrides.{'x' * 200!r}"),
+        ("gguf", "Q4_0", {"overrides": {str(n): "Q8_0" for n in range(65)}}, "recipe.overrides"),
+        ("gguf", "F16", {"overrides": {"attn": "Q8_0"}}, "recipe.overrides"),
+        ("gguf", "Q4_0", {"output_tensor_type": "Q2_K"}, "recipe.output_tensor_type"),
+        ("gguf", "Q2_K", {"token_embedding_type": "IQ1_S"}, "recipe.token_embedding_type"),
+        ("gguf", "Q4_0", {"split": 5}, "recipe.split"),
         ("gguf", "Q4_K_M", {"group_size": 64}, "recipe.group_size"),
         ("mlx", "4bit", {"group_size": 48}, "recipe.group_size"),
         ("mlx", "8bit", {"mode": "mxfp4", "group_size": 32}, "recipe.mode"),
         ("mlx", "4bit", {"mode": "mxfp4"}, "recipe.mode"),
+        ("mlx", "4bit", {"mode": "nvfp4", "group_size": 32}, "recipe.mode"),
+        ("mlx", "4bit", {"group_size": 16}, "recipe.group_size"),
+        ("mlx", "mixed_4_6", {"mode": "mxfp4", "group_size": 32}, "recipe.mode"),
+        ("mlx", "mixed_4_6", {"learned": "awq"}, "recipe.learned"),
+        ("mlx", "3bit", {"learned": "gptq"}, "recipe.learned"),
+        ("mlx", "8bit", {"learned": "dynamic"}, "recipe.learned"),
+        ("mlx", "4bit", {"mode": "nvfp4", "group_size": 16, "learned": "awq"}, "recipe.learned"),
         ("onnx", "int4", {"tie_embeddings": 1}, "recipe.tie_embeddings"),
         ("onnx", "fp16", {}, "quantization"),
         ("onnx", "prebuilt", {"block_size": 32}, "recipe"),
@@ -73,6 +92,40 @@ def test_what_cannot_be_built_is_refused_by_its_key(
     with pytest.raises(RecipeError) as caught:
         make(runtime, quantization, options)
     assert caught.value.key == key
+
+
+def test_below_3_bits_an_importance_matrix_needs_no_saying() -> None:
+    assert make("gguf", "IQ2_XS") == make("gguf", "IQ2_XS", {"imatrix": True})
+    assert str(make("gguf", "IQ2_XS")) == "gguf IQ2_XS"
+    assert str(make("gguf", "IQ4_XS", {"imatrix": True})) == "gguf IQ4_XS imatrix=true"
+    assert [q for q in QUANTIZATIONS["gguf"] if make("gguf", q).calibrated] == list(IMATRIX_NEEDED)
+
+
+def test_overrides_keep_their_order_which_decides() -> None:
+    one, other = {"attn_v": "Q8_0", "attn": "Q6_K"}, {"attn": "Q6_K", "attn_v": "Q8_0"}
+    recipe = make("gguf", "Q4_K_M", {"overrides": one})
+    assert recipe != make("gguf", "Q4_K_M", {"overrides": other})
+    assert recipe.options["overrides"] == [["attn_v", "Q8_0"], ["attn", "Q6_K"]]
+    assert make("gguf", "Q4_K_M", recipe.options) == recipe
+
+
+def test_the_calibration_text_is_in_the_key_of_what_reads_it_and_of_nothing_else() -> None:
+    for quantization, differs in (("IQ2_XS", True), ("Q4_0", False)):
+        one, other = (build_key(SOURCE, make("gguf", quantization), VERSIONS, text * 64) for text in "ab")
+        assert (one != other) == differs
+
+
+def test_a_group_that_does_not_divide_the_rows_is_refused_with_one_that_does() -> None:
+    check_rows(64, {"hidden_size": 576, "intermediate_size": 1536})
+    with pytest.raises(RecipeError, match=r"group_size: 128 does not divide rows of 576 \(hidden_size\); .* = 64"):
+        check_rows(128, {"hidden_size": 576, "intermediate_size": 1536})
+    with pytest.raises(RecipeError, match=r"rows of 100 \(hidden_size\); this model cannot be quantised for MLX"):
+        check_rows(32, {"hidden_size": 100})
+
+
+def test_learned_recipes_read_the_calibration_text() -> None:
+    assert make("mlx", "4bit", {"learned": "dwq"}).calibrated
+    assert not make("mlx", "4bit").calibrated
 
 
 def test_the_accelerator_shapes_an_onnx_graph_but_no_gguf_and_no_mlx_folder() -> None:

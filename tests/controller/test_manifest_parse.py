@@ -51,7 +51,7 @@ def test_a_misspelt_table_is_named_with_the_near_one() -> None:
         (Q4, "quantization = 4", "profiles.jetson.quantization: must be one of F32, F16"),
         (Q4, 'quantization = "q4_k_m"', 'profiles.jetson.quantization: there is no quantization "q4_k_m" here; did'),
         (Q4, 'quantization = "4bit"', 'profiles.jetson.quantization: there is no quantization "4bit" here; there are'),
-        (CUDA, 'accelerator = "qnn"', 'no accelerator "qnn" here; there are cpu, cuda, metal, vulkan'),
+        (CUDA, 'accelerator = "qnn"', 'no accelerator "qnn" here; there are cpu, cuda, metal, opencl, vulkan'),
         (
             'runtime = "gguf"',
             'runtime = "ggfu"',

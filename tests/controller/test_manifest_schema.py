@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import tomli
 
-from edgewright_controller.compile import recipe
+from edgewright_controller.compile import recipe, recipe_gguf
 from edgewright_controller.manifest import json_schema, load, parse, profiles
 from edgewright_controller.manifest.table import Table
 from tests.controller.small_fleet import edited, refusal
@@ -147,3 +147,4 @@ def test_manifest_and_compiler_know_the_same_recipes() -> None:
         # What has one spelling only in a recipe is written in another way in a manifest.
         plain = {name: choice.default for name, choice in options.items() if choice.check is None}
         assert {name: table.model_fields[name].default for name in plain} == plain
+    assert get_args(profiles.GgufType) == recipe_gguf.TENSOR_TYPES

@@ -17,13 +17,16 @@ FORMAT: Final = 1
 STEPS: Final = {"gguf": 2, "mlx": 2, "onnx": 3}
 
 
-def build_key(source_digest: str, recipe: Recipe, versions: Mapping[str, str]) -> str:
+def build_key(source_digest: str, recipe: Recipe, versions: Mapping[str, str], calibration_digest: str = "") -> str:
     """The sha256 that names this build.
 
     `versions` is what `toolchain.versions` says: the packages that write the bytes, and the platform, because
     quantisers round floats with what the processor has. A prebuilt artifact has neither: its source is its bytes.
+    `calibration_digest`, the sha256 of the calibration text, counts where the recipe reads it.
     """
     document: dict[str, object] = {"edgewright_build": FORMAT, "source": source_digest, "recipe": recipe.to_json()}
     if not recipe.prebuilt:
         document |= {"steps": STEPS[recipe.runtime], "toolchain": dict(versions)}
+    if recipe.calibrated:
+        document["calibration"] = calibration_digest
     return digest.of_bytes(canonical.encode(document))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -26,6 +27,7 @@ from edgewright_controller.compile.backends import gguf, mlx, onnx
 from edgewright_controller.compile.backends.job import Backend, Job, RunStage
 from edgewright_controller.compile.build_key import build_key
 from edgewright_controller.compile.build_records import BuildRecords
+from edgewright_controller.compile.calibration import Calibration
 from edgewright_controller.compile.carding import Carding
 from edgewright_controller.compile.child import StageFailed
 from edgewright_controller.compile.executor import Executor, LocalExecutor
@@ -198,10 +200,11 @@ class Builder:
                     async with parents.unquantised(job, BACKENDS[recipe.runtime].build) as folder:
                         yield folder
 
+                measured_by = source.calibration.digest if recipe.calibrated else ""
                 subject = carding.Subject(
                     key=key,
                     recipe=recipe,
-                    origin=Origin(source.digest, source.origin, source.requantised),
+                    origin=Origin(source.digest, source.origin, source.requantised, calibration=measured_by),
                     toolchain=versions,
                     artifact=self._store.path(built.bundle),
                     bundle=built.bundle,
@@ -227,7 +230,7 @@ class Builder:
 
         try:
             versions = {} if recipe.prebuilt else await asyncio.to_thread(self.versions, recipe.runtime)
-            if build_key(source.digest, recipe, versions) != key:
+            if build_key(source.digest, recipe, versions, source.calibration.digest) != key:
                 raise StageFailed("prepare", "the toolchain changed since this build was planned; plan again", None, ())
             needed = self._disk_bytes(source, recipe)
             async with (
@@ -331,6 +334,7 @@ class Builder:
             threads=self._threads,
             intermediates=self._intermediates,
             run=run,
+            calibration=_calibration(source, scratch) if recipe.calibrated else None,
         )
 
     @contextlib.asynccontextmanager
@@ -373,6 +377,16 @@ def _scaled(say: _Say, start: float, end: float) -> _Say:
 def _telling(tell: Tell) -> _Say:
     """Progress of a stage as that of a check, which has a name of its own."""
     return lambda _stage, done, what: tell(done, what)
+
+
+def _calibration(source: Source, scratch: Path) -> Calibration:
+    """A copy of the text, which nobody changes while it is read."""
+    text = source.calibration
+    copy = scratch / "calibration.txt"
+    shutil.copyfile(text.path, copy)
+    if hashlib.sha256(copy.read_bytes()).hexdigest() != text.digest:
+        raise StageFailed("prepare", f"{text.path}: changed since this build was planned; apply again", None, ())
+    return Calibration(copy, text.digest)
 
 
 def _copy(source: Source, folder: Path) -> None:

@@ -12,11 +12,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from edgewright_contract import canonical
 from edgewright_controller.compile import recipe_gguf, recipe_mlx, recipe_onnx
 from edgewright_controller.compile.recipe_option import Choice, Option, RecipeError, RuntimeRecipes
+
+if TYPE_CHECKING:
+    from edgewright_controller.compile.source import ModelFacts
 
 PREBUILT: Final = "prebuilt"
 
@@ -54,6 +57,11 @@ class Recipe:
         return () if self.prebuilt else RECIPES[self.runtime].unproven(self.quantization, self.options)
 
     @property
+    def calibrated(self) -> bool:
+        """Whether the build reads the calibration text, so that the text decides the bytes."""
+        return not self.prebuilt and RECIPES[self.runtime].calibrated(self.quantization, self.options)
+
+    @property
     def options(self) -> dict[str, Any]:
         """The options by name, defaults written out."""
         return {name: json.loads(text) for name, text in self.spelled}
@@ -66,7 +74,7 @@ class Recipe:
         extra = [
             f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
             for name, value in self.options.items()
-            if value != OPTIONS[self.runtime][name].default
+            if value != OPTIONS[self.runtime][name].default_for(self.quantization)
         ]
         return " ".join([self.runtime, self.quantization, *extra])
 
@@ -89,6 +97,15 @@ class ProfileLike(Protocol):
     @property
     def recipe_options(self) -> Mapping[str, Option]:
         """The table `recipe` of the profile."""
+
+
+def check_model(recipe: Recipe, model: ModelFacts) -> None:
+    """Raise RecipeError where the model's shape rules the recipe out, as far as its config tells."""
+    if recipe.runtime == "mlx" and "group_size" in recipe.options:
+        rows = {"hidden_size": model.hidden, "heads times head_dim": model.heads * model.head_dim}
+        if model.inner:
+            rows["intermediate_size"] = model.inner
+        recipe_mlx.check_rows(recipe.options["group_size"], rows)
 
 
 def recipe_of(profile: ProfileLike) -> Recipe:
@@ -122,7 +139,7 @@ def make(runtime: str, quantization: str, options: Mapping[str, Option] | None =
         raise RecipeError("quantization", f"{runtime} cannot make {quantization!r}; it makes {known}")
     spelled = {name: _checked(runtime, quantization, name, value) for name, value in given.items()}
     chosen = {
-        name: spelled.get(name, choice.default)
+        name: spelled.get(name, choice.default_for(quantization))
         for name, choice in recipes.options.items()
         if quantization in choice.only_for
     }
@@ -135,7 +152,7 @@ def _checked(runtime: str, quantization: str, name: str, value: Option) -> Optio
     if name not in options:
         raise RecipeError(f"recipe.{name}", f"unknown; {runtime} has {', '.join(options)}")
     value = options[name].one_spelling(f"recipe.{name}", value)
-    if quantization not in options[name].only_for and value != options[name].default:
+    if quantization not in options[name].only_for and value != options[name].default_for(quantization):
         raise RecipeError(f"recipe.{name}", f"cannot be used with {quantization}")
     return value
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ from edgewright_contract import bundle
 from edgewright_contract.bundle import BundleFile
 from edgewright_contract.model_files import ArtifactUnsafe, FileUnsafe, rules, safetensors_header
 from edgewright_contract.model_files.safetensors_header import Header
+from edgewright_controller.compile import calibration
+from edgewright_controller.compile.calibration import Calibration
 from edgewright_controller.compile.hashing import Hashes
 
 MAX_JSON_BYTES: Final = 64 << 20
@@ -83,6 +85,7 @@ class Source:
 
     `origin` is where it was fetched or what it was made from, with the commit; empty for a folder of this machine.
     `requantised`: it was dequantised, so that every figure is relative to weights that were rounded before.
+    `calibration` is the text that recipes measure it with, which is no part of it.
     """
 
     folder: Path
@@ -91,6 +94,7 @@ class Source:
     facts: ModelFacts | None
     origin: str = ""
     requantised: bool = False
+    calibration: Calibration = field(default_factory=calibration.shipped)
 
     @property
     def bytes(self) -> int:

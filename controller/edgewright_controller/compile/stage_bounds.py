@@ -40,6 +40,8 @@ class _Needs:
 _NEEDS: Final = {
     "gguf_convert": _Needs(350 * _MB, largest=2.0),
     "gguf_quantise": _Needs(60 * _MB, largest=2.0),
+    "gguf_imatrix": _Needs(450 * _MB, largest=2.0),
+    "gguf_split": _Needs(150 * _MB),
     "mlx_convert": _Needs(500 * _MB, weights=0.6),
     "onnx_build": _Needs(900 * _MB, weights=3.0),
     "onnx_round": _Needs(150 * _MB, weights=0.3, largest=3.0),

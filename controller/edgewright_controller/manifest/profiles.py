@@ -62,9 +62,19 @@ class Match(Table):
 
 GgufQuantization = Literal[
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
-    "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "auto", "prebuilt",
+    "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "Q2_K", "Q2_K_S",
+    "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0", "auto", "prebuilt",
 ]  # fmt: skip
-MlxQuantization = Literal["2bit", "3bit", "4bit", "5bit", "6bit", "8bit", "bf16", "fp16", "fp32", "auto", "prebuilt"]
+GgufType = Literal[
+    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K",
+    "IQ3_S", "IQ3_XXS", "Q2_K", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0",
+]  # fmt: skip
+CacheType = Literal["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+Pattern = Annotated[str, Field(min_length=1, max_length=200)]
+MlxQuantization = Literal[
+    "2bit", "3bit", "4bit", "5bit", "6bit", "8bit", "mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6", "bf16", "fp16",
+    "fp32", "auto", "prebuilt",
+]  # fmt: skip
 OnnxQuantization = Literal["int4", "int8", "fp16", "fp32", "auto", "prebuilt"]
 
 
@@ -82,15 +92,30 @@ class GgufRecipe(_Recipe):
 
     pure: bool = False
     """Give every tensor the same type, without llama.cpp's mixture."""
+    imatrix: bool = False
+    """Weigh each weight by what it is multiplied with in the calibration text (an importance matrix, measured here):
+    a closer artifact of the same size. Recipes below 3 bits always do."""
+    overrides: Annotated[dict[Pattern, GgufType], Field(max_length=64)] = Field(default_factory=dict)
+    """Other types for some tensors: { "ffn_down" = "Q6_K", "blk\\.[01]\\." = "Q8_0" }. A regular expression that is
+    searched for in llama.cpp's names; where several fit, the first decides."""
+    output_tensor_type: GgufType | None = None
+    """The type of the output layer. Without it, llama.cpp's choice."""
+    token_embedding_type: GgufType | None = None
+    """The type of the embedding. Without it, llama.cpp's choice."""
+    split: Bytes | None = None
+    """Make files of at most so many bytes each, such as "2GB", instead of one."""
 
 
 class MlxRecipe(_Recipe):
     """What mlx-lm's converter may be told besides the bits."""
 
-    group_size: Literal[32, 64, 128] = 64
-    """Weights that share one scale."""
-    mode: Literal["affine", "mxfp4", "mxfp8"] = "affine"
-    """How a group is coded. mxfp4 needs 4bit, mxfp8 needs 8bit, both need group_size = 32."""
+    group_size: Literal[16, 32, 64, 128] = 64
+    """Weights that share one scale. It must divide the model's rows."""
+    mode: Literal["affine", "mxfp4", "nvfp4", "mxfp8"] = "affine"
+    """How a group is coded. mxfp4 and mxfp8 need group_size = 32, nvfp4 needs 16; mxfp8 needs 8bit, the others 4bit."""
+    learned: Literal["awq", "dwq", "gptq", "dynamic"] | None = None
+    """Let mlx-lm learn from the calibration text how to round: better for the same size, and it takes long. dwq needs
+    the extra `train` of mlx-lm."""
 
 
 class OnnxRecipe(_Recipe):
@@ -122,6 +147,34 @@ class GgufOptions(_Options):
     """Requests answered at the same time. Each has its own context."""
     gpu_layers: Annotated[int, Field(ge=-1, le=10_000)] | None = None
     """Layers on the accelerator, -1 for all; without it all."""
+    flash_attention: bool | None = None
+    """Attention in blocks, which takes less memory; without it llama.cpp decides."""
+    cache_type_k: CacheType | None = None
+    """The type of the cache of keys; without it f16."""
+    cache_type_v: CacheType | None = None
+    """The type of the cache of values; without it f16. A quantised one needs flash_attention = true."""
+    batch_size: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
+    """Tokens of prompts that are taken in at once; without it 2048."""
+    ubatch_size: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
+    """Tokens that are computed in one step, at most batch_size; without it 512."""
+    mmap: bool | None = None
+    """Map the weights from the disk instead of reading them; without it true."""
+    mlock: bool | None = None
+    """Keep the weights from being swapped out; without it false."""
+    main_gpu: Annotated[int, Field(ge=0, le=127)] | None = None
+    """The GPU that holds what is not split; without it the first."""
+    split_mode: Literal["none", "layer", "row"] | None = None
+    """How several GPUs share the model; without it by layers."""
+    tensor_split: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(,[0-9]+(\.[0-9]+)?){0,15}$")] | None = None
+    """The share of each GPU, such as "3,1"; without it by their free memory."""
+
+    @model_validator(mode="after")
+    def _go_together(self) -> GgufOptions:
+        if self.cache_type_v not in (None, "f16", "bf16") and self.flash_attention is not True:
+            raise _contradiction(f'cache_type_v = "{self.cache_type_v}" needs flash_attention = true')
+        if self.ubatch_size is not None and self.ubatch_size > (self.batch_size or 2048):
+            raise _contradiction("ubatch_size is more than batch_size")
+        return self
 
 
 class MlxOptions(_Options):
@@ -196,15 +249,20 @@ class GgufProfile(_Profile):
     runtime: Literal["gguf"]
     quantization: GgufQuantization
     """llama.cpp's name of the type, or "auto" for the smallest that passes its gate and fits, or "prebuilt"."""
-    accelerator: Literal["cuda", "metal", "vulkan", "cpu"]
-    """What the device must really run the model on."""
+    accelerator: Literal["cuda", "metal", "vulkan", "opencl", "cpu"]
+    """What the device must really run the model on, as llama.cpp itself says. Only cpu was ever proven by us."""
     recipe: GgufRecipe = GgufRecipe()
     options: GgufOptions = GgufOptions()
 
     @model_validator(mode="after")
     def _cpu_has_no_gpu_layers(self) -> GgufProfile:
-        if self.accelerator == "cpu" and self.options.gpu_layers not in (None, 0):
-            raise _contradiction("options.gpu_layers cannot be used: the accelerator is cpu")
+        on_gpu = {
+            "gpu_layers": self.options.gpu_layers not in (None, 0),
+            **{name: getattr(self.options, name) is not None for name in ("main_gpu", "split_mode", "tensor_split")},
+        }
+        wrong = [name for name, said in on_gpu.items() if said]
+        if self.accelerator == "cpu" and wrong:
+            raise _contradiction(f"options.{wrong[0]} cannot be used: the accelerator is cpu")
         return self
 
 

@@ -15,7 +15,7 @@ from edgewright_controller.compile.sources import reference
 from edgewright_controller.manifest.assignment import Assignment, Fault, assign, members
 from edgewright_controller.manifest.errors import ManifestError, Problem, dotted
 from edgewright_controller.manifest.profiles import Id, Labels, Match, Profile
-from edgewright_controller.manifest.quantities import Seconds, TimeZone
+from edgewright_controller.manifest.quantities import LocalPath, Seconds, TimeZone
 from edgewright_controller.manifest.rollout import Rollout, Windows
 from edgewright_controller.manifest.rollout_faults import rollout_faults, rollout_warnings
 from edgewright_controller.manifest.sources import SourceText, below
@@ -48,6 +48,9 @@ class Model(Table):
     credentials: Id | None = None
     """With which secrets the source and adapter are fetched: a name from [credentials] of the controller's settings.
     Without it, as anybody may."""
+    calibration: LocalPath | None = None
+    """A text file, relative to the manifest, that recipes with calibration measure the model with: at least 4,096
+    tokens of what it will be asked. Without it, a mixed text that comes with Edgewright."""
     served_name: Annotated[str, Field(pattern=_SERVED_NAME)] | None = None
     """The name that clients ask for. Without it, the model's id."""
     release_epoch: Annotated[int, Field(ge=0, le=2**31)] = 0
@@ -68,7 +71,9 @@ class Model(Table):
     def resolve(self, folder: Path) -> Model:
         """The same with absolute paths where it names paths. `folder` is the manifest's own and absolute."""
         adapter = below(folder, self.adapter) if self.adapter is not None else None
-        return self.model_copy(update={"source": below(folder, self.source), "adapter": adapter})
+        calibration = below(folder, self.calibration) if self.calibration is not None else None
+        source = below(folder, self.source)
+        return self.model_copy(update={"source": source, "adapter": adapter, "calibration": calibration})
 
 
 _OF_THIS_MACHINE: Final = (reference.Folder, reference.GgufFile)

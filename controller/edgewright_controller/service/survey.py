@@ -266,4 +266,4 @@ def _inventory(inventory: agent_pb2.Inventory | None) -> InventoryFact | None:
 
 
 def _fact(source: Source) -> SourceFact:
-    return SourceFact(source.digest, source.bytes, source.facts)
+    return SourceFact(source.digest, source.bytes, source.facts, source.calibration.digest)

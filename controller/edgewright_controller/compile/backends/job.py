@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgewright_controller.compile.calibration import Calibration
 from edgewright_controller.compile.intermediates import Intermediates
 from edgewright_controller.compile.recipe import Recipe
 from edgewright_controller.compile.source import ModelFacts, Source
@@ -24,7 +25,8 @@ class Job:
     """One build under way.
 
     `staged` is a folder named `source` with the source's files and nothing else, so that a build reads only what
-    its key names, and no path reaches its bytes. `out` does not exist yet: the backend makes it.
+    its key names, and no path reaches its bytes. `out` does not exist yet: the backend makes it. `calibration` is there
+    where the recipe reads it.
     """
 
     source: Source
@@ -37,6 +39,7 @@ class Job:
     threads: int
     intermediates: Intermediates
     run: RunStage
+    calibration: Calibration | None = None
 
 
 class Backend(Protocol):
