@@ -342,3 +342,13 @@ def test_an_artifact_without_a_template_has_no_digest(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(gguf_of(PAIRS[:4], TENSORS, WEIGHTS))
     assert chat_template.of({"model.gguf": tmp_path / "model.gguf"}) == ""
     assert gguf_header.CHAT_TEMPLATE == "tokenizer.chat_template"
+
+
+def test_a_model_in_several_files_is_refused_when_a_part_is_missing() -> None:
+    parts = [f"model-{number:05}-of-00003.gguf" for number in (1, 2, 3)]
+    rules.check_names(parts, "gguf")
+    for lost in parts:
+        with pytest.raises(ArtifactUnsafe, match=f"{lost}: missing, a part of a model in several files"):
+            rules.check_names([part for part in parts if part != lost], "gguf")
+    with pytest.raises(ArtifactUnsafe, match="model-00001-of-99999"):
+        rules.check_names(["model-99999-of-99999.gguf"], "gguf")

@@ -33,6 +33,8 @@ _BY_RUNTIME: Final = {
 }
 _MAIN: Final = {"gguf": ".gguf", "mlx": ".safetensors", "onnx": ".onnx"}
 _NAMES_WITHOUT_SUFFIX: Final = frozenset({"LICENSE", "NOTICE", "README"})
+# llama.cpp's names of the parts of one model; it loads the first, which leads it to the others.
+_GGUF_PART = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<parts>\d{5})\.gguf")
 # Names by which loaders look for pickles, beside weights of the same suffix that are raw.
 _PICKLE_NAME = re.compile(
     r"(pytorch_model|adapter_model|training_args|optimizer|scheduler|consolidated)([-._][0-9a-z-]+)?\.bin",
@@ -51,8 +53,21 @@ def check_names(paths: Collection[str], runtime: str) -> None:
             raise ArtifactUnsafe(f"{name}: files of this kind are not loaded on a device ({runtime})")
         if _PICKLE_NAME.fullmatch(path.name):
             raise ArtifactUnsafe(f"{name}: a loader would take a file of this name for a pickle, which can run code")
+    if lost := _lost_part(paths):
+        raise ArtifactUnsafe(f"{lost}: missing, a part of a model in several files")
     if not any(name.lower().endswith(_MAIN[runtime]) for name in paths):
         raise ArtifactUnsafe(f"no {_MAIN[runtime]} file in an artifact for {runtime}")
+
+
+def _lost_part(paths: Collection[str]) -> str:
+    """The first part of a split GGUF that is not there, empty when all are."""
+    for name in sorted(paths):
+        if part := _GGUF_PART.fullmatch(name):
+            for number in range(1, int(part["parts"]) + 1):
+                wanted = f"{part['stem']}-{number:05}-of-{part['parts']}.gguf"
+                if wanted not in paths:
+                    return wanted
+    return ""
 
 
 def check_contents(files: Mapping[str, Path]) -> None:
