@@ -323,9 +323,9 @@ class _Planner:
     def _versions(self, recipe: Recipe) -> Mapping[str, str]:
         if recipe.prebuilt:
             return {}
-        if recipe.runtime not in self.world.toolchains:
-            raise PlanError(f"the versions of the {recipe.runtime} toolchain are not known")
-        return self.world.toolchains[recipe.runtime]
+        if recipe.toolchain not in self.world.toolchains:
+            raise PlanError(f"the versions of the {recipe.toolchain} toolchain are not known")
+        return self.world.toolchains[recipe.toolchain]
 
     def release(self, assignment: Assignment) -> Release | None:
         """The assignment's release, None until its build is there."""

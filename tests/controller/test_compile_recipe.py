@@ -145,9 +145,9 @@ def test_what_a_graph_for_an_accelerator_cannot_be_measured_on_is_said_before_it
 
 
 def test_an_accelerator_with_its_own_compiler_takes_prebuilt_artifacts_only() -> None:
-    assert recipe_of(Profile("onnx", "prebuilt", "qnn")).prebuilt
-    with pytest.raises(RecipeError, match=r"accelerator: ONNX for qnn .*prebuilt"):
-        recipe_of(Profile("onnx", "int4", "qnn"))
+    assert recipe_of(Profile("onnx", "prebuilt", "openvino")).prebuilt
+    with pytest.raises(RecipeError, match=r"accelerator: ONNX for openvino .*prebuilt"):
+        recipe_of(Profile("onnx", "int4", "openvino"))
 
 
 def test_a_build_key_changes_with_everything_that_decides_the_bytes() -> None:

@@ -160,7 +160,8 @@ class Builder:
 
         Raises toolchain.ToolchainMissing, OSError.
         """
-        return toolchain.versions(runtime, self._interpreters[runtime], self._toolchains)
+        interpreter = toolchain.interpreter_of(runtime, self._interpreters)
+        return toolchain.versions(runtime, interpreter, self._toolchains)
 
     async def build(
         self,
@@ -186,7 +187,7 @@ class Builder:
 
     async def _card(self, carder: Carding, source: Source, recipe: Recipe, key: str, built: Built) -> ReportCard:
         """The report card of what was built. What cannot be measured is on it, and never fails a build."""
-        versions = await asyncio.to_thread(self.versions, recipe.runtime)
+        versions = await asyncio.to_thread(self.versions, recipe.toolchain)
         facts = source.facts
         assert facts is not None
         is_parent = parents.recipe(recipe.runtime, facts) == recipe
@@ -229,7 +230,7 @@ class Builder:
             progress(Progress(key, stage, done, what))
 
         try:
-            versions = {} if recipe.prebuilt else await asyncio.to_thread(self.versions, recipe.runtime)
+            versions = {} if recipe.prebuilt else await asyncio.to_thread(self.versions, recipe.toolchain)
             if build_key(source.digest, recipe, versions, source.calibration.digest) != key:
                 raise StageFailed("prepare", "the toolchain changed since this build was planned; plan again", None, ())
             needed = self._disk_bytes(source, recipe)

@@ -52,6 +52,11 @@ class Recipe:
         return self.quantization == PREBUILT
 
     @property
+    def toolchain(self) -> str:
+        """The toolchain that makes it."""
+        return self.runtime if self.prebuilt else RECIPES[self.runtime].toolchain(self.options) or self.runtime
+
+    @property
     def unproven(self) -> tuple[str, ...]:
         """What no check here can see of the artifact, in words; known before it is built."""
         return () if self.prebuilt else RECIPES[self.runtime].unproven(self.quantization, self.options)

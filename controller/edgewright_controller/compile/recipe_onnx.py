@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from edgewright_controller.compile import olive_passes
+from edgewright_controller.compile import olive_passes, qualcomm
 from edgewright_controller.compile.recipe_option import Choice, Option, RecipeError, RuntimeRecipes
 
 QUANTIZATIONS: Final = ("int4", "int8", "fp16", "fp32")
 
 # Which execution provider the graph is made for, by the accelerator that a profile names, and what its maker calls it.
-# A provider with its own compiler is not among them.
 PROVIDERS: Final[Mapping[str, str]] = MappingProxyType(
-    {"cpu": "CPU", "cuda": "CUDA", "dml": "DirectML", "webgpu": "WebGPU"}
+    {"cpu": "CPU", "cuda": "CUDA", "dml": "DirectML", "webgpu": "WebGPU", "qnn": "QNN"}
 )
+# Calibration of activations: so many pieces of so many tokens. With fewer the ranges miss what a prompt brings, and the
+# graph answers wrongly without any fault.
+MIN_SAMPLES: Final = 16
+MAX_SAMPLES: Final = 1024
+MIN_LENGTH: Final = 64
+MAX_LENGTH: Final = 4096
 
 
 def of_accelerator(accelerator: str) -> dict[str, Option]:
@@ -34,12 +39,55 @@ def _unproven(_quantization: str, options: Mapping[str, Any]) -> tuple[str, ...]
     if options["provider"] == "cpu":
         return ()
     name = PROVIDERS[options["provider"]]
+    if options["provider"] == "qnn":
+        soc = qualcomm.called(options["soc"])
+        return (
+            f"the compiled graph, which runs on {soc} only: the graph that it was compiled from can be measured, on"
+            " onnxruntime's CPU provider",
+        )
     return (f"{name}'s own kernels and their speed: the graph can be measured on onnxruntime's CPU provider only",)
 
 
 def _check_together(quantization: str, options: Mapping[str, Any]) -> None:
     if quantization == "fp16" and options["provider"] == "cpu":
         raise RecipeError("quantization", "fp16 needs an accelerator; on a cpu use fp32, int8 or int4")
+    if options["provider"] == "qnn":
+        _check_qnn(quantization, options)
+        return
+    for name in ("soc", "htp_arch"):
+        if options.get(name):
+            raise RecipeError(f"recipe.{name}", 'goes with accelerator = "qnn", and only with it')
+    for name in ("calibration_samples", "calibration_length"):
+        if options.get(name, RECIPES.options[name].default) != RECIPES.options[name].default:
+            raise RecipeError(f"recipe.{name}", 'only a build for accelerator = "qnn" is calibrated')
+
+
+def _check_qnn(quantization: str, options: Mapping[str, Any]) -> None:
+    if quantization != "int4":
+        raise RecipeError("quantization", f"{quantization} cannot be made for qnn; it takes int4")
+    qualcomm.check(options["soc"], options["htp_arch"])
+    if options["passes"]:
+        raise RecipeError("recipe.passes", "cannot follow what is compiled for qnn; take them away")
+    if options["symmetric"] or not options["tie_embeddings"]:
+        name = "symmetric" if options["symmetric"] else "tie_embeddings"
+        raise RecipeError(f"recipe.{name}", "is not a choice for qnn; take it away")
+
+
+def _calibrated(_quantization: str, options: Mapping[str, Any]) -> bool:
+    return bool(options["provider"] == "qnn")
+
+
+def _toolchain(options: Mapping[str, Any]) -> str:
+    return "qnn" if options["provider"] == "qnn" else ""
+
+
+def _between(least: int, most: int, what: str) -> Callable[[str, Any], Option]:
+    def check(key: str, value: Any) -> Option:
+        if type(value) is not int or not least <= value <= most:
+            raise RecipeError(key, f"{value!r} is no number of {what} from {least} to {most}")
+        return value
+
+    return check
 
 
 RECIPES: Final = RuntimeRecipes(
@@ -54,8 +102,14 @@ RECIPES: Final = RuntimeRecipes(
             "tie_embeddings": Choice(True, (False, True), ("int4",)),
             "provider": Choice("cpu", tuple(PROVIDERS), QUANTIZATIONS),
             "passes": Choice([], (), QUANTIZATIONS, olive_passes.spelling),
+            "soc": Choice(None, (), ("int4",), qualcomm.soc),
+            "htp_arch": Choice(None, (), ("int4",), qualcomm.htp_arch),
+            "calibration_samples": Choice(32, (), ("int4",), _between(MIN_SAMPLES, MAX_SAMPLES, "pieces of text")),
+            "calibration_length": Choice(128, (), ("int4",), _between(MIN_LENGTH, MAX_LENGTH, "tokens")),
         }
     ),
     _check_together,
+    calibrated=_calibrated,
     unproven=_unproven,
+    toolchain=_toolchain,
 )

@@ -31,14 +31,19 @@ REFERENCE: Final = "reference"
 # What makes checkpoints before anything is built: of a GGUF, or of a checkpoint and an adapter.
 DEQUANTISE: Final = "dequantise"
 MERGE: Final = "merge"
+# ONNX compiled for a Qualcomm NPU: the ONNX toolchain and Qualcomm's compiler, under the same interpreter.
+QNN: Final = "qnn"
 _ASKED_FOR: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         **PACKAGES,
         REFERENCE: ("safetensors", "torch", "transformers"),
         DEQUANTISE: ("accelerate", "gguf", "llama-cpp-python", "safetensors", "tokenizers", "torch", "transformers"),
         MERGE: ("accelerate", "peft", "safetensors", "torch", "transformers"),
+        QNN: (*PACKAGES["onnx"], "onnxruntime-qnn"),
     }
 )
+# Where a toolchain has no interpreter of its own.
+_INTERPRETERS: Final = {QNN: "onnx"}
 # Where the extra to install is not called like the toolchain.
 _EXTRAS: Final = {REFERENCE: "onnx", DEQUANTISE: "gguf", MERGE: "adapters"}
 # Packages that more than one distribution installs, the last one winning: which it was shows in their files only.
@@ -103,6 +108,11 @@ def versions(runtime: str, interpreter: str, cache: Path) -> Mapping[str, str]:
             " [toolchains]"
         )
     return {**kept["versions"], **kept["back_ends"], "platform": kept["platform"]}
+
+
+def interpreter_of(name: str, interpreters: Mapping[str, str]) -> str:
+    """The interpreter of this toolchain."""
+    return interpreters[_INTERPRETERS.get(name, name)]
 
 
 def reference(interpreters: Mapping[str, str], cache: Path) -> tuple[str, Mapping[str, str]]:

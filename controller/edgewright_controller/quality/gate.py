@@ -147,7 +147,7 @@ class _Measuring:
 
     async def _tensors(self, tell: Tell) -> dict[str, Any]:
         request = {
-            "artifact": str(_artifact(self._runtime, self._job.out)),
+            "artifact": str(_artifact(self._runtime, self._job.measured)),
             "source": str(self._reference.staged),
             "block": tensors.BLOCK,
             "quiet": tensors.QUIET,
@@ -161,7 +161,7 @@ class _Measuring:
     async def _parity(self, tell: Tell) -> _Differences:
         wanted = await self._reference.words(self._source_runs(tell))
         request = {
-            "artifact": str(_artifact(self._runtime, self._job.out)),
+            "artifact": str(_artifact(self._runtime, self._job.measured)),
             "texts": dict(wording.texts()),
             "chats": dict(wording.chats()),
         }
@@ -202,7 +202,7 @@ class _Measuring:
         """The unquantised float32 build, removed when the block ends: it is as large as the source twice."""
         recipe = FLOAT32[self._runtime]
         if self._job.recipe == recipe:
-            yield _artifact(self._runtime, self._job.out)
+            yield _artifact(self._runtime, self._job.measured)
             return
         place = self._job.scratch / "float32"
         job = replace(
@@ -224,7 +224,7 @@ class _Measuring:
     ) -> tuple[Divergence, bool, tuple[str, ...]]:
         """Of the artifact, whether over all that there is, and the hyperparameters that it computes with otherwise."""
         measured: list[Chunk] = []
-        artifact = _artifact(self._runtime, self._job.out)
+        artifact = _artifact(self._runtime, self._job.measured)
         found: dict[str, Any] = {}
         for part in mix.parts(len(chunks)):
             found = await self._logits(artifact, chunks, part, tell, float32=False)

@@ -17,6 +17,7 @@ from edgewright_contract.release import Release
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller import log
 from edgewright_controller.compile.builder import Builder
+from edgewright_controller.compile.recipe import recipe_of
 from edgewright_controller.compile.source import ModelFacts, Source, SourceError, describe
 from edgewright_controller.compile.sources import reference
 from edgewright_controller.compile.sources.sources import Resolved, Sources
@@ -34,7 +35,7 @@ from edgewright_controller.ledger import (
 )
 from edgewright_controller.ledger.devices import DesiredRow, DeviceRow
 from edgewright_controller.ledger.releases import RolledBackRow
-from edgewright_controller.manifest import Assignment, Manifest
+from edgewright_controller.manifest import Assignment, Manifest, Profile
 from edgewright_controller.quality.measures import Measures
 from edgewright_controller.service import looking, standing
 from edgewright_controller.service.change import ChangeRefused
@@ -140,11 +141,16 @@ class Surveyor:
         used = {manifest.profiles[assignment.profile] for assignment in wanted}
         try:
             return {
-                runtime: self._builder.versions(runtime)
-                for runtime in sorted({profile.runtime for profile in used if not profile.is_prebuilt})
+                name: self._builder.versions(name)
+                for name in sorted({_toolchain(profile) for profile in used if not profile.is_prebuilt})
             }
         except ToolchainMissing as error:
             raise ChangeRefused(str(error)) from error
+
+
+def _toolchain(profile: Profile) -> str:
+    """The toolchain that builds for the profile, whichever of its precisions it will be."""
+    return profile.runtime if profile.is_auto else recipe_of(profile).toolchain
 
 
 def _shapes(manifest: Manifest, wanted: Sequence[Assignment], looked_at: Iterable[str]) -> dict[str, ModelFacts]:

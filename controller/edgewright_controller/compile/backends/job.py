@@ -41,6 +41,13 @@ class Job:
     run: RunStage
     calibration: Calibration | None = None
 
+    @property
+    def measured(self) -> Path:
+        """What the gate measures: the artifact, or where no CPU can compute it the graph that it was compiled from, if
+        the backend left that here."""
+        before = self.scratch / "uncompiled"
+        return before if before.is_dir() else self.out
+
 
 class Backend(Protocol):
     """Makes artifacts of one runtime."""

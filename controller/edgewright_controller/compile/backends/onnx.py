@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgewright_contract import canonical, digest
+from edgewright_controller.compile.backends import onnx_qnn
 from edgewright_controller.compile.backends.job import Job
 from edgewright_controller.compile.intermediates import copy
 from edgewright_controller.compile.recipe import Recipe
@@ -55,6 +56,10 @@ async def build(job: Job) -> None:
     """Build the float graph, or take the shared one; round it, run what the recipe adds, then take out of it what is
     of this machine or of one device."""
     recipe = job.recipe
+    if recipe.options["provider"] == "qnn":
+        await onnx_qnn.build(job)
+        _without_machine(job.out)
+        return
     further = recipe.options["passes"]
     made = job.scratch / "plain" if further else job.out
 
@@ -69,11 +74,15 @@ async def build(job: Job) -> None:
     if further:
         request = {"parent": str(made), "out": str(job.out), "passes": further, **_machine(job)}
         await job.run("onnx_passes", request, 1.0)
-    for name in _LEFT_OUT:
-        (job.out / name).unlink(missing_ok=True)
+    _without_machine(job.out)
     config = job.out / "genai_config.json"
     said = neutral(json.loads(config.read_bytes()))
     config.write_text(json.dumps(said, indent=4, sort_keys=True))
+
+
+def _without_machine(out: Path) -> None:
+    for name in _LEFT_OUT:
+        (out / name).unlink(missing_ok=True)
 
 
 async def _olive(job: Job, out: Path, olive_passes: dict[str, Any], until: float) -> None:

@@ -151,6 +151,29 @@ class Graph:
             for name in inputs:
                 if name in self._held and len(self._held[name].dims) == 1 and self._held[name].dims[0] > 1:
                     yield Weight(module, "bias", *self._plain(name))
+        elif kind == "Mul" and len(inputs) == 2:
+            for name, other in (inputs, inputs[::-1]):
+                if self._origin(other) == "LpNormalization":
+                    yield from self._taken_apart(module, name)
+
+    def _origin(self, name: str) -> str:
+        """What computed this value, before it was quantised and back."""
+        node = self._made_by.get(name)
+        while node is not None and node.op_type in ("QuantizeLinear", "DequantizeLinear", "Cast"):
+            node = self._made_by.get(node.input[0])
+        return str(node.op_type) if node is not None else ""
+
+    def _taken_apart(self, module: str, name: str) -> Iterator[Weight]:
+        """The weight of a norm for an NPU, which divides by a row's length: it holds the root of the row's width."""
+        node = self._made_by.get(name)
+        names = [name] if node is None else list(node.input)
+        if any(one not in self._held for one in names) or len(self._held[names[0]].dims) != 1:
+            return
+        values, *rest = (self._array(one).astype(np.float32) for one in names)
+        if rest:
+            values = (values - (rest[1] if len(rest) > 1 else 0.0)) * rest[0]
+        kept = f"qdq{16 if '16' in self._type(names[0]) else 8}" if rest else "fp32"
+        yield Weight(module, "weight", kept, of_array(values / np.float32(np.sqrt(values.size))))
 
     def _carried(self, name: str) -> tuple[str, Rows, bool] | None:
         """How this value is kept, its rows, and whether it is turned over on its way; None when it is no weight."""

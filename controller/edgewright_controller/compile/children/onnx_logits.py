@@ -62,6 +62,9 @@ def _inputs(session: Any, tokens: list[int]) -> dict[str, Any]:
         "input_ids": np.array([tokens], np.int64),
         "attention_mask": np.ones((1, len(tokens)), np.int64),
         "position_ids": np.arange(len(tokens), dtype=np.int64)[None],
+        # What a graph for an NPU is told instead of a mask.
+        "past_seq_len": np.array([[len(tokens) - 1]], np.int32),
+        "total_seq_len": np.array([len(tokens)], np.int32),
     }
     inputs = {}
     for wanted in session.get_inputs():
