@@ -87,7 +87,7 @@ async def test_the_context_of_a_prebuilt_model_is_counted_when_its_checkpoint_is
     fleet: Controller, tmp_path: Path
 ) -> None:
     await fleet.enrol("jetson-01")
-    text = manifest(tmp_path, ["jetson-01"]).replace('memory = "8GB"', 'memory = "40MB"')
+    text = manifest(tmp_path, ["jetson-01"]).replace('memory = "8GB"', 'memory = "64MB"')
     text = text.replace('prebuilt = "', 'options = { context = 1048576 }\nprebuilt = "')
     asked = operator_pb2.PlanRequest(manifest=text, file="fleet.toml", folder=str(tmp_path))
     without = await fleet.operator.Plan(asked, timeout=10)
