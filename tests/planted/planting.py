@@ -68,7 +68,8 @@ class PlantingExecutor:
 
 
 def _is_artifact(job: StageJob, scratch: Path) -> bool:
-    return _folder(Path(job.request["out"])) == scratch / "artifact"
+    # A GGUF is made beside the artifact's folder, since it may still be split.
+    return _folder(Path(job.request["out"])) in (scratch / "artifact", scratch)
 
 
 def _folder(out: Path) -> Path:
