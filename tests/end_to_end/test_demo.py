@@ -40,7 +40,7 @@ def test_every_claim_of_the_demo_holds_and_the_tour_works_as_printed(demo_model:
         )
     try:
         wait_until(
-            lambda: demo.poll() is not None or "until Ctrl-C" in log.read_text(errors="replace"), "the demo's end", 900
+            lambda: demo.poll() is not None or "until Ctrl-C" in log.read_text(errors="replace"), "the demo's end", 1800
         )
         told = log.read_text()
         assert demo.poll() is None, told
