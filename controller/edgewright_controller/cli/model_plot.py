@@ -7,14 +7,12 @@ joins what no other build beats; what was refused is crossed.
 from __future__ import annotations
 
 import html
-import importlib.util
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgewright_controller.cli import printing
-from edgewright_controller.cli.ending import BAD_INPUT, FAILED, Ending
+from edgewright_controller.cli import plot_file, printing
 from edgewright_controller.cli.model_comparison import Comparison, Point
 
 if TYPE_CHECKING:
@@ -37,14 +35,7 @@ _STYLE: Final = (
 
 def check(file: Path) -> None:
     """Whether it can be drawn into this file at all. Raises Ending."""
-    if file.suffix.lower() not in SUFFIXES:
-        raise Ending(
-            f"--plot {file}: {f'{file.suffix!r} is no picture' if file.suffix else 'no suffix'}; "
-            f"name a file that ends with {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}",
-            BAD_INPUT,
-        )
-    if importlib.util.find_spec("matplotlib") is None:
-        raise Ending("--plot: matplotlib is not installed; pip install 'edgewright[plot]'", FAILED)
+    plot_file.check(file, SUFFIXES)
 
 
 def write(found: Comparison, file: Path) -> None:

@@ -6,7 +6,6 @@ where a device failed.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import time
 from collections import Counter
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgewright_contract.v1 import operator_pb2
+from edgewright_controller.cli import plot_file
 from edgewright_controller.cli.device_signs import BAD, ORDER, sign
-from edgewright_controller.cli.ending import BAD_INPUT, FAILED, Ending
 from edgewright_controller.cli.timeline import Band, Row, Timeline, timeline
 
 if TYPE_CHECKING:
@@ -56,14 +55,7 @@ MAX_LEVELS: Final = 4  # of labels above each other; more are left out, their li
 
 def check(file: Path) -> None:
     """Whether a picture can be drawn into this file at all. Raises Ending."""
-    if file.suffix.lower() not in SUFFIXES:
-        raise Ending(
-            f"--plot {file}: {f'{file.suffix!r} is no picture' if file.suffix else 'no suffix'}; "
-            f"name a file that ends with {' or '.join(SUFFIXES)}",
-            BAD_INPUT,
-        )
-    if importlib.util.find_spec("matplotlib") is None:
-        raise Ending("--plot: matplotlib is not installed; pip install 'edgewright[plot]'", FAILED)
+    plot_file.check(file, SUFFIXES)
 
 
 def write(shown: operator_pb2.ShowRolloutResponse, file: Path) -> None:
