@@ -54,15 +54,18 @@ def choosing(
 ) -> Choosing:
     """Where the search stands. `key_of` gives a recipe's build key for this source. Raises RecipeError when the
     profile's options leave no recipe."""
-    beside = max(0, source.bytes - source.model.bytes) if source.model else 0
     listed, outcomes = [], {}
     for recipe in candidates(profile.runtime, options_of(profile)):
         if source.model is not None and not _suits(recipe, source.model):
             continue
         key = key_of(recipe)
         built = world.builds.get(key)
-        predicted = artifact_size.predicted_bytes(recipe, source.model, beside) if source.model else source.bytes
-        size = built.size_bytes if built else predicted
+        if built is not None:
+            size = built.size_bytes
+        elif source.model is not None:
+            size = artifact_size.predicted_bytes(recipe, source.model, source.beside_bytes)
+        else:
+            size = source.bytes
         served = fit.memory_bytes(concrete(profile, recipe), size, source.model)
         listed.append(Candidate(recipe, key, size, served))
         outcome = _outcome(key, profile, world)

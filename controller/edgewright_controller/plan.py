@@ -401,7 +401,7 @@ class _Planner:
         advice = fit_advice.would_fit(
             profile,
             source.model,
-            max(0, source.bytes - source.model.bytes),
+            source.beside_bytes,
             build.size_bytes,
             lambda memory, size: not misfits(Load(memory, size, known=False)),
         )
@@ -457,7 +457,7 @@ class _Planner:
 def _predicted(recipe: Recipe, source: SourceFact) -> int:
     if recipe.prebuilt or source.model is None:
         return source.bytes if recipe.prebuilt else 0
-    return artifact_size.predicted_bytes(recipe, source.model, max(0, source.bytes - source.model.bytes))
+    return artifact_size.predicted_bytes(recipe, source.model, source.beside_bytes)
 
 
 def _types(artifact: str, world: World) -> Mapping[str, int] | None:

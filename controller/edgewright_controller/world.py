@@ -34,6 +34,11 @@ class SourceFact:
     model: ModelFacts | None = None
     calibration: str = ""
 
+    @property
+    def beside_bytes(self) -> int:
+        """Bytes of what stands beside the weights: tokenizer, configuration. 0 where the model is not known."""
+        return max(0, self.bytes - self.model.bytes) if self.model else 0
+
 
 @dataclass(frozen=True)
 class ToPrepare:

@@ -117,11 +117,7 @@ def _worst(one: TensorMeasure, limit: TypeLimit) -> tuple[float, str]:
 
 def fallbacks(measures: Sequence[TensorMeasure], wanted: str) -> dict[str, int]:
     """Weights by type, of tensors that have another type than the one that most of a recipe's have: for the report."""
-    found: dict[str, int] = {}
-    for one in measures:
-        if one.type != wanted:
-            found[one.type] = found.get(one.type, 0) + one.weights
-    return found
+    return {name: weights for name, weights in weights_by_type(measures).items() if name != wanted}
 
 
 def worst(measures: Iterable[TensorMeasure]) -> tuple[TensorMeasure, ...]:
