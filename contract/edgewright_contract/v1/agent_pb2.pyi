@@ -57,6 +57,9 @@ class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ENCODING_UNSPECIFIED: _ClassVar[Encoding]
     ENCODING_RAW: _ClassVar[Encoding]
+    ENCODING_ZSTD: _ClassVar[Encoding]
+    ENCODING_DICT_ZSTD: _ClassVar[Encoding]
+    ENCODING_SUB_ZSTD: _ClassVar[Encoding]
 STEP_UNSPECIFIED: Step
 STEP_IDLE: Step
 STEP_PLANNING: Step
@@ -93,6 +96,9 @@ REPOSITORY_IMAGE: Repository
 REPOSITORY_DIRECTOR: Repository
 ENCODING_UNSPECIFIED: Encoding
 ENCODING_RAW: Encoding
+ENCODING_ZSTD: Encoding
+ENCODING_DICT_ZSTD: Encoding
+ENCODING_SUB_ZSTD: Encoding
 
 class DeviceStatus(_message.Message):
     __slots__ = ("generation", "release", "step", "outcome", "error", "reason", "done_bytes", "total_bytes", "active_release", "active_artifact", "previous_release", "held_releases", "sequence", "engine", "accelerator", "endpoint", "started_unix_ms", "active_model", "unconfined")
@@ -282,29 +288,47 @@ class BlockRange(_message.Message):
     count: int
     def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
+class BlockBase(_message.Message):
+    __slots__ = ("bundle", "file", "offset", "size")
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    bundle: int
+    file: int
+    offset: int
+    size: int
+    def __init__(self, bundle: _Optional[int] = ..., file: _Optional[int] = ..., offset: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
 class FetchBlocksRequest(_message.Message):
-    __slots__ = ("bundle", "block_index", "ranges", "accepted", "max_bytes")
+    __slots__ = ("bundle", "block_index", "ranges", "accepted", "max_bytes", "bases")
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     BLOCK_INDEX_FIELD_NUMBER: _ClassVar[int]
     RANGES_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BASES_FIELD_NUMBER: _ClassVar[int]
     bundle: str
     block_index: str
     ranges: _containers.RepeatedCompositeFieldContainer[BlockRange]
     accepted: _containers.RepeatedScalarFieldContainer[Encoding]
     max_bytes: int
-    def __init__(self, bundle: _Optional[str] = ..., block_index: _Optional[str] = ..., ranges: _Optional[_Iterable[_Union[BlockRange, _Mapping]]] = ..., accepted: _Optional[_Iterable[_Union[Encoding, str]]] = ..., max_bytes: _Optional[int] = ...) -> None: ...
+    bases: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, bundle: _Optional[str] = ..., block_index: _Optional[str] = ..., ranges: _Optional[_Iterable[_Union[BlockRange, _Mapping]]] = ..., accepted: _Optional[_Iterable[_Union[Encoding, str]]] = ..., max_bytes: _Optional[int] = ..., bases: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BlockPart(_message.Message):
-    __slots__ = ("index", "encoding", "data")
+    __slots__ = ("index", "encoding", "data", "encoded_size", "base")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    ENCODED_SIZE_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
     index: int
     encoding: Encoding
     data: bytes
-    def __init__(self, index: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    encoded_size: int
+    base: BlockBase
+    def __init__(self, index: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., data: _Optional[bytes] = ..., encoded_size: _Optional[int] = ..., base: _Optional[_Union[BlockBase, _Mapping]] = ...) -> None: ...
 
 class RenewRequest(_message.Message):
     __slots__ = ("csr_der",)
