@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, Final, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from edgewright_contract.v1 import operator_pb2_grpc
+from edgewright_contract.v1 import operator_pb2, operator_pb2_grpc
 from edgewright_controller.client.access import Access
 from edgewright_controller.client.errors import AccessError, ClientError, ControllerUnreachable, Refused
 
@@ -18,6 +19,45 @@ LOOK_S: Final = 1.0
 CALL_S: Final = 60.0
 PING_EVERY_MS: Final = 30_000
 MAX_MESSAGE_BYTES: Final = 64 << 20
+
+# Asked again by gRPC itself when the line breaks before the answer: nothing changes by asking twice. A controller that
+# was just started again, or a line that died while nobody spoke, then costs a moment and no error.
+_READS: Final = (
+    "BuildLog",
+    "FetchProvenance",
+    "History",
+    "ListBuilds",
+    "ListModels",
+    "ListOperators",
+    "ListReleases",
+    "ListRollouts",
+    "Plan",
+    "ShowDevice",
+    "ShowModel",
+    "ShowRelease",
+    "ShowRollout",
+    "Status",
+    "Whoami",
+)
+_RETRYING: Final = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [
+                    {"service": operator_pb2.DESCRIPTOR.services_by_name["Operator"].full_name, "method": method}
+                    for method in _READS
+                ],
+                "retryPolicy": {
+                    "maxAttempts": 5,
+                    "initialBackoff": "0.2s",
+                    "maxBackoff": "2s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
 
 # What the network, not the controller, says.
 _UNREACHABLE: Final = (
@@ -58,6 +98,7 @@ class Connection:
             ("grpc.http2.max_pings_without_data", 0),
             # A controller that is started in the next second should be found in the next second.
             ("grpc.max_reconnect_backoff_ms", 2_000),
+            ("grpc.service_config", _RETRYING),
         ]
         self._channel = grpc.secure_channel(access.address, grpc.ssl_channel_credentials(*pems), options)
         stub: Any = operator_pb2_grpc.OperatorStub  # generated code has no types
