@@ -2,20 +2,21 @@
 
 The index is separate from the bundle, so cutting differently changes no artifact's identity. A device
 accepts an index only by the sha256 that the signed target gives, and only if it fits its bundle. Blocks
-are numbered from 0 through all files in the bundle's order; an empty file has none.
+are numbered from 0 through all files in the bundle's order; an empty file has none. Where the cuts lie is
+the controller's own affair; a device takes blocks of any size up to the limit.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from edgewright_contract.bundle import Bundle
+from edgewright_contract.bundle import Bundle, BundleFile
 from edgewright_contract.v1 import bundle_pb2
 
 FORMAT: Final = 1
@@ -46,22 +47,33 @@ class BlockIndex:
     blocks: tuple[Block, ...]
 
 
-def cut(bundle: Bundle, folder: Path) -> bytes:
-    """The encoded index of `bundle`, whose files stand below `folder`, in blocks of 1 MiB.
+def equal_sizes(file: BundleFile) -> Iterator[int]:
+    """Blocks of 1 MiB, and what is left."""
+    for start in range(0, file.size, MAX_BLOCK_BYTES):
+        yield min(MAX_BLOCK_BYTES, file.size - start)
 
-    Reads one block at a time. Raises BlockIndexError when a file is not what the bundle says, OSError.
+
+def cut(bundle: Bundle, folder: Path, sizes: Callable[[BundleFile], Iterable[int]] = equal_sizes) -> bytes:
+    """The encoded index of `bundle`, whose files stand below `folder`.
+
+    `sizes`: a file's blocks, in bytes, each from 1 to 1 MiB, which add up to the file. Reads one block at a time.
+    Raises BlockIndexError when a file is not what the bundle says, OSError.
     """
     message = bundle_pb2.BlockIndex(format=FORMAT, bundle_sha256=bytes.fromhex(bundle.digest))
     for file in bundle.files:
         blocks, whole, left = message.files.add(), hashlib.sha256(), file.size
         digests = bytearray()
         with open(folder / file.path, "rb") as source:
-            while data := source.read(MAX_BLOCK_BYTES):
+            for size in sizes(file):
+                data = source.read(size)
+                if len(data) != size:
+                    break
                 digests += hashlib.sha256(data).digest()
-                blocks.sizes.append(len(data))
+                blocks.sizes.append(size)
                 whole.update(data)
-                left -= len(data)
-        if left != 0 or whole.hexdigest() != file.sha256:
+                left -= size
+            longer = source.read(1)
+        if left != 0 or longer or whole.hexdigest() != file.sha256:
             raise BlockIndexError(f"{file.path}: changed since it was bundled")
         blocks.sha256s = bytes(digests)
     return message.SerializeToString(deterministic=True)

@@ -26,6 +26,8 @@ from edgewright_controller.compile.executor import LocalExecutor
 from edgewright_controller.compile.sources.sources import Sources
 from edgewright_controller.compile.store import ArtifactStore, StoreError
 from edgewright_controller.config import DEFAULT_FLEET, Address, BrokerMode, Settings, SettingsError
+from edgewright_controller.delivery import cutting
+from edgewright_controller.delivery.cutting import CutterMissing
 from edgewright_controller.director import Director
 from edgewright_controller.ledger import Ledger, LedgerError, restorations
 from edgewright_controller.ledger import fleet as ledger_fleet
@@ -82,6 +84,7 @@ _EXPECTED: Final = (
     AuthorityError,
     BrokerFailed,
     BrokerMissing,
+    CutterMissing,
     LedgerError,
     PublishError,
     SettingsError,
@@ -252,7 +255,9 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
 
 
 def _compiling(settings: Settings, store: ArtifactStore) -> tuple[Builder, Sources]:
-    """What builds, and what it builds from: whatever runs toolchains shares the machine's memory."""
+    """What builds, and what it builds from: whatever runs toolchains shares the machine's memory.
+    Raises CutterMissing."""
+    cutting.check()  # before anything is built that cannot be kept
     state, interpreters = settings.state, settings.interpreters
     executor = LocalExecutor(interpreters, os.cpu_count() or 1, settings.builds.memory_bytes)
     builder = Builder(store, state, interpreters, limits=settings.builds, executor=executor, gated=True, carded=True)

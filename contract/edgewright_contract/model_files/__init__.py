@@ -8,6 +8,8 @@ and in memory, whatever the bytes are; nothing is executed, and no weights are r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class FileUnsafe(ValueError):
     """This file must not reach an engine. The text says why; which file it is, the caller knows."""
@@ -15,3 +17,12 @@ class FileUnsafe(ValueError):
 
 class ArtifactUnsafe(Exception):
     """The artifact has a file that must never reach an engine. The text names it and says why."""
+
+
+@dataclass(frozen=True)
+class TensorSpan:
+    """Where a tensor's weights lie: its name, the position in the file of its first byte, and how many they are."""
+
+    name: str
+    offset: int
+    size: int

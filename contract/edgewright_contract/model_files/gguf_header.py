@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
-from edgewright_contract.model_files import FileUnsafe
+from edgewright_contract.model_files import FileUnsafe, TensorSpan
 
 # Beyond any model that is known, by a factor of ten or so.
 MAX_TENSORS: Final = 1 << 15
@@ -57,6 +58,14 @@ def read(path: Path) -> GgufHeader:
     with open(path, "rb", buffering=0) as file:
         size = file.seek(0, 2)
         return _Header(_Bytes(file, size)).read()
+
+
+def tensor_spans(path: Path) -> list[TensorSpan]:
+    """Where each tensor lies, in the file's order, when the header is in order. Raises FileUnsafe, OSError."""
+    with open(path, "rb", buffering=0) as file:
+        header = _Header(_Bytes(file, file.seek(0, 2)))
+        header.read()
+        return header.tensor_spans()
 
 
 class _Bytes:
@@ -119,6 +128,7 @@ class _Header:
         self._strings_left = MAX_STRINGS
         self._alignment = _DEFAULT_ALIGNMENT
         self._template: str | None = None
+        self._tensors: dict[bytes, tuple[int, int]] = {}
 
     def read(self) -> GgufHeader:
         if self._data.size < 4 or self._data.take(4) != b"GGUF":
@@ -127,14 +137,23 @@ class _Header:
         tensors, keys = self._number("<Q"), self._number("<Q")
         if tensors > MAX_TENSORS or keys > MAX_KEYS:
             raise FileUnsafe(f"{tensors} tensors and {keys} keys are too many")
-        names: set[bytes] = set()
+        names: dict[bytes, tuple[int, int]] = {}
         for _ in range(keys):
             name = self._name(names, MAX_KEY_BYTES, "key")
             self._pair(name, self._number("<I"))
         names.clear()
-        spans = [self._tensor(names) for _ in range(tensors)]
-        self._place(spans)
+        for _ in range(tensors):
+            self._tensor()
+        self._place(self._tensors.values())
         return GgufHeader(tensors, self._template)
+
+    def tensor_spans(self) -> list[TensorSpan]:
+        """Once it was read."""
+        data = _aligned(self._data.at, self._alignment)
+        return [
+            TensorSpan(name.decode("utf-8", "backslashreplace"), data + offset, size)
+            for name, (offset, size) in self._tensors.items()
+        ]
 
     def _version(self, version: int) -> None:
         if version in (2, 3):
@@ -176,9 +195,9 @@ class _Header:
         else:
             raise FileUnsafe(f"an array of values of unknown type {kind}")
 
-    def _tensor(self, names: set[bytes]) -> tuple[int, int]:
-        """Where its weights begin behind the header, and how many bytes they are."""
-        name = self._name(names, MAX_TENSOR_NAME_BYTES, "tensor")
+    def _tensor(self) -> None:
+        """Note where its weights begin behind the header, and how many bytes they are."""
+        name = self._name(self._tensors, MAX_TENSOR_NAME_BYTES, "tensor")
         dimensions = self._number("<I")
         if not 1 <= dimensions <= MAX_DIMENSIONS:
             raise FileUnsafe(f"tensor {_told(name)} has {dimensions} dimensions")
@@ -192,9 +211,9 @@ class _Header:
         weights, size = BLOCKS[kind]
         if shape[0] % weights:
             raise FileUnsafe(f"tensor {_told(name)}: rows of {shape[0]} are no blocks of {weights}")
-        return offset, elements // weights * size
+        self._tensors[name] = offset, elements // weights * size
 
-    def _place(self, spans: list[tuple[int, int]]) -> None:
+    def _place(self, spans: Collection[tuple[int, int]]) -> None:
         """Each tensor must lie behind the one before, aligned and within the file, as llama.cpp wants them."""
         if not spans:
             return
@@ -207,14 +226,14 @@ class _Header:
                 raise FileUnsafe(f"a tensor of {size:,} bytes at {offset:,} ends behind the end of the file")
             position = _aligned(offset + size, self._alignment)
 
-    def _name(self, names: set[bytes], most: int, what: str) -> bytes:
+    def _name(self, names: dict[bytes, tuple[int, int]], most: int, what: str) -> bytes:
         length = self._number("<Q")
         if length > most:
             raise FileUnsafe(f"a {what} with a name of {length} bytes")
         name = self._data.take(length)
         if name in names:
             raise FileUnsafe(f"the {what} {_told(name)} is there twice")
-        names.add(name)
+        names[name] = (0, 0)
         return name
 
     def _text(self, most: int) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
-from edgewright_contract.model_files import FileUnsafe
+from edgewright_contract.model_files import FileUnsafe, TensorSpan
 
 # A graph of 5,000 nodes, as a language model of eight billion weights has, takes some hundred thousand steps.
 MAX_STEPS: Final = 1 << 20
@@ -60,10 +60,11 @@ _VALUES: Final[Mapping[str, Mapping[int, str]]] = MappingProxyType(
         "function": {10: "domain"},
         "node": {4: "op_type", 7: "domain"},
         "attribute": {1: "name", 3: "i", 4: "s"},
-        "tensor": {14: "data_location"},
+        "tensor": {8: "name", 14: "data_location"},
         "entry": {1: "key", 2: "value"},
     }
 )
+_RAW_DATA: Final = 9  # of a tensor
 _TOO_LONG: Final = "\0"  # no name and no path has it
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WHOLE = re.compile(r"[0-9]{1,18}")
@@ -87,6 +88,15 @@ def read(path: Path) -> OnnxGraph:
         return _Walk(file).run()
 
 
+def tensor_spans(path: Path) -> dict[str, list[TensorSpan]]:
+    """Where the weights of the graph's tensors lie: file as the graph spells it → spans in the graph's order; "" is
+    `path` itself. Tensors that say no length are left out. Raises FileUnsafe, OSError."""
+    with open(path, "rb", buffering=0) as file:
+        walk = _Walk(file, places=True)
+        walk.run()
+        return walk.places
+
+
 @dataclass(slots=True)
 class _Message:
     kind: str
@@ -94,13 +104,16 @@ class _Message:
     in_function: bool
     values: dict[str, list[str | int]] = field(default_factory=dict)
     children: list[_Message] = field(default_factory=list)
+    raw: tuple[int, int] = (0, 0)  # where a tensor's own bytes lie, and how many they are
 
     def texts(self, name: str) -> list[str]:
         return [value for value in self.values.get(name, []) if isinstance(value, str)]
 
 
 class _Walk:
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, *, places: bool = False) -> None:
+        self.places: dict[str, list[TensorSpan]] = {}
+        self._keeps_places = places  # a device has no use for them
         self._file = file
         self._size = file.seek(0, 2)
         self._buffer, self._start, self._at = b"", 0, 0
@@ -152,6 +165,8 @@ class _Walk:
                 return _Message(child, self._at + length, message.in_function or child == "function")
             if name:
                 self._keep(message, name, self._text(length))
+            elif number == _RAW_DATA and message.kind == "tensor":
+                message.raw = self._at, length
             self._at += length
         elif wire in (_FIXED64, _FIXED32):
             self._at += 8 if wire == _FIXED64 else 4
@@ -192,6 +207,7 @@ class _Walk:
         if not entries:
             if 1 in tensor.values.get("data_location", []):
                 raise FileUnsafe("a tensor has its data elsewhere, and does not say where")
+            self._place(tensor, "", *tensor.raw)
             return
         location = entries.get("location", "")
         offset, length = (entries.get(key, "0") for key in ("offset", "length"))
@@ -200,6 +216,12 @@ class _Walk:
                 raise FileUnsafe(f"a tensor's data in {location!r}: {number!r} is no position or length")
         self._external[location] = max(self._external.get(location, 0), int(offset) + int(length))
         self._bounded(len(self._external))
+        self._place(tensor, location, int(offset), int(length))
+
+    def _place(self, tensor: _Message, location: str, offset: int, length: int) -> None:
+        if self._keeps_places and length:
+            name = next(iter(tensor.texts("name")), "")
+            self.places.setdefault(location, []).append(TensorSpan(name, offset, length))
 
     def _node(self, node: _Message) -> None:
         self._domains.update(node.texts("domain"))

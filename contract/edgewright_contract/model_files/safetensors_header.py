@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from edgewright_contract.model_files import FileUnsafe, plain_json
+from edgewright_contract.model_files import FileUnsafe, TensorSpan, plain_json
 
 # The format allows 100 MB; a hundred thousand tensors need a tenth of it, and no model has as many.
 MAX_HEADER_BYTES: Final = 16 << 20
@@ -75,6 +75,20 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
         for name, description in _entries(data)
         if description is not None
     }
+
+
+def tensor_spans(path: Path) -> list[TensorSpan]:
+    """Where each tensor lies, in the file's order, when the whole header is in order. Raises FileUnsafe, OSError."""
+    read(path)
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        data = file.read(length)
+    spans = []
+    for name, description in _entries(data):
+        if description is not None:
+            start, end = _json(description, name)["data_offsets"]
+            spans.append(TensorSpan(name, 8 + length + start, end - start))
+    return sorted(spans, key=lambda span: span.offset)
 
 
 def _checked(data: bytes, size: int) -> Header:

@@ -39,6 +39,7 @@ from edgewright_controller.compile.source import ModelFacts, Source, SourceFile
 from edgewright_controller.compile.stages import BuildLimits, Stages
 from edgewright_controller.compile.staging import link
 from edgewright_controller.compile.store import ArtifactStore, Stored
+from edgewright_controller.delivery.cutting import CutterMissing
 from edgewright_controller.quality import gate, verdict
 from edgewright_controller.quality.gate import Subject, Tell
 from edgewright_controller.quality.limits import NO_OVERRIDES, Overrides, limits
@@ -263,7 +264,7 @@ class Builder:
             raise BuildFailed(
                 error.stage, error.reason, exit_status=error.exit, last_lines=error.last_lines, log=log
             ) from error
-        except (OSError, BundleError, BlockIndexError) as error:
+        except (OSError, BundleError, BlockIndexError, CutterMissing) as error:
             raise BuildFailed("store", str(error), exit_status=None, last_lines=(), log=log) from error
 
     async def _made(

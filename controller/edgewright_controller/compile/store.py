@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from edgewright_contract import block_index, bundle, digest, durable
+from edgewright_contract import bundle, digest, durable
 from edgewright_contract.block_index import Block
 from edgewright_contract.bundle import Bundle
+from edgewright_controller.delivery import cutting
 
 
 class StoreError(Exception):
@@ -52,10 +53,11 @@ class ArtifactStore:
         """Move a finished folder in; it must stand on the same file system, and nobody may write in it any more.
 
         An artifact that is here already gets its files anew, which mends what the disk lost. Raises
-        bundle.BundleError, block_index.BlockIndexError, OSError; then `folder` may be gone in part.
+        bundle.BundleError, block_index.BlockIndexError, cutting.CutterMissing, OSError; then `folder` may be gone in
+        part.
         """
         files = bundle.from_folder(folder)
-        document, index = files.encode(), block_index.cut(files, folder)
+        document, index = files.encode(), cutting.cut(files, folder)
         _settle(folder, files)
         stored = Stored(files.digest, files.size, len(document), digest.of_bytes(index), len(index))
         for name, data in ((stored.bundle, document), (stored.block_index, index)):
