@@ -2,6 +2,7 @@
 
     STATE/artifacts/<bundle digest>/…        whole and verified, read-only
     STATE/artifacts/<bundle digest>.bundle   its list of files
+    STATE/artifacts/<bundle digest>.index    how they were cut into blocks, if it is known
     STATE/partial/<bundle digest>/           what is being fetched, kept over restarts
 
 Which of them is active, previous or staged is the lifecycle's to say; it names releases, and releases name
@@ -18,10 +19,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
-from edgewright_contract import digest, durable, plain_file
+from edgewright_contract import block_index, digest, durable, plain_file
+from edgewright_contract.block_index import MAX_INDEX_BYTES, BlockIndex, BlockIndexError
 from edgewright_contract.bundle import MAX_BUNDLE_BYTES, Bundle, BundleError, from_folder, parse
 
 _TRASH: Final = ".removed-"
+_BUNDLE: Final = ".bundle"
+_INDEX: Final = ".index"
 
 
 class ArtifactDamaged(Exception):
@@ -32,11 +36,11 @@ class Slots:
     """The folders `artifacts` and `partial` below the agent's state."""
 
     def __init__(self, state: Path) -> None:
-        """Make the folders, and finish removals that a power cut interrupted. Raises OSError."""
+        """Make the folders, and clear away what a power cut left of removals and of documents. Raises OSError."""
         self._artifacts, self._partial = state / "artifacts", state / "partial"
         for folder in (self._artifacts, self._partial):
             durable.make_folder(folder)
-            for leftover in folder.glob(f"{_TRASH}*"):
+            for leftover in folder.glob(".*"):
                 _remove_tree(leftover)
 
     def artifact(self, bundle: str) -> Path:
@@ -53,7 +57,11 @@ class Slots:
 
     def document(self, bundle: str) -> Path:
         """Where the artifact's bundle document stands."""
-        return self._artifacts / f"{bundle}.bundle"
+        return self._artifacts / f"{bundle}{_BUNDLE}"
+
+    def index_document(self, bundle: str) -> Path:
+        """Where the artifact's block index stands, if it is kept."""
+        return self._artifacts / f"{bundle}{_INDEX}"
 
     def has(self, bundle: str) -> bool:
         """Whether the artifact is here under its final name."""
@@ -71,6 +79,17 @@ class Slots:
             return parse(data)
         except (OSError, BundleError) as error:
             raise ArtifactDamaged(f"{document}: {error}") from error
+
+    def index(self, name: str) -> BlockIndex | None:
+        """How the artifact's files were cut, if that is here and legible.
+
+        Nobody vouches for it once it is on this disk: it says where to look, never what is right.
+        """
+        try:
+            with open(self.index_document(name), "rb") as file:
+                return block_index.parse(file.read(MAX_INDEX_BYTES + 1), self.bundle(name))
+        except (OSError, BlockIndexError, ArtifactDamaged):
+            return None
 
     def files(self, name: str) -> dict[str, Path]:
         """Path in the artifact → where it stands, by its list. Raises ArtifactDamaged."""
@@ -120,8 +139,13 @@ class Slots:
                     names[found.st_dev, found.st_ino] += 1
         return names
 
-    def adopt(self, name: str, document: bytes, files: Path) -> Path:
-        """Give the finished folder `files` its final name. It must be synced already. Raises OSError."""
+    def adopt(self, name: str, document: bytes, files: Path, indexed: bytes = b"") -> Path:
+        """Give the finished folder `files` its final name. It must be synced already. Raises OSError.
+
+        `document` is its bundle, `indexed` its block index, empty: not known.
+        """
+        if indexed:
+            durable.write(self.index_document(name), indexed)
         durable.write(self.document(name), document)
         if os.path.lexists(self.artifact(name)):
             _discard(self.artifact(name))
@@ -133,6 +157,7 @@ class Slots:
         """Remove an artifact, for example a damaged one. Raises OSError."""
         if os.path.lexists(self.artifact(name)):
             _discard(self.artifact(name))
+        self.index_document(name).unlink(missing_ok=True)
         self.document(name).unlink(missing_ok=True)
         durable.sync_folder(self._artifacts)
 
@@ -144,7 +169,7 @@ class Slots:
         """
         removed = set()
         for path in sorted(self._artifacts.iterdir()):
-            name = path.name[: -len(".bundle")] if path.name.endswith(".bundle") else path.name
+            name, _, _ = path.name.partition(".")
             if digest.is_sha256(name) and name not in keep:
                 if checkpoint is not None:
                     checkpoint()
