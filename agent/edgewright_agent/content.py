@@ -111,11 +111,20 @@ class LocalFirst:
         ranges: Sequence[tuple[int, int]],
         max_bytes: int,
         cancellation: Cancellation,
+        *,
+        accepted: Sequence[agent_pb2.Encoding] = (agent_pb2.ENCODING_RAW,),
+        bases: Sequence[str] = (),
     ) -> Generator[agent_pb2.BlockPart, None, None]:
         """See link.BlockSource. What the folder lacks in the middle is asked of the line by the next call."""
         folder = self._folder
+
+        def ask() -> Generator[agent_pb2.BlockPart, None, None]:
+            return self._line.fetch_blocks(
+                bundle, block_index, ranges, max_bytes, cancellation, accepted=accepted, bases=bases
+            )
+
         if folder is None:
-            yield from self._line.fetch_blocks(bundle, block_index, ranges, max_bytes, cancellation)
+            yield from ask()
             return
         came = False
         try:
@@ -125,7 +134,7 @@ class LocalFirst:
         except ContentMissing as missing:
             if not came:
                 with _and_not_in_the_folder(missing):
-                    yield from self._line.fetch_blocks(bundle, block_index, ranges, max_bytes, cancellation)
+                    yield from ask()
 
 
 @contextmanager

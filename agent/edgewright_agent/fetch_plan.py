@@ -1,4 +1,4 @@
-"""What has to be fetched for an artifact, and whether the disk has room for it.
+"""What has to be fetched for an artifact, what is here already, and whether the disk has room for it.
 
 The two documents come first: the bundle (which files) and the block index (in which pieces). Both are small, both
 are checked against the signed target, and both stay beside the partial download, so that a restart
@@ -10,14 +10,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from edgewright_agent import held_blocks
+from edgewright_agent.arriving import MAX_BASES
 from edgewright_agent.cancellation import Cancellation
+from edgewright_agent.held_blocks import Held, HeldBlock
 from edgewright_agent.link import BlockSource
-from edgewright_agent.slots import ArtifactDamaged, Slots
-from edgewright_contract import block_index, digest, durable
+from edgewright_agent.partial_files import link
+from edgewright_agent.slots import Slots
+from edgewright_contract import block_index, digest, durable, plain_file
 from edgewright_contract.block_index import BlockIndex, BlockIndexError
 from edgewright_contract.bundle import Bundle, BundleError, parse
 from edgewright_contract.model_files import rules
@@ -37,18 +41,31 @@ class ArtifactCorrupt(Exception):
 
 @dataclass(frozen=True)
 class FetchPlan:
-    """An artifact's files and blocks. `reused` maps a file to one with the same sha256 that is on this disk."""
+    """An artifact's files and blocks, and its two documents.
+
+    `reused` maps a file to one with the same sha256 that is on this disk, to be linked to; `local` maps blocks, of all
+    files, to where their bytes should stand on this disk. `bases` are artifacts that are here and that blocks may come
+    against. `reserve` is what stays free, in bytes.
+    """
 
     target: ImageTarget
     document: bytes
+    indexed: bytes
     bundle: Bundle
     index: BlockIndex
     reused: Mapping[str, Path]
+    local: Mapping[int, HeldBlock]
+    bases: Sequence[str]
+    reserve: int
 
     @property
     def total_bytes(self) -> int:
         """Bytes to fetch, had nothing been fetched yet."""
-        return sum(file.size for file in self.bundle.files if file.path not in self.reused)
+        return sum(b.size for b in self.index.blocks if b.path not in self.reused and b.index not in self.local)
+
+    def without(self, path: str) -> FetchPlan:
+        """The same, but this file gets bytes of its own."""
+        return replace(self, reused={name: old for name, old in self.reused.items() if name != path})
 
 
 def prepare(
@@ -62,8 +79,8 @@ def prepare(
 ) -> FetchPlan:
     """Fetch and check the documents, find what is here already, and check the disk.
 
-    `reuse` names artifacts (bundles) on this disk; `reserve` is what stays free, in bytes. Raises LinkDown, Refused,
-    BadAnswer, Cancelled, ArtifactCorrupt, ArtifactUnsafe, DiskFull, OSError.
+    `reuse` names artifacts (bundles) on this disk, in the order in which they are looked into; `reserve` is what stays
+    free, in bytes. Raises LinkDown, Refused, BadAnswer, Cancelled, ArtifactCorrupt, ArtifactUnsafe, DiskFull, OSError.
     """
     folder = slots.make_partial(target.bundle)
     document = _document(folder / "bundle", target.bundle, target.bundle_length, source, cancellation)
@@ -74,14 +91,21 @@ def prepare(
     except (BundleError, BlockIndexError) as error:
         raise ArtifactCorrupt(f"artifact {target.bundle[:12]}: {error}") from error
     rules.check_names([file.path for file in bundle.files], target.runtime)
-    plan = FetchPlan(target, document, bundle, index, _reusable(bundle, slots, reuse))
-    check_disk(plan, folder, reserve)
+    held = held_blocks.find(bundle, index.blocks, slots, reuse)
+    linked = _linked(held, slots, folder)
+    bases = [name for name in dict.fromkeys(reuse) if name != target.bundle and slots.has(name)][:MAX_BASES]
+    plan = FetchPlan(target, document, indexed, bundle, index, linked, held.blocks, bases, reserve)
+    check_disk(plan, folder)
     return plan
 
 
-def check_disk(plan: FetchPlan, folder: Path, reserve: int) -> None:
-    """Raise DiskFull unless what is still to be written fits and leaves `reserve` bytes free."""
-    needed = _MARGIN_BYTES
+def check_disk(plan: FetchPlan, folder: Path) -> None:
+    """Raise DiskFull unless what is still to be written fits and leaves `plan.reserve` bytes free.
+
+    Every byte of a file that is not linked counts, also what is copied on this disk: whether the file system shares
+    it with the old file shows only when it is done.
+    """
+    reserve, needed = plan.reserve, _MARGIN_BYTES + len(plan.document) + len(plan.indexed)
     for file in plan.bundle.files:
         if file.path not in plan.reused:
             needed += max(file.size - _allocated(folder / "files" / file.path), 0)
@@ -103,19 +127,18 @@ def _document(path: Path, sha256: str, length: int, source: BlockSource, cancell
     return data
 
 
-def _reusable(bundle: Bundle, slots: Slots, reuse: Sequence[str]) -> dict[str, Path]:
-    here: dict[tuple[str, int], Path] = {}
-    for name in reuse:
-        if not slots.has(name):
-            continue
-        try:
-            old = slots.bundle(name)
-        except ArtifactDamaged:
-            continue  # reuse only saves time: without it the file is fetched
-        for file in old.files:
-            here.setdefault((file.sha256, file.size), slots.artifact(name) / file.path)
-    found = {file.path: here.get((file.sha256, file.size)) for file in bundle.files}
-    return {path: old for path, old in found.items() if old is not None and slots.is_ours(old)}
+def _linked(held: Held, slots: Slots, folder: Path) -> dict[str, Path]:
+    """The files to be linked to: those that nobody but this agent can write to, on a file system with links.
+
+    Anywhere else they would be copied, and take room; then their blocks are, with the room planned for them.
+    """
+    found = {path: slots.artifact(name) / old for path, (name, old) in held.files.items()}
+    found = {path: old for path, old in found.items() if slots.is_ours(old)}
+    trial = folder / "link"
+    plain_file.remove(trial)
+    can_link = not found or link(next(iter(found.values())), trial)
+    plain_file.remove(trial)
+    return found if can_link else {}
 
 
 def _allocated(path: Path) -> int:

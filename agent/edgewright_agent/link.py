@@ -92,6 +92,9 @@ class BlockSource(Protocol):
         ranges: Sequence[tuple[int, int]],
         max_bytes: int,
         cancellation: Cancellation,
+        *,
+        accepted: Sequence[agent_pb2.Encoding] = (agent_pb2.ENCODING_RAW,),
+        bases: Sequence[str] = (),
     ) -> Generator[agent_pb2.BlockPart, None, None]: ...
 
 
@@ -174,9 +177,13 @@ class Link:
         ranges: Sequence[tuple[int, int]],
         max_bytes: int,
         cancellation: Cancellation,
+        *,
+        accepted: Sequence[agent_pb2.Encoding] = (agent_pb2.ENCODING_RAW,),
+        bases: Sequence[str] = (),
     ) -> Generator[agent_pb2.BlockPart, None, None]:
         """Pieces of the blocks in `ranges` (first, count), unchecked, in order; fewer when the server stops early.
 
+        Each block in one of the encodings `accepted`, raw among them, perhaps against bytes of a bundle in `bases`.
         Raises LinkDown, Refused, Cancelled, also in the middle.
         """
         cancellation.check()
@@ -184,8 +191,9 @@ class Link:
             bundle=bundle,
             block_index=block_index,
             ranges=[agent_pb2.BlockRange(first=first, count=count) for first, count in ranges],
-            accepted=[agent_pb2.ENCODING_RAW],
+            accepted=accepted,
             max_bytes=max_bytes,
+            bases=bases,
         )
         with self._calling() as stub:
             yield from self._parts(stub.FetchBlocks(request, timeout=BLOCKS_S), "fetching blocks", cancellation)
@@ -212,15 +220,18 @@ class Link:
     def _parts(self, call: Any, what: str, cancellation: Cancellation) -> Iterator[Any]:
         try:
             with cancellation.calling(call.cancel):
-                began, came = time.monotonic(), 0
+                # What the caller takes to decode and write is not the source's to answer for.
+                waited, asked, came = 0.0, time.monotonic(), 0
                 for part in call:
                     if len(part.data) > MAX_PART_BYTES:
                         raise BadAnswer(f"{self.name}: a part of {len(part.data)} bytes, at most {MAX_PART_BYTES}")
                     came += len(part.data)
-                    took = time.monotonic() - began
-                    if took > SLOW_AFTER_S and came < took * SLOWEST_BYTES_PER_S:
-                        raise LinkDown(f"{self.name}: {what}: {came} bytes in {took:.0f} s; that is too slow to go on")
+                    waited += time.monotonic() - asked
+                    if waited > SLOW_AFTER_S and came < waited * SLOWEST_BYTES_PER_S:
+                        told = f"{came} bytes in {waited:.0f} s; that is too slow to go on"
+                        raise LinkDown(f"{self.name}: {what}: {told}")
                     yield part
+                    asked = time.monotonic()
         except grpc.RpcError as error:
             cancellation.check()
             if _code(error) is grpc.StatusCode.DATA_LOSS:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from edgewright_contract import digest, durable, plain_file
 from edgewright_contract.bundle import Bundle
 
 _NO_PREALLOCATION = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
+_SHARED: Final = 4096  # bytes; what can be shared starts and ends at such a position on any file system that can
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
 
@@ -25,7 +25,7 @@ class PartialFiles:
     """Files below `folder`, as `bundle` lists them. Keeps at most one of them open besides those to be synced."""
 
     def __init__(self, folder: Path, bundle: Bundle) -> None:
-        self._folder = folder
+        self.folder = folder
         self._sizes = {file.path: file.size for file in bundle.files}
         self._open: dict[str, int] = {}
 
@@ -36,7 +36,7 @@ class PartialFiles:
         """
         if keep:
             return False
-        path, size = self._folder / name, self._sizes[name]
+        path, size = self.folder / name, self._sizes[name]
         self._make_room(name)
         fresh = True
         try:
@@ -49,7 +49,7 @@ class PartialFiles:
         except FileNotFoundError:
             pass
         if fresh:
-            handle = plain_file.open_below(self._folder, name, _NEW)
+            handle = plain_file.open_below(self.folder, name, _NEW)
             try:
                 _reserve(handle, size)
                 os.fsync(handle)
@@ -62,31 +62,35 @@ class PartialFiles:
             durable.sync_folder(path.parent)
         return fresh
 
-    def take_over(self, name: str, old: Path) -> None:
-        """Make the file a link to another artifact's; a copy where the file system has no links. Raises OSError."""
+    def take_over(self, name: str, old: Path) -> bool:
+        """Make the file a link to another artifact's; False when that cannot be linked to. Raises OSError."""
         self._make_room(name)
-        new = self._folder / name
-        plain_file.remove(new)
-        try:
-            os.link(old, new, **({"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}))
-        except OSError:
-            with (
-                plain_file.read_below(old.parent, old.name) as source,
-                os.fdopen(plain_file.open_below(self._folder, name, _NEW), "wb") as file,
-            ):
-                shutil.copyfileobj(source, file, 1 << 20)
-                file.flush()
-                os.fsync(file.fileno())
+        plain_file.remove(self.folder / name)
+        return link(old, self.folder / name)
 
     def write(self, name: str, offset: int, data: bytes) -> None:
         """Put `data` at `offset`. Not durable before `sync`. Raises OSError."""
-        handle = self._open.get(name)
-        if handle is None:
-            handle = self._open[name] = plain_file.open_below(self._folder, name, os.O_RDWR)
+        handle = self._opened(name)
         os.lseek(handle, offset, os.SEEK_SET)
         view = memoryview(data)
         while view:
             view = view[os.write(handle, view) :]
+
+    def copy(self, name: str, offset: int, data: bytes, source: int, at: int) -> None:
+        """As `write`, of `data` that stands at `at` in the open file `source`: shared, where the file system can."""
+        handle, copied = self._opened(name), 0
+        # File systems share whole pages only; for anything else the system would just copy what is in hand here.
+        if hasattr(os, "copy_file_range") and not (offset % _SHARED or at % _SHARED or len(data) % _SHARED):
+            try:
+                while copied < len(data) and (
+                    more := os.copy_file_range(source, handle, len(data) - copied, at + copied, offset + copied)
+                ):
+                    copied += more
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                    raise
+        if copied < len(data):
+            self.write(name, offset + copied, data[copied:])
 
     def sync(self) -> None:
         """Make everything written durable. Raises OSError."""
@@ -97,7 +101,7 @@ class PartialFiles:
     def sha256(self, name: str, checkpoint: Callable[[], None]) -> str:
         """The digest of the file as it stands; empty when it is no plain file any more. Raises OSError."""
         try:
-            with plain_file.read_below(self._folder, name) as file:
+            with plain_file.read_below(self.folder, name) as file:
                 return digest.of_open(file, checkpoint)
         except (plain_file.NotPlain, FileNotFoundError):
             return ""
@@ -105,18 +109,18 @@ class PartialFiles:
     def discard(self, name: str) -> None:
         """Remove one file. Raises OSError."""
         self.close()
-        plain_file.remove(self._folder / name)
+        plain_file.remove(self.folder / name)
 
     def seal(self) -> None:
         """Nothing but the bundle's files, read-only; folders durable, innermost first. Raises OSError."""
-        folders = {parent for name in self._sizes for parent in (self._folder / name).parents}
-        for place, names, leaves in os.walk(self._folder):
+        folders = {parent for name in self._sizes for parent in (self.folder / name).parents}
+        for place, names, leaves in os.walk(self.folder):
             for path in [Path(place, name) for name in names + leaves]:
-                if path not in folders and path.relative_to(self._folder).as_posix() not in self._sizes:
+                if path not in folders and path.relative_to(self.folder).as_posix() not in self._sizes:
                     plain_file.remove(path)
         for name in self._sizes:
             self._set_mode(name, 0o444)
-        for place, _names, _leaves in os.walk(self._folder, topdown=False):
+        for place, _names, _leaves in os.walk(self.folder, topdown=False):
             durable.sync_folder(Path(place))
 
     def close(self) -> None:
@@ -124,21 +128,36 @@ class PartialFiles:
         while self._open:
             os.close(self._open.popitem()[1])
 
+    def _opened(self, name: str) -> int:
+        handle = self._open.get(name)
+        if handle is None:
+            handle = self._open[name] = plain_file.open_below(self.folder, name, os.O_RDWR)
+        return handle
+
     def _make_room(self, name: str) -> None:
         """The folder that the file is to stand in, whatever stood in its way."""
         parent, _, _ = name.rpartition("/")
         if parent:
-            plain_file.make_folders_below(self._folder, parent)
+            plain_file.make_folders_below(self.folder, parent)
 
     def _set_mode(self, name: str, mode: int) -> None:
-        handle = plain_file.open_below(self._folder, name, os.O_RDONLY)
+        handle = plain_file.open_below(self.folder, name, os.O_RDONLY)
         try:
             if hasattr(os, "fchmod"):
                 os.fchmod(handle, mode)
             else:
-                (self._folder / name).chmod(mode)
+                (self.folder / name).chmod(mode)
         finally:
             os.close(handle)
+
+
+def link(old: Path, new: Path) -> bool:
+    """Give a file another name; False when the file system has no links, or not one more of this file."""
+    try:
+        os.link(old, new, **({"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}))
+    except OSError:
+        return False
+    return True
 
 
 def _reserve(handle: int, size: int) -> None:

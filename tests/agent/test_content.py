@@ -43,6 +43,9 @@ class Line:
         ranges: Sequence[tuple[int, int]],
         max_bytes: int,
         cancellation: Cancellation,
+        *,
+        accepted: Sequence[agent_pb2.Encoding] = (),
+        bases: Sequence[str] = (),
     ) -> Generator[agent_pb2.BlockPart, None, None]:
         self.asked += 1
         if self.behind is None:
