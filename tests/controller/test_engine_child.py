@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from edgewright_contract.engine import LOGITS
-from edgewright_controller.compile import engine_child
-from edgewright_controller.compile.engine_child import Engine, EngineChild, EngineFailed, EngineMissing
+from edgewright_controller.compile import engine_child, engine_words, engines_here
+from edgewright_controller.compile.engine_child import EngineChild, EngineFailed
+from edgewright_controller.compile.engines_here import Engine, EngineMissing
 from tests.controller import tiny_gguf
 
 pytestmark = pytest.mark.toolchain
@@ -43,40 +44,40 @@ def child(folder: Path, body: str) -> Engine:
 
 
 def test_the_agents_engines_are_found_and_the_agent_is_not_imported() -> None:
-    folder = engine_child.children_folder()
+    folder = engines_here.children_folder()
     assert (folder / "engine_http.py").is_file()
     # In a process of its own: other tests of this one have imported the agent.
     asked = (
-        "import sys; from edgewright_controller.compile import engine_child; print(engine_child.children_folder());"
+        "import sys; from edgewright_controller.compile import engines_here; print(engines_here.children_folder());"
         "print(*(name for name in sys.modules if name.startswith('edgewright_agent')))"
     )
     said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=60, check=True)
     assert said.stdout.splitlines() == [str(folder), ""]
-    for engine in engine_child.ENGINES:
+    for engine in engines_here.ENGINES:
         assert (folder / engine.script).is_file(), "the agent has an engine under this name"
 
 
 def test_a_controller_without_the_agent_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(EngineMissing, match="not installed beside the controller"):
-        engine_child.children_folder()
+        engines_here.children_folder()
 
 
 def test_an_interpreter_without_the_engine_says_which_extra_brings_it(tmp_path: Path) -> None:
-    engine, version = engine_child.find("gguf", sys.executable)
+    engine, version = engines_here.find("gguf", sys.executable)
     assert (engine.name, version[:2]) == ("xllamacpp", "20")
-    assert engine_child.find("gguf", sys.executable, LOGITS)[0].name == "llama-cpp-python"
+    assert engines_here.find("gguf", sys.executable, LOGITS)[0].name == "llama-cpp-python"
     bare = tmp_path / "python"
     bare.write_text("#!/bin/sh\necho '{}'\n")
     bare.chmod(0o755)
     with pytest.raises(EngineMissing, match=r"has no mlx-lm to measure with; there, pip install 'edgewright\[mlx\]'"):
-        engine_child.find("mlx", str(bare))
+        engines_here.find("mlx", str(bare))
     with pytest.raises(EngineMissing, match="nowhere"):
-        engine_child.find("mlx", "/nowhere/python")
+        engines_here.find("mlx", "/nowhere/python")
 
 
 async def test_a_real_engine_generates_and_tells_its_memory_and_device(model: Path, tmp_path: Path) -> None:
-    engine, _ = engine_child.find("gguf", sys.executable)
+    engine, _ = engines_here.find("gguf", sys.executable)
     log = io.BytesIO()
     async with started(engine, model, tmp_path, log) as running:
         pid = running.pid
@@ -96,7 +97,7 @@ async def test_a_real_engine_generates_and_tells_its_memory_and_device(model: Pa
 
 async def test_a_model_without_a_template_is_asked_for_a_plain_completion(tmp_path: Path) -> None:
     plain = tiny_gguf.write(tmp_path / "plain", "F32", template=False)
-    engine, _ = engine_child.find("gguf", sys.executable, LOGITS)
+    engine, _ = engines_here.find("gguf", sys.executable, LOGITS)
     async with started(engine, plain, tmp_path, io.BytesIO()) as running:
         with pytest.raises(EngineFailed, match="no chat template"):
             await running.generate("Say something.", 4, 30)
@@ -173,7 +174,7 @@ async def test_a_cancelled_measurement_takes_engine_and_helpers_with_it(tmp_path
 
 
 async def test_a_full_log_is_bounded_and_has_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_child, "MAX_LOG_BYTES", 4096)
+    monkeypatch.setattr(engine_words, "MAX_LOG_BYTES", 4096)
     say = "import os, sys\nfor _ in range(1000): print(os.environ['EDGEWRIGHT_ENGINE_SECRET'], file=sys.stderr)\n"
     log = io.BytesIO()
     with pytest.raises(EngineFailed, match="hidden"):

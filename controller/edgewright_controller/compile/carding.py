@@ -23,9 +23,10 @@ from typing import Any, BinaryIO, Final
 import psutil
 
 from edgewright_contract import __version__, canonical, digest, durable
-from edgewright_controller.compile import engine_child, engine_timing
+from edgewright_controller.compile import engine_child, engine_timing, engines_here
 from edgewright_controller.compile.child import StageFailed
-from edgewright_controller.compile.engine_child import Engine, EngineChild, EngineFailed, EngineMissing
+from edgewright_controller.compile.engine_child import EngineChild, EngineFailed
+from edgewright_controller.compile.engines_here import Engine, EngineMissing
 from edgewright_controller.compile.quiet import Quiet
 from edgewright_controller.compile.recipe import Recipe
 from edgewright_controller.quality.measures import Measures
@@ -107,7 +108,7 @@ class Carding:
         if provider not in _RUN_HERE:
             raise _NotHere(f"made for {provider}, which is not measured on this host")
         interpreter = self._interpreters[runtime]
-        engine, version = await asyncio.to_thread(engine_child.find, runtime, interpreter)
+        engine, version = await asyncio.to_thread(engines_here.find, runtime, interpreter)
         place = self._place(subject, engine, version)
         known = _read(place)
         async with AsyncExitStack() as stack:

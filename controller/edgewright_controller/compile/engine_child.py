@@ -1,7 +1,6 @@
 """A device's engine, started here for a while, so that an artifact is measured as a device will serve it.
 
-The engines are the agent's own children (decision 0003): scripts that need their runtime and nothing of Edgewright, run
-by path. The controller finds the folder they are in and imports nothing of the agent. What a child may cost is bounded
+What a child may cost is bounded
 as for a build's stages: a clean environment without credentials, a process group of its own, deadlines, and whatever
 ends the wait, also cancelling it, ends the whole group first.
 """
@@ -10,17 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import secrets
 import signal
-import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -28,110 +23,21 @@ import aiohttp
 import psutil
 
 from edgewright_contract import engine as contract
-from edgewright_controller.compile import child
+from edgewright_controller.compile import child, engine_answer
+from edgewright_controller.compile.engine_answer import Answer, error_of
+from edgewright_controller.compile.engine_words import MAX_LINE, Words
+from edgewright_controller.compile.engines_here import Engine, children_folder
 
-_AGENT: Final = "edgewright_agent"
-_CHILDREN: Final = ("engines", "children")
-_ASK_S: Final = 30.0
 _ANSWER_S: Final = 10.0
 _POLL_S: Final = 0.05
 _WORDS_S: Final = 1.0
 _MAX_REPLY: Final = 1 << 20
-_MAX_LINE: Final = 1 << 16
-MAX_LOG_BYTES: Final = 1 << 20
 
 T = TypeVar("T")
 
 
-class EngineMissing(Exception):
-    """No engine for this runtime can be started here; the message says what to install."""
-
-
 class EngineFailed(Exception):
     """The engine did not start, died, hung or broke the contract; the message has its last line."""
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A child's script among the agent's, the runtime that it serves, and the module that it needs."""
-
-    name: str
-    runtime: str
-    script: str
-    module: str
-    capabilities: tuple[str, ...]
-
-
-# In the order in which a device takes them.
-ENGINES: Final = (
-    Engine("xllamacpp", "gguf", "xllamacpp_engine.py", "xllamacpp", (contract.COMPLETIONS,)),
-    Engine("llama-cpp-python", "gguf", "llamacpp_engine.py", "llama_cpp", (contract.LOGITS,)),
-    Engine("mlx-lm", "mlx", "mlx_engine.py", "mlx_lm", (contract.LOGITS,)),
-    Engine("onnxruntime-genai", "onnx", "onnx_engine.py", "onnxruntime_genai", (contract.LOGITS,)),
-)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer as a client sees it: tokens of prompt and answer, seconds until the first of them, and from that one
-    to the last. The latter as the engine counts them, if it does: half a sign is held back until its other half is
-    there, so that tokens may come in at once that were not made at once."""
-
-    text: str
-    prompt_tokens: int
-    tokens: int
-    first_s: float
-    decode_s: float
-
-
-def children_folder() -> Path:
-    """Where the agent's engines are, without importing it. Raises EngineMissing."""
-    found = importlib.util.find_spec(_AGENT)
-    for place in (found.submodule_search_locations or ()) if found else ():
-        folder = Path(place).joinpath(*_CHILDREN)
-        if folder.is_dir():
-            return folder
-    raise EngineMissing(
-        "the agent's package is not installed beside the controller, and its engines measure what is built;"
-        " pip install 'edgewright[controller]' again, for both come in one package"
-    )
-
-
-def find(runtime: str, interpreter: str, capability: str = "") -> tuple[Engine, str]:
-    """The engine that a device would take under this interpreter, and its version. Waits for a child.
-
-    Raises EngineMissing.
-    """
-    fitting = [one for one in ENGINES if one.runtime == runtime and (not capability or capability in one.capabilities)]
-    installed = _installed(interpreter, {one.module: one.name for one in fitting})
-    for engine in fitting:
-        if engine.module in installed:
-            return engine, installed[engine.module]
-    names = " or ".join(engine.name for engine in fitting) or "engine"
-    raise EngineMissing(
-        f"toolchain {runtime}: {interpreter} has no {names} to measure with; there, pip install 'edgewright[{runtime}]'"
-    )
-
-
-def _installed(interpreter: str, modules: Mapping[str, str]) -> dict[str, str]:
-    """The version of each module that there is, by `modules`: module → distribution."""
-    question = (
-        "import importlib.metadata as m, importlib.util, json, sys\n"
-        "there = {n: d for n, d in json.loads(sys.argv[1]).items() if importlib.util.find_spec(n) is not None}\n"
-        "names = {d.metadata['Name'] for d in m.distributions()}\n"
-        "print(json.dumps({n: m.version(d) if d in names else 'unknown' for n, d in there.items()}))"
-    )
-    try:
-        asked = subprocess.run(
-            [interpreter, "-I", "-c", question, json.dumps(dict(modules))],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_ASK_S,
-            check=True,
-        )
-        return {str(name): str(version) for name, version in json.loads(asked.stdout).items()}
-    except (OSError, subprocess.SubprocessError, ValueError, AttributeError) as error:
-        raise EngineMissing(f"{interpreter} does not run as a Python interpreter: {error}") from error
 
 
 @contextlib.asynccontextmanager
@@ -152,7 +58,7 @@ async def started(
     script = children_folder() / engine.script
     threads = int(spec.options.get("threads", 1))
     secret = secrets.token_urlsafe(32)
-    words = _Words(log, secret)
+    words = Words(log, secret)
     try:
         process = await asyncio.create_subprocess_exec(
             interpreter,
@@ -165,7 +71,7 @@ async def started(
             cwd=scratch,
             env=_environment(scratch, threads, secret),
             start_new_session=True,
-            limit=_MAX_LINE,
+            limit=MAX_LINE,
         )
     except OSError as error:
         raise EngineFailed(f"engine {engine.name}: {interpreter} cannot be started: {error.strerror}") from error
@@ -187,7 +93,7 @@ class EngineChild:
         engine: Engine,
         spec: contract.EngineSpec,
         process: asyncio.subprocess.Process,
-        words: _Words,
+        words: Words,
         secret: str,
     ) -> None:
         self.engine, self.spec = engine, spec
@@ -280,51 +186,22 @@ class EngineChild:
             if status == 200:
                 return
             if isinstance(document, dict) and document.get("state") == "failed":
-                raise self._failed(f"cannot serve: {_error_of(document)}")
+                raise self._failed(f"cannot serve: {error_of(document)}")
             await asyncio.sleep(_POLL_S)
 
     async def _stream(self, path: str, question: Mapping[str, Any], most: int) -> Answer:
-        document = {
-            **question,
-            "model": self.spec.model,
-            "max_tokens": most,
-            "temperature": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            # llama.cpp's own: what an earlier prompt had in common with this one is computed again.
-            "cache_prompt": False,
-        }
         url = f"http://127.0.0.1:{self._ports.openai_port}/v1/{path}"
-        text: list[str] = []
-        asked, usage, timings = time.monotonic(), None, None
-        first = last = asked
+        asked = time.monotonic()
+        document = engine_answer.question(self.spec.model, question, most)
         async with self.session.post(url, json=document, allow_redirects=False) as response:
             if response.status != 200:
                 body = (await response.content.read(_MAX_REPLY)).decode("utf-8", "replace")
                 reason = f"/v1/{path} answered {response.status}: {body[:300]}"
                 raise self._failed(reason, _Unanswerable if response.status < 500 else EngineFailed)
-            async for line in response.content:
-                event = _event(line)
-                if event is None:
-                    continue
-                if "error" in event:
-                    raise self._failed(f"/v1/{path}: {_error_of(event)}")
-                piece = _text_of(event)
-                if piece:
-                    last = time.monotonic()
-                    first = first if text else last
-                    text.append(piece)
-                usage, timings = event.get("usage") or usage, event.get("timings") or timings
-        counts = usage if isinstance(usage, dict) else {}
-        prompt_tokens, tokens = counts.get("prompt_tokens"), counts.get("completion_tokens")
-        if type(prompt_tokens) is not int or type(tokens) is not int:
-            raise self._failed(f"/v1/{path} did not say how many tokens it took and gave")
-        ended = time.monotonic()
-        counted_ms = timings.get("predicted_ms") if isinstance(timings, dict) else None
-        decode_s = min(counted_ms / 1000, ended - asked) if isinstance(counted_ms, int | float) else last - first
-        seen_s, made_s = (first if text else ended) - asked, ended - decode_s - asked
-        first_s = min(seen_s, made_s) if made_s > 0 else seen_s
-        return Answer("".join(text), prompt_tokens, tokens, first_s, decode_s)
+            try:
+                return await engine_answer.read(response.content, asked)
+            except engine_answer.BadStream as error:
+                raise self._failed(f"/v1/{path}: {error}") from error
 
     async def _logits(self, tokens: list[int]) -> tuple[int, bytes]:
         url = f"http://127.0.0.1:{self._ports.port}/engine/logits"
@@ -340,7 +217,7 @@ class EngineChild:
     async def _ask(self, path: str, read: Callable[[Any], T]) -> T:
         status, document = await self._within(self._get(path), _ANSWER_S, f"did not answer {path}")
         if status != 200:
-            raise self._failed(f"{path} answered {status}: {_error_of(document)}")
+            raise self._failed(f"{path} answered {status}: {error_of(document)}")
         try:
             return read(document)
         except contract.EngineReplyError as error:
@@ -394,74 +271,10 @@ class _Unanswerable(EngineFailed):
     """The engine runs, and refuses the question."""
 
 
-class _Words:
-    """What the engine says: into the log up to a size, and its last line, without the secret."""
-
-    def __init__(self, log: BinaryIO, secret: str) -> None:
-        self._log, self._secret = log, secret
-        self._left = MAX_LOG_BYTES
-        self._lines: deque[str] = deque(maxlen=1)
-        self._rest = b""
-
-    @property
-    def last(self) -> str:
-        """The last line."""
-        return self._lines[-1] if self._lines else ""
-
-    def add(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        self._rest = self._rest[-_MAX_LINE:]
-        for line in lines:
-            text = line.decode("utf-8", "replace").rstrip().replace(self._secret, "[hidden]")
-            if text:
-                self._lines.append(text[:500])
-                self._write(text.encode() + b"\n")
-
-    def _write(self, line: bytes) -> None:
-        if self._left <= 0:
-            return
-        self._left -= len(line)
-        try:
-            self._log.write(line if self._left > 0 else b"[the log ends here: it has reached its size]\n")
-        except OSError:
-            self._left = 0  # a full disk costs the log only
-
-
 def _environment(scratch: Path, threads: int, secret: str) -> dict[str, str]:
     numeric = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     own = {"LLAMA_OFFLINE": "1", "PYTHONUNBUFFERED": "1", contract.SECRET_VARIABLE: secret}
     return child.environment(scratch, threads) | numeric | own
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    """One server-sent event, None for what is none or ends the stream."""
-    if not line.startswith(b"data:"):
-        return None
-    try:
-        document = json.loads(line.removeprefix(b"data:"))
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _text_of(event: Mapping[str, Any]) -> str:
-    choices = event.get("choices")
-    choice: dict[str, Any] = choices[0] if isinstance(choices, list) and choices and _is_object(choices[0]) else {}
-    delta: dict[str, Any] = choice["delta"] if _is_object(choice.get("delta")) else {}
-    # A model that thinks first says so under another name.
-    for piece in (delta.get("content"), delta.get("reasoning_content"), choice.get("text")):
-        if isinstance(piece, str) and piece:
-            return piece
-    return ""
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _error_of(document: Any) -> str:
-    error = document.get("error") if isinstance(document, dict) else None
-    return str(error if error is not None else document)[:500]
 
 
 def spec_of(
