@@ -8,6 +8,6 @@ line must not stop a device from serving. To take away what a device serves, its
 from edgewright_controller.plan.making import plan
 from edgewright_controller.plan.releases import release_of
 from edgewright_controller.plan.values import Build, Change, Kind, Plan, PlanError, Preparation
-from edgewright_controller.plan.warnings import MAX_LISTED
+from edgewright_controller.plan.warnings import listed
 
-__all__ = ["MAX_LISTED", "Build", "Change", "Kind", "Plan", "PlanError", "Preparation", "plan", "release_of"]
+__all__ = ["Build", "Change", "Kind", "Plan", "PlanError", "Preparation", "listed", "plan", "release_of"]

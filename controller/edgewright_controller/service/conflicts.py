@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from edgewright_controller.plan import MAX_LISTED, Plan
+from edgewright_controller.plan import Plan, listed
 from edgewright_controller.rollout import RolloutState
 from edgewright_controller.rollout.model import UNSETTLED
 from edgewright_controller.service.change import ChangeRefused
@@ -28,13 +28,13 @@ class Conflict:
         """What an operator should know before."""
         if not self.left:
             return f"{self.rollout} runs, and is superseded: all that it still has to do is taken over"
-        return f"{self.rollout} loses {_listed(self.taken)}, and goes on with {_listed(self.left)}"
+        return f"{self.rollout} loses {listed(self.taken)}, and goes on with {listed(self.left)}"
 
     @property
     def refusal(self) -> str:
         """Why a part is not taken, and what can be done."""
         return (
-            f"{_listed(self.taken)}: in {self.rollout}, which would go on with {_listed(self.left)}; wait for its end,"
+            f"{listed(self.taken)}: in {self.rollout}, which would go on with {listed(self.left)}; wait for its end,"
             f" end it (`edgewright rollout abort {self.rollout}`), or take them out of it with --supersede"
         )
 
@@ -72,9 +72,3 @@ def refuse_parts(plan: Plan, live: Sequence[RolloutState]) -> None:
     parted = [one for one in conflicts(live, {change.device for change in plan.to_do}) if one.left]
     if parted:
         raise ChangeRefused("\n".join(one.refusal for one in parted))
-
-
-def _listed(devices: Collection[str]) -> str:
-    names = sorted(devices)
-    more = len(names) - MAX_LISTED
-    return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -25,6 +25,7 @@ from edgewright_controller.rollout import (
     RolloutError,
     Skipped,
 )
+from edgewright_controller.service.applying import Order
 from edgewright_controller.service.authorisation import Context, Gate, refuse
 from edgewright_controller.service.builds import Builds
 from edgewright_controller.service.change import BadInput, ChangeRefused, ManifestText, Selection
@@ -101,17 +102,17 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         self, request: operator_pb2.ApplyRequest, context: Context
     ) -> AsyncIterator[operator_pb2.ApplyEvent]:
         """Start a change and follow it. It goes on when the caller leaves."""
-        text = ManifestText(request.manifest, request.file, request.folder)
         try:
-            job = await self._jobs.apply(
-                text,
+            order = Order(
+                ManifestText(request.manifest, request.file, request.folder),
                 by=self._operator(context),
+                only=_only(request),
                 again=request.again,
                 build_only=request.build_only,
-                only=_only(request),
-                why=_reason(request.reason),
                 supersede=request.supersede,
+                why=_reason(request.reason),
             )
+            job = await self._jobs.apply(order)
         except (BadInput, ChangeRefused, LedgerError) as error:
             await _refuse(context, error)
         async for event in job.follow():

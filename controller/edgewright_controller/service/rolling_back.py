@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.gates import GatePolicy, HealthPolicy
 from edgewright_controller.ledger import Ledger
-from edgewright_controller.plan import MAX_LISTED
+from edgewright_controller.plan import listed
 from edgewright_controller.rollout import Finish, RolloutPolicy
 from edgewright_controller.service.job import Job
 from edgewright_controller.service.rollouts_runner import RolloutsRunner
@@ -69,7 +69,7 @@ def told(found: WaysBack) -> Sequence[str]:
     """What an operator must know of those that are not rolled back, one line for all that have it in common."""
     spared = {device: f"release {release[:12]}, for which it waited" for device, release in found.spared.items()}
     return [
-        f"{_first(names)} {verb} {why}"
+        f"{listed(names)} {verb} {why}"
         for verb, whys in (
             ("cannot go back:", found.stuck),
             ("left alone:", found.left_alone),
@@ -89,12 +89,7 @@ def _alike(whys: Mapping[str, str]) -> dict[str, list[str]]:
 def _listed(ways: Mapping[str, tuple[str, str]]) -> str:
     """The devices by what they leave; of many, the first and how many more."""
     by_release = _alike({device: left for device, (left, _) in ways.items()})
-    return ", ".join(f"{_first(names)} from {left[:12]}" for left, names in by_release.items())
-
-
-def _first(names: Sequence[str]) -> str:
-    more = len(names) - MAX_LISTED
-    return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(f"{listed(names)} from {left[:12]}" for left, names in by_release.items())
 
 
 def _together(first: WaysBack, later: WaysBack) -> WaysBack:
