@@ -429,7 +429,7 @@ def _resumed(saved: Lifecycle, now: float) -> Next:
     if saved.step is Step.IDLE:
         return replace(saved, retry_at=now if math.isfinite(saved.retry_at) else math.inf), ()
     if saved.step is Step.DRAINING:
-        return _finish(saved, Done(), now)  # the old engine went with the agent
+        return _enter(saved, Step.DRAINING, now)  # the old engine went with the agent, but not what it was made of
     if saved.step is Step.REVERTING:
         reverting, acts = _enter(saved, Step.REVERTING, now)
         return reverting, (Act.FALL_BACK,) if saved.falling_back else acts

@@ -112,7 +112,7 @@ class PartialFiles:
         plain_file.remove(self.folder / name)
 
     def seal(self) -> None:
-        """Nothing but the bundle's files, read-only; folders durable, innermost first. Raises OSError."""
+        """Nothing but the bundle's files, read-only; modes and folders durable, innermost first. Raises OSError."""
         folders = {parent for name in self._sizes for parent in (self.folder / name).parents}
         for place, names, leaves in os.walk(self.folder):
             for path in [Path(place, name) for name in names + leaves]:
@@ -145,6 +145,7 @@ class PartialFiles:
         try:
             if hasattr(os, "fchmod"):
                 os.fchmod(handle, mode)
+                os.fsync(handle)  # else it is open to be written to again after a power cut
             else:
                 (self.folder / name).chmod(mode)
         finally:

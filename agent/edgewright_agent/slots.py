@@ -162,7 +162,8 @@ class Slots:
         durable.sync_folder(self._artifacts)
 
     def collect(self, keep: Collection[str], checkpoint: Callable[[], None] | None = None) -> list[str]:
-        """Remove every artifact and partial download whose bundle is not in `keep`; returns their names.
+        """Remove every artifact and partial download whose bundle is not in `keep`, and what is left of downloads that
+        are whole artifacts by now; returns their names.
 
         The caller names active, previous and staged in `keep`. `checkpoint` is called before each removal, and may
         raise to end it. Raises OSError.
@@ -176,7 +177,7 @@ class Slots:
                 self.remove(name)
                 removed.add(name)
         for path in sorted(self._partial.iterdir()):
-            if path.name not in keep:
+            if path.name not in keep or self.has(path.name):
                 _discard(path)
                 removed.add(path.name)
         return sorted(removed)
