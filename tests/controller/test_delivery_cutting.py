@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import random
 import struct
 import sys
 import types
@@ -19,22 +18,8 @@ from edgewright_contract.model_files import TensorSpan
 from edgewright_controller.delivery import cutting
 from edgewright_controller.delivery.cutting import CutterMissing, block_sizes, tensor_blocks
 from edgewright_controller.delivery.layout import Kind, Region, layout, regions
-from tests.model_files import gguf_of, onnx_graph, onnx_node, onnx_of, onnx_weights, pair, safetensors, tensor, text
-
-CHANCE = random.Random(11)
-NUMBERS = CHANCE.randbytes(1_500_000)
-WORDS = " ".join(str(CHANCE.randrange(10_000)) for _ in range(40_000)).encode()
-
-
-def gguf(template: str = "short", numbers: bytes = NUMBERS) -> bytes:
-    """Tensors of 1,200,000 and 64 bytes, and one of 128, behind a header of 200 KB."""
-    sizes = (300_000, 16, 32)
-    described, at = [], 0
-    for name, count in zip(("wide", "norm", "scale"), sizes, strict=True):
-        described.append(tensor(name, (count,), 0, at))
-        at += -(-4 * count // 32) * 32
-    pairs = [pair("tokens", 8, text(WORDS)), pair("tokenizer.chat_template", 8, text(template))]
-    return gguf_of(pairs, described, numbers[:at])
+from tests.controller.delivery_pair import NUMBERS, gguf
+from tests.model_files import field, onnx_graph, onnx_node, onnx_of, onnx_weights, safetensors
 
 
 def cut(folder: Path) -> list[Block]:
@@ -178,8 +163,6 @@ def test_padding_goes_with_the_tensor_before_and_a_gap_does_not() -> None:
 
 
 def test_small_tensors_inside_a_graph_stay_with_what_describes_them(tmp_path: Path) -> None:
-    from tests.model_files import field
-
     weights = [field(8, "tiny") + field(9, bytes(8)), field(8, "large") + field(9, NUMBERS[:100_000])]
     data = onnx_of(onnx_graph(onnx_node(), weights=weights))
     made = bundle.from_folder(put(tmp_path, {"model.onnx": data}))
