@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, Final, Protocol
 
@@ -17,8 +17,9 @@ from edgewright_contract import block_index, bundle, digest
 from edgewright_contract.block_index import Block, BlockIndex
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.compile.store import StoreError
+from edgewright_controller.delivery import forms
+from edgewright_controller.delivery.forms import PART_BYTES, Ask, BadAsk, Form, Forms
 
-PART_BYTES: Final = 256 << 10
 MAX_CALL_BYTES: Final = 256 << 20
 MAX_STREAMS: Final = 64
 MAX_RANGES: Final = 10_000
@@ -49,8 +50,17 @@ class BadRange(ValueError):
 class Blocks:
     """Streams documents and blocks out of an artifact store, at most `max_streams` at once."""
 
-    def __init__(self, store: ArtifactReader, max_streams: int = MAX_STREAMS) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: ArtifactReader,
+        max_streams: int = MAX_STREAMS,
+        *,
+        packed: Forms | None = None,
+        lacking: Callable[[Ask], None] = lambda ask: None,
+    ) -> None:
+        """`packed` has blocks in fewer bytes; without it all are sent as they are. `lacking` is told of each request
+        by a device whose artifacts nothing was compared with; it must not block."""
+        self._store, self._packed, self._lacking = store, packed, lacking
         self._free = max_streams
         self._index = functools.lru_cache(maxsize=16)(self._read_index)
 
@@ -71,13 +81,15 @@ class Blocks:
 
         At least one block comes, so that a caller always gets on. Raises NotHere, TooMany, BadRange.
         """
-        if request.accepted and agent_pb2.ENCODING_RAW not in request.accepted:
-            raise BadRange("this controller sends raw blocks; list ENCODING_RAW among the accepted")
-        if not (digest.is_sha256(request.bundle) and digest.is_sha256(request.block_index)):
-            raise BadRange("bundle and block_index must be sha256 digests")
+        try:
+            ask = forms.read(request)
+        except BadAsk as error:
+            raise BadRange(str(error)) from error
         with self._stream():
-            index = await asyncio.to_thread(self._index, request.bundle, request.block_index)
+            index = await asyncio.to_thread(self._index, ask.wanted, ask.block_index)
             numbers = _numbers(request.ranges, len(index.blocks))
+            if self._packed is not None and await asyncio.to_thread(self._packed.lacks, ask):
+                self._lacking(ask)
             left = min(request.max_bytes or MAX_CALL_BYTES, MAX_CALL_BYTES)
             first = True
             for number in numbers:
@@ -85,11 +97,9 @@ class Blocks:
                 if block.size > left and not first:
                     return
                 first, left = False, left - block.size
-                data = await asyncio.to_thread(self._read, index.bundle, block)
-                for start in range(0, len(data), PART_BYTES):
-                    yield agent_pb2.BlockPart(
-                        index=number, encoding=agent_pb2.ENCODING_RAW, data=data[start : start + PART_BYTES]
-                    )
+                form, data = await asyncio.to_thread(self._had, ask, block)
+                for part in forms.parts(number, data, form):
+                    yield part
 
     @contextmanager
     def _stream(self) -> Iterator[None]:
@@ -106,6 +116,11 @@ class Blocks:
             return self._store.open_object(sha256)
         except (LookupError, StoreError, OSError) as error:
             raise NotHere(f"no document {sha256} here") from error
+
+    def _had(self, ask: Ask, block: Block) -> tuple[Form | None, bytes]:
+        """A block in the form that it is sent in, or else as it is."""
+        form = self._packed.find(ask, block.index) if self._packed is not None else None
+        return form, b"" if form is not None else self._read(ask.wanted, block)
 
     def _read(self, bundle_digest: str, block: Block) -> bytes:
         try:
