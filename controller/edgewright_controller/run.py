@@ -28,6 +28,8 @@ from edgewright_controller.compile.store import ArtifactStore, StoreError
 from edgewright_controller.config import DEFAULT_FLEET, Address, BrokerMode, Settings, SettingsError
 from edgewright_controller.delivery import cutting
 from edgewright_controller.delivery.cutting import CutterMissing
+from edgewright_controller.delivery.forms import Forms
+from edgewright_controller.delivery.packs import Packs
 from edgewright_controller.director import Director
 from edgewright_controller.ledger import Ledger, LedgerError, restorations
 from edgewright_controller.ledger import fleet as ledger_fleet
@@ -45,6 +47,7 @@ from edgewright_controller.service.builds import Builds
 from edgewright_controller.service.check_in import CheckIns
 from edgewright_controller.service.cordons import Cordons
 from edgewright_controller.service.decommissioning import Decommissioning
+from edgewright_controller.service.deltas import Deltas
 from edgewright_controller.service.enrolment_service import EnrolmentService, Welcome
 from edgewright_controller.service.history import History
 from edgewright_controller.service.jobs import Jobs
@@ -145,8 +148,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     hosts = _hosts(settings)
     pair = authority.server_certificate(hosts, now)
     image, director = await _repositories(ledger, state, fleet, now)
-    store = ArtifactStore(state / "store")
-    builder, sources = _compiling(settings, store)
+    store, builder, sources = _compiling(settings)
 
     revocations = await Revocations.open(ledger, _clock)
     write_list(authority, revocations.current, now)  # before the broker starts, which lets nobody in by an old one
@@ -164,6 +166,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         relay.to = ingest.hint
     await runner.start()
     stack.push_async_callback(runner.close)
+    blocks, deltas = _delivering(ledger, store, state, stack)
     jobs = Jobs(
         fleet,
         ledger,
@@ -172,6 +175,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         image=image,
         runner=runner,
         sources=sources,
+        deltas=deltas,
         shut=revocations.shut_devices,
         online=presence.online,
         clock=_clock,
@@ -203,7 +207,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     unentered = await Unentered.open(ledger, revocations.refresh, _clock)
     _add(
         work,
-        AgentService(gate, check_ins, Blocks(store), admission, unentered),
+        AgentService(gate, check_ins, blocks, admission, unentered),
         agent_pb2_grpc.add_AgentServicer_to_server,
     )
     watches = RolloutWatches(ledger, runner, _clock)
@@ -254,11 +258,20 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     return Running(fleet, grpc, enrolment, broker, client_toml)
 
 
-def _compiling(settings: Settings, store: ArtifactStore) -> tuple[Builder, Sources]:
-    """What builds, and what it builds from: whatever runs toolchains shares the machine's memory.
+def _delivering(ledger: Ledger, store: ArtifactStore, state: Path, stack: AsyncExitStack) -> tuple[Blocks, Deltas]:
+    """What sends artifacts, and what has ready how they differ from what devices hold."""
+    packs = Packs(state / "store" / "deltas")
+    deltas = Deltas(ledger, store, packs)
+    stack.push_async_callback(deltas.close)
+    return Blocks(store, packed=Forms(packs), lacking=deltas.lacking), deltas
+
+
+def _compiling(settings: Settings) -> tuple[ArtifactStore, Builder, Sources]:
+    """Where builds are kept, what builds, and what it builds from; whatever runs toolchains shares the memory here.
     Raises CutterMissing."""
     cutting.check()  # before anything is built that cannot be kept
     state, interpreters = settings.state, settings.interpreters
+    store = ArtifactStore(state / "store")
     executor = LocalExecutor(interpreters, os.cpu_count() or 1, settings.builds.memory_bytes)
     builder = Builder(store, state, interpreters, limits=settings.builds, executor=executor, gated=True, carded=True)
     sources = Sources(
@@ -270,7 +283,7 @@ def _compiling(settings: Settings, store: ArtifactStore) -> tuple[Builder, Sourc
         hashes=state / "builds" / "hashes.json",
         budget_bytes=settings.sources_kept_bytes,
     )
-    return builder, sources
+    return store, builder, sources
 
 
 async def _answer(stack: AsyncExitStack, servers: Sequence[Server], watches: RolloutWatches) -> None:

@@ -20,6 +20,7 @@ from edgewright_controller.service import apply_entries, plan_message, rollout_v
 from edgewright_controller.service.change import ALL, ChangeRefused, ManifestText, Selection
 from edgewright_controller.service.compiling import Compiling, cached
 from edgewright_controller.service.conflicts import refuse_parts, with_warnings
+from edgewright_controller.service.deltas import Deltas
 from edgewright_controller.service.job import Job
 from edgewright_controller.service.looking import asked_of
 from edgewright_controller.service.planning import Planning
@@ -81,10 +82,12 @@ class Applying:
         image: ImageRepository,
         runner: RolloutsRunner,
         sources: Sources,
+        deltas: Deltas,
         clock: Callable[[], datetime],
     ) -> None:
         self._ledger, self._planning, self._compiling = ledger, planning, compiling
         self._image, self._runner, self._sources, self._clock = image, runner, sources, clock
+        self._deltas = deltas
 
     async def look(self, order: Order) -> Looked:
         """What the order comes to, before anything is done. Raises BadInput, ChangeRefused, LedgerError."""
@@ -128,7 +131,9 @@ class Applying:
                     connection, plan, everywhere=order.only == ALL, now_ms=now_ms
                 )
             )
-        ended = await self._runner.begin(_wish(order, manifest, plan), job)
+        wish = _wish(order, manifest, plan)
+        await self._deltas.ready(wish.releases, job)
+        ended = await self._runner.begin(wish, job)
         finish = await ended
         result = rollout_views.result(finish.phase, finish.reason, finish.counts)
         result.builds_made, result.builds_cached = made["builds_made"], made["builds_cached"]

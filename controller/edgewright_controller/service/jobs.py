@@ -27,6 +27,7 @@ from edgewright_controller.service.applying import Applying, Order
 from edgewright_controller.service.change import ALL, BadInput, ChangeRefused, ManifestText, Selection
 from edgewright_controller.service.compiling import Compiling
 from edgewright_controller.service.conflicts import with_warnings
+from edgewright_controller.service.deltas import Deltas
 from edgewright_controller.service.job import Job
 from edgewright_controller.service.planning import Planning
 from edgewright_controller.service.rolling_back import RollingBack
@@ -56,6 +57,7 @@ class Jobs:
         image: ImageRepository,
         runner: RolloutsRunner,
         sources: Sources,
+        deltas: Deltas,
         shut: Callable[[], frozenset[str]],
         online: Callable[[str], bool],
         clock: Callable[[], datetime],
@@ -65,7 +67,14 @@ class Jobs:
         self._planning = Planning(fleet, ledger, Surveyor(ledger, store, builder, sources, shut=shut, online=online))
         self._compiling = Compiling(fleet, ledger, store, builder, clock)
         self._applying = Applying(
-            ledger, self._planning, self._compiling, image=image, runner=runner, sources=sources, clock=clock
+            ledger,
+            self._planning,
+            self._compiling,
+            image=image,
+            runner=runner,
+            sources=sources,
+            deltas=deltas,
+            clock=clock,
         )
         self._rolling_back = RollingBack(ledger, store, runner, shut)
         self._tasks: set[asyncio.Task[None]] = set()
