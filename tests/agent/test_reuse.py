@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +28,8 @@ from tests.agent.throwaway_ca import ThrowawayCa
 
 DICT, SUB = agent_pb2.ENCODING_DICT_ZSTD, agent_pb2.ENCODING_SUB_ZSTD
 FIRST = GGUF_HEAD + bytes(MIB - len(GGUF_HEAD))
-ONE, TWO, OTHER = os.urandom(MIB), os.urandom(MIB), os.urandom(MIB)
+CHANCE = random.Random(6)
+ONE, TWO, OTHER = (CHANCE.randbytes(MIB) for _ in range(3))
 
 
 class Room:
@@ -226,6 +228,7 @@ LESS_TWO = packed(block_coding.subtracted(CHANGED, TWO))
 @pytest.mark.parametrize(
     ("encoding", "data", "base"),
     [(DICT, AGAINST_TWO, at(2)), (SUB, LESS_TWO, at(2)), (DICT, packed(CHANGED, TWO[:4096]), at(2, 4096))],
+    ids=["as dictionary", "as what is taken away", "as a short dictionary"],
 )
 def test_a_block_comes_as_what_it_differs_in(
     room: Room, encoding: agent_pb2.Encoding, data: bytes, base: agent_pb2.BlockBase
