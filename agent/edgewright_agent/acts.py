@@ -160,8 +160,9 @@ class DeviceActs:
                         reserve=self._reserve,
                         cancellation=cancellation,
                     )
-                except LinkDown:
-                    cancellation.wait(backoff.pause())  # the step's deadline ends this
+                except LinkDown as error:
+                    # The step's deadline ends this.
+                    cancellation.wait(backoff.pause() if error.again_s is None else error.again_s)
 
         self.download = Download()
         self._plan = None

@@ -180,7 +180,8 @@ class _Fetch:
                 backoff.reset()
                 self._adapt(came, time.monotonic() - began)
             if failure is not None or not got_on:
-                self._cancellation.wait(backoff.pause())
+                told_s = failure.again_s if isinstance(failure, LinkDown) else None
+                self._cancellation.wait(backoff.pause() if told_s is None else told_s)
 
     def damaged_files(self) -> list[str]:
         """Paths whose bytes on the disk are not what the bundle says."""

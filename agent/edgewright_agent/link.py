@@ -18,7 +18,7 @@ import grpc
 
 from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.device_key import DeviceKey
-from edgewright_contract import digest
+from edgewright_contract import digest, retry_hint
 from edgewright_contract.v1 import agent_pb2, agent_pb2_grpc
 
 CHECK_IN_S: Final = 30.0
@@ -58,7 +58,11 @@ _AGAIN: Final = frozenset(
 
 
 class LinkDown(Exception):
-    """The controller cannot be reached now, or is too busy. Try again later."""
+    """The controller cannot be reached now, or is too busy. Try again later: after `again_s` seconds, if it said so."""
+
+    def __init__(self, message: str = "", again_s: float | None = None) -> None:
+        self.again_s = again_s
+        super().__init__(message)
 
 
 class Refused(Exception):
@@ -242,17 +246,23 @@ class Link:
 
     def _explained(self, error: grpc.RpcError, what: str) -> LinkDown | Refused:
         code = _code(error)
-        kind = LinkDown if code in _AGAIN else Refused
         # TLS says no more than that the connection was closed.
         why = self._why_down()
         said = f"{self.name}: {what}: {code.name.lower().replace('_', ' ')}: {_details(error)}"
-        return kind(f"{said}; {why}" if why else said)
+        said = f"{said}; {why}" if why else said
+        return LinkDown(said, _hint(error)) if code in _AGAIN else Refused(said)
 
 
 # An RpcError that a call raises is that call itself, which its type does not say.
 def _code(call: Any) -> grpc.StatusCode:
     code: grpc.StatusCode = call.code()
     return code
+
+
+def _hint(call: Any) -> float | None:
+    """When to ask again, in seconds from now, as far as a controller said so."""
+    said = dict(call.trailing_metadata() or ())
+    return retry_hint.decoded(said.get(retry_hint.KEY))
 
 
 def _details(call: Any) -> str:

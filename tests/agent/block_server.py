@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from edgewright_contract import block_index, bundle, digest
+from edgewright_contract import block_index, bundle, digest, retry_hint
 from edgewright_contract.targets import ImageTarget
 from edgewright_contract.v1 import agent_pb2, agent_pb2_grpc
 from tests.agent.throwaway_ca import Leaf
@@ -28,6 +28,7 @@ class Mischief:
     cut_every: int = 0  # bytes after which a stream breaks off
     cuts: int = 0
     unavailable: int = 0  # calls
+    hints: list[str] = field(default_factory=list)  # calls that are refused as too many, each with this hint
     refuse: grpc.StatusCode | None = None
     wrong_index: bool = False
     too_long: bool = False
@@ -128,6 +129,9 @@ class BlockServer(agent_pb2_grpc.AgentServicer):
         if mischief.unavailable:
             mischief.unavailable -= 1
             context.abort(grpc.StatusCode.UNAVAILABLE, "told to")
+        if mischief.hints:
+            context.set_trailing_metadata(((retry_hint.KEY, mischief.hints.pop(0)),))
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many")
         if mischief.refuse is not None:
             context.abort(mischief.refuse, "told to")
         folder, index = self._folders[request.bundle]

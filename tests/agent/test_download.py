@@ -422,3 +422,31 @@ def test_sigkill_at_any_moment_leaves_a_download_that_goes_on(
 def test_ranges_join_neighbours() -> None:
     assert list(ranges([])) == []
     assert list(ranges([0, 1, 2, 5, 7, 8])) == [(0, 3), (5, 1), (7, 2)]
+
+
+class Impatient(Cancellation):
+    """Notes what it was to wait for, and does not wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        super().wait(0)
+
+
+def test_a_device_comes_back_when_a_busy_controller_told_it_to(serve: Serve, device: Device) -> None:
+    server, told = serve(), Impatient()
+    server.mischief.hints = ["7000", "12500", "999999999"]
+    assert device.download(server, cancellation=told).is_dir()
+    assert told.waits == [7.0, 12.5, 600.0], "as told, within its own bounds"
+    assert server.calls == 4
+
+
+def test_a_hint_that_is_none_leaves_a_device_to_its_own_pauses(serve: Serve, device: Device) -> None:
+    server, told = serve(), Impatient()
+    server.mischief.hints = ["-1", "soon", ""]
+    assert device.download(server, cancellation=told).is_dir()
+    assert len(told.waits) == 3
+    assert all(0.25 <= pause <= 2.0 for pause in told.waits), told.waits
