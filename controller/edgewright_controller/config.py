@@ -24,6 +24,10 @@ keep = "200GB"                     # disk for models that were fetched; the long
 for = ["hf://acme/"]               # it is used for these only
 token = { env = "HF_TOKEN" }       # or { file = "/run/secrets/hf" }, or { keyring = "service/user" }
 
+[downloads]
+streams = 256                      # so many downloads at once; who comes beyond that is told when to come back
+stalled_after = "30s"              # a device that takes nothing for so long loses its download
+
 [broker]
 mode = "managed"                   # "external" with address = "host:port", or "off"
 mosquitto = "/opt/bin/mosquitto"
@@ -55,6 +59,8 @@ from edgewright_controller.compile.sources.credentials import Credentials, Crede
 from edgewright_controller.compile.stages import BuildLimits
 from edgewright_controller.compile.toolchain import REFERENCE
 from edgewright_controller.manifest import quantities
+from edgewright_controller.service.download_slots import STREAMS
+from edgewright_controller.service.reading import PATIENCE_S
 
 DEFAULT_GRPC: Final = "127.0.0.1:7443"
 DEFAULT_ENROLMENT: Final = "127.0.0.1:7444"
@@ -64,17 +70,20 @@ DEFAULT_REPORTS_KEPT: Final = "48h"
 DEFAULT_SOURCES_KEPT: Final = "200GB"
 DEFAULT_RETURN_DAYS: Final = 90
 MAX_RETURN_DAYS: Final = 3650
+DEFAULT_STALLED_AFTER: Final = f"{PATIENCE_S:.0f}s"
+MAX_STREAMS: Final = 10_000
 MAX_FILE_BYTES: Final = 1 << 20
 
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "": (
-        *("state", "fleet", "names", "listen", "toolchains", "builds", "sources", "credentials", "broker"),
-        *("retention", "identity"),
+        *("state", "fleet", "names", "listen", "toolchains", "builds", "sources", "credentials", "downloads"),
+        *("broker", "retention", "identity"),
     ),
     "listen": ("grpc", "enrolment", "mqtt"),
     "toolchains": (*RUNTIMES, REFERENCE),
     "builds": ("memory", "stage_memory", "stage_deadline"),
     "sources": ("keep",),
+    "downloads": ("streams", "stalled_after"),
     "broker": ("mode", "address", "mosquitto"),
     "retention": ("reports",),
     "identity": ("return_within_days",),
@@ -118,6 +127,8 @@ class Settings:
     builds: BuildLimits = field(default_factory=BuildLimits)
     sources_kept_bytes: int = field(default_factory=lambda: _size({}, "keep", DEFAULT_SOURCES_KEPT, "sources."))
     credentials: Mapping[str, Credentials] = field(default_factory=dict)
+    download_streams: int = STREAMS
+    stalled_after_s: float = PATIENCE_S
     broker: BrokerMode = BrokerMode.MANAGED
     broker_address: Address | None = None
     mosquitto: Path | None = None
@@ -165,9 +176,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _settings(document: dict[str, Any], default_state: Path) -> Settings:
     _known("", document)
-    listen, toolchains, builds, sources, broker, retention, identity = (
+    listen, toolchains, builds, sources, downloads, broker, retention, identity = (
         _table(document, key)
-        for key in ("listen", "toolchains", "builds", "sources", "broker", "retention", "identity")
+        for key in ("listen", "toolchains", "builds", "sources", "downloads", "broker", "retention", "identity")
     )
     fleet = _text(document, "fleet", "") or None
     if fleet is not None and not names.is_id(fleet):
@@ -200,6 +211,8 @@ def _settings(document: dict[str, Any], default_state: Path) -> Settings:
         builds=_builds(builds),
         sources_kept_bytes=_size(sources, "keep", DEFAULT_SOURCES_KEPT, "sources."),
         credentials=_credentials(document),
+        download_streams=_streams(downloads),
+        stalled_after_s=float(_duration(downloads, "stalled_after", DEFAULT_STALLED_AFTER, "downloads.")),
         broker=BrokerMode(mode),
         broker_address=parse_address(address, "broker.address") if address else None,
         mosquitto=Path(mosquitto).expanduser() if mosquitto else None,
@@ -256,6 +269,13 @@ def _text(document: Mapping[str, Any], key: str, default: str, prefix: str = "")
     value = document.get(key, default)
     if not isinstance(value, str):
         raise SettingsError(f"{prefix}{key}: {value!r} must be text")
+    return value
+
+
+def _streams(table: Mapping[str, Any]) -> int:
+    value = table.get("streams", STREAMS)
+    if type(value) is not int or not 1 <= value <= MAX_STREAMS:
+        raise SettingsError(f"downloads.streams: {value!r} is not a number of downloads from 1 to {MAX_STREAMS:,}")
     return value
 
 

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final
 
-from edgewright_contract import durable
+from edgewright_contract import durable, heap
 from edgewright_contract.v1 import agent_pb2_grpc, enrolment_pb2_grpc, operator_pb2_grpc
 from edgewright_controller import log, operator_files, ports
 from edgewright_controller.broker import Broker, BrokerFailed, BrokerFiles, BrokerMissing, find_mosquitto
@@ -48,6 +48,8 @@ from edgewright_controller.service.check_in import CheckIns
 from edgewright_controller.service.cordons import Cordons
 from edgewright_controller.service.decommissioning import Decommissioning
 from edgewright_controller.service.deltas import Deltas
+from edgewright_controller.service.download_slots import DownloadSlots
+from edgewright_controller.service.downloads import Downloads
 from edgewright_controller.service.enrolment_service import EnrolmentService, Welcome
 from edgewright_controller.service.history import History
 from edgewright_controller.service.jobs import Jobs
@@ -73,6 +75,8 @@ from edgewright_controller.state_lock import StateInUse, StateLock
 from edgewright_controller.unix_time import unix_ms
 
 GRACE_S: Final = 3.0
+# Parts are made in few threads: more heaps would only hold more that is free.
+_ARENAS: Final = 4
 _LOOPBACK: Final = ("localhost", "127.0.0.1")
 _EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
 
@@ -110,6 +114,7 @@ class Running:
 def serve(settings: Settings, style: log.Format = log.Format.HUMAN) -> None:
     """Run until SIGTERM or SIGINT, with a log on standard error. Raises StartError."""
     log.configure(style, sys.stderr)
+    heap.set_for_blocks(_ARENAS)
     try:
         asyncio.run(_serve(settings))
     except _EXPECTED as error:
@@ -207,7 +212,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     unentered = await Unentered.open(ledger, revocations.refresh, _clock)
     _add(
         work,
-        AgentService(gate, check_ins, blocks, admission, unentered),
+        AgentService(gate, check_ins, _downloads(settings, blocks), admission, unentered),
         agent_pb2_grpc.add_AgentServicer_to_server,
     )
     watches = RolloutWatches(ledger, runner, _clock)
@@ -284,6 +289,10 @@ def _compiling(settings: Settings) -> tuple[ArtifactStore, Builder, Sources]:
         budget_bytes=settings.sources_kept_bytes,
     )
     return store, builder, sources
+
+
+def _downloads(settings: Settings, blocks: Blocks) -> Downloads:
+    return Downloads(blocks, DownloadSlots(settings.download_streams), patience_s=settings.stalled_after_s)
 
 
 async def _answer(stack: AsyncExitStack, servers: Sequence[Server], watches: RolloutWatches) -> None:

@@ -240,7 +240,7 @@ async def test_a_download_that_runs_ends_when_its_device_is_revoked(fleet: Contr
     asked = agent_pb2.FetchBlocksRequest(
         bundle=target.bundle,
         block_index=target.block_index,
-        ranges=[agent_pb2.BlockRange(first=0, count=48)],
+        ranges=[agent_pb2.BlockRange(first=0, count=48 << 4)],  # opaque as they are, they are cut every 64 KiB
         accepted=[agent_pb2.ENCODING_RAW],
     )
     assert sum([len(part.data) async for part in device.stub.FetchBlocks(asked, timeout=60)]) >= len(weights) - (

@@ -12,6 +12,7 @@ from typing import Final
 from edgewright_contract import digest
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.delivery.packs import Kept, Pack, PackDamaged, PackKey, Packs
+from edgewright_controller.delivery.part import Part
 
 MAX_BASES: Final = 8
 PART_BYTES: Final = 256 << 10
@@ -60,20 +61,20 @@ def read(request: agent_pb2.FetchBlocksRequest) -> Ask:
     return Ask(request.bundle, request.block_index, frozenset(accepted), tuple(request.bases))
 
 
-def parts(number: int, data: bytes, form: Form | None = None) -> Iterator[agent_pb2.BlockPart]:
-    """A block in messages of at most 256 KiB: `data` as it is, or in `form`."""
+def parts(number: int, data: bytes, form: Form | None = None) -> Iterator[Part]:
+    """A block in pieces of at most 256 KiB: `data` as it is, or in `form`."""
     kept = form.kept if form is not None else Kept(agent_pb2.ENCODING_RAW, data)
     for start in range(0, len(kept.data), PART_BYTES):
-        part = agent_pb2.BlockPart(index=number, data=kept.data[start : start + PART_BYTES])
-        part.encoding = kept.encoding  # type: ignore[assignment]  # a number of the wire's, as packs keep it
+        head = agent_pb2.BlockPart(index=number)
+        head.encoding = kept.encoding  # type: ignore[assignment]  # a number of the wire's, as packs keep it
         if start == 0 and form is not None:
-            part.encoded_size = len(kept.data)
+            head.encoded_size = len(kept.data)
             if kept.base is not None:
                 said = agent_pb2.BlockBase(
                     bundle=form.base, file=kept.base.file, offset=kept.base.offset, size=kept.base.size
                 )
-                part.base.CopyFrom(said)
-        yield part
+                head.base.CopyFrom(said)
+        yield Part(head, memoryview(kept.data)[start : start + PART_BYTES])
 
 
 class Forms:

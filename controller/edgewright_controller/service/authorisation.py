@@ -18,13 +18,12 @@ from typing import Any, Final, NoReturn, Protocol
 import grpc
 from grpc.aio import ServerInterceptor
 
+from edgewright_contract import retry_hint
 from edgewright_controller import log
 from edgewright_controller.peers import Peer, PeerRefused, peer
 from edgewright_controller.service.refusals import Refusals
 
 _PREFIX: Final = "/edgewright_contract.v1"
-
-_END: Final = object()
 
 _log = log.of(__name__)
 
@@ -210,39 +209,25 @@ class Gate(ServerInterceptor):
             _log.warning("call refused", caller=who, method=method, why=why, left_out=left_out)
 
 
-async def refuse(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
-    """End the call with this status."""
-    await context.abort(code, message)
+async def refuse(context: Context, code: grpc.StatusCode, message: str, *, again_s: float | None = None) -> NoReturn:
+    """End the call with this status, and say when to ask again, in seconds from now."""
+    hint = () if again_s is None else ((retry_hint.KEY, retry_hint.encoded(again_s)),)
+    await context.abort(code, message, hint)
     raise AssertionError("abort always raises")
 
 
-async def _while_admitted(
-    messages: AsyncIterator[Any], denied: Coroutine[Any, Any, str], context: Context
-) -> AsyncIterator[Any]:
-    """The messages until `denied` says why there may be no more of them; then the call ends with that."""
-    shutting = asyncio.ensure_future(denied)
-    coming: asyncio.Future[Any] | None = None
+async def _send(messages: AsyncIterator[Any], context: Context) -> None:
+    """All of them, each when the caller has taken the one before. What gRPC holds of a stream is one message."""
     try:
-        while True:
-            coming = asyncio.ensure_future(anext(messages, _END))
-            await asyncio.wait({coming, shutting}, return_when=asyncio.FIRST_COMPLETED)
-            if shutting.done():
-                await refuse(context, grpc.StatusCode.PERMISSION_DENIED, shutting.result())
-            message = coming.result()
-            if message is _END:
-                return
-            yield message
+        async for message in messages:
+            await context.write(message)
     finally:
-        shutting.cancel()
-        if coming is not None:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
         if isinstance(messages, AsyncGenerator):
             await messages.aclose()
 
 
 async def _unless_denied(answer: Awaitable[Any], denied: Coroutine[Any, Any, str], context: Context) -> Any:
-    """The answer to a stream of requests, unless `denied` comes first and says why there is none."""
+    """What comes of `answer`, to its end, unless `denied` comes first and says why there is no more of it."""
     shutting, working = asyncio.ensure_future(denied), asyncio.ensure_future(answer)
     try:
         await asyncio.wait({working, shutting}, return_when=asyncio.FIRST_COMPLETED)
@@ -255,6 +240,11 @@ async def _unless_denied(answer: Awaitable[Any], denied: Coroutine[Any, Any, str
         await asyncio.gather(working, return_exceptions=True)
 
 
+def _unless_bytes(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """For handlers that put their messages together themselves."""
+    return lambda message: message if isinstance(message, bytes) else serialize(message)
+
+
 def _wrapped(handler: Handler, admit: Callable[[Context], Awaitable[Peer | None]], denying: Denying) -> Handler:
     inner: Any = (handler.stream_stream or handler.stream_unary) if handler.request_streaming else None
     inner = inner or handler.unary_stream or handler.unary_unary
@@ -265,15 +255,15 @@ def _wrapped(handler: Handler, admit: Callable[[Context], Awaitable[Peer | None]
             return await inner(request, context)
         return await _unless_denied(inner(request, context), denying.until_denied(caller), context)
 
-    async def answer_many(request: Any, context: Context) -> AsyncIterator[Any]:
+    async def answer_many(request: Any, context: Context) -> None:
         caller = await admit(context)
-        messages = inner(request, context)
+        # A handler yields its messages, or is a coroutine that writes them itself.
+        answer = inner(request, context)
+        sending = _send(answer, context) if isinstance(answer, AsyncIterator) else answer
         if caller is None:
-            async for message in messages:
-                yield message
-            return
-        async for message in _while_admitted(messages, denying.until_denied(caller), context):
-            yield message
+            await sending
+        else:
+            await _unless_denied(sending, denying.until_denied(caller), context)
 
     make: dict[tuple[bool, bool], Any] = {
         (False, False): grpc.unary_unary_rpc_method_handler,
@@ -286,5 +276,5 @@ def _wrapped(handler: Handler, admit: Callable[[Context], Awaitable[Peer | None]
     return wrap(
         behaviour,
         request_deserializer=handler.request_deserializer,
-        response_serializer=handler.response_serializer,
+        response_serializer=_unless_bytes(handler.response_serializer),
     )

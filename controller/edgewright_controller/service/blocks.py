@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import BinaryIO, Final, Protocol
 
 from edgewright_contract import block_index, bundle, digest
@@ -19,9 +18,9 @@ from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.compile.store import StoreError
 from edgewright_controller.delivery import forms
 from edgewright_controller.delivery.forms import PART_BYTES, Ask, BadAsk, Form, Forms
+from edgewright_controller.delivery.part import Part
 
 MAX_CALL_BYTES: Final = 256 << 20
-MAX_STREAMS: Final = 64
 MAX_RANGES: Final = 10_000
 
 
@@ -39,21 +38,16 @@ class NotHere(LookupError):
     """This controller does not hold what was asked for."""
 
 
-class TooMany(Exception):
-    """All streams are taken; the caller should come back later."""
-
-
 class BadRange(ValueError):
     """The request is not one that a device of ours would make."""
 
 
 class Blocks:
-    """Streams documents and blocks out of an artifact store, at most `max_streams` at once."""
+    """Streams documents and blocks out of an artifact store. How many at once, and to whom, is decided elsewhere."""
 
     def __init__(
         self,
         store: ArtifactReader,
-        max_streams: int = MAX_STREAMS,
         *,
         packed: Forms | None = None,
         lacking: Callable[[Ask], None] = lambda ask: None,
@@ -61,55 +55,42 @@ class Blocks:
         """`packed` has blocks in fewer bytes; without it all are sent as they are. `lacking` is told of each request
         by a device whose artifacts nothing was compared with; it must not block."""
         self._store, self._packed, self._lacking = store, packed, lacking
-        self._free = max_streams
         self._index = functools.lru_cache(maxsize=16)(self._read_index)
 
     async def object(self, sha256: str) -> AsyncIterator[bytes]:
-        """The document named by its sha256, in parts. Raises NotHere, TooMany, BadRange."""
+        """The document named by its sha256, in parts. Raises NotHere, BadRange."""
         if not digest.is_sha256(sha256):
             raise BadRange(f"{sha256[:80]!r} is not a sha256")
-        with self._stream():
-            file = await asyncio.to_thread(self._open, sha256)
-            try:
-                while part := await asyncio.to_thread(file.read, PART_BYTES):
-                    yield part
-            finally:
-                file.close()
+        file = await asyncio.to_thread(self._open, sha256)
+        try:
+            while part := await asyncio.to_thread(file.read, PART_BYTES):
+                yield part
+        finally:
+            file.close()
 
-    async def blocks(self, request: agent_pb2.FetchBlocksRequest) -> AsyncIterator[agent_pb2.BlockPart]:
+    async def blocks(self, request: agent_pb2.FetchBlocksRequest) -> AsyncIterator[Part]:
         """The blocks asked for, in order, whole blocks only; it may stop early, after `max_bytes`.
 
-        At least one block comes, so that a caller always gets on. Raises NotHere, TooMany, BadRange.
+        At least one block comes, so that a caller always gets on. Raises NotHere, BadRange.
         """
         try:
             ask = forms.read(request)
         except BadAsk as error:
             raise BadRange(str(error)) from error
-        with self._stream():
-            index = await asyncio.to_thread(self._index, ask.wanted, ask.block_index)
-            numbers = _numbers(request.ranges, len(index.blocks))
-            if self._packed is not None and await asyncio.to_thread(self._packed.lacks, ask):
-                self._lacking(ask)
-            left = min(request.max_bytes or MAX_CALL_BYTES, MAX_CALL_BYTES)
-            first = True
-            for number in numbers:
-                block = index.blocks[number]
-                if block.size > left and not first:
-                    return
-                first, left = False, left - block.size
-                form, data = await asyncio.to_thread(self._had, ask, block)
-                for part in forms.parts(number, data, form):
-                    yield part
-
-    @contextmanager
-    def _stream(self) -> Iterator[None]:
-        if self._free == 0:
-            raise TooMany("every download slot of this controller is taken; try again in a few seconds")
-        self._free -= 1
-        try:
-            yield
-        finally:
-            self._free += 1
+        index = await asyncio.to_thread(self._index, ask.wanted, ask.block_index)
+        numbers = _numbers(request.ranges, len(index.blocks))
+        if self._packed is not None and await asyncio.to_thread(self._packed.lacks, ask):
+            self._lacking(ask)
+        left = min(request.max_bytes or MAX_CALL_BYTES, MAX_CALL_BYTES)
+        first = True
+        for number in numbers:
+            block = index.blocks[number]
+            if block.size > left and not first:
+                return
+            first, left = False, left - block.size
+            form, data = await asyncio.to_thread(self._had, ask, block)
+            for part in forms.parts(number, data, form):
+                yield part
 
     def _open(self, sha256: str) -> BinaryIO:
         try:

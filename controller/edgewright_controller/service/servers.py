@@ -18,6 +18,7 @@ HOUR_MS: Final = 3_600_000
 # Agents ping every 20 s while they fetch, operators every 30 s while they watch. Whoever pings much more often than
 # this is sent away.
 PINGS_ALLOWED_EVERY_MS: Final = 10_000
+MAX_CALLS: Final = 100
 _MAX_DETAILS: Final = 32 << 10
 
 Server = Any  # grpc has no types
@@ -64,6 +65,9 @@ def open_server(
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES if clients else MAX_ENROL_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES * 8),
+        # Calls of one connection at once. Of a download that was given up, gRPC holds a part until its reader takes it
+        # or the connection ends.
+        ("grpc.max_concurrent_streams", MAX_CALLS),
         # Long error messages travel in trailers, which gRPC bounds at 8 kB.
         ("grpc.max_metadata_size", _MAX_DETAILS),
         # Certificates are checked at every call, but TLS itself only here. Calls that run go on for as long as they
