@@ -30,4 +30,5 @@ def test_memory_that_is_used_again_and_again_faults_once() -> None:
         done = subprocess.run([sys.executable, "-c", _CHILD, how], capture_output=True, check=True, timeout=60)
         return int(done.stdout)
 
-    assert faults("set") < 2_000 < 20_000 < faults("not set")
+    assert faults("set") < 2_000
+    assert faults("not set") > 20_000
