@@ -20,6 +20,9 @@ stage_deadline = "4h"              # how long one step may take
 [sources]
 keep = "200GB"                     # disk for models that were fetched; the longest unused ones go first
 
+[store]
+quota = "500GB"                    # beyond it, what no device and no release needs goes by itself; without it, nothing
+
 [credentials.hub]                  # what a manifest's `credentials` names; see compile/sources/credentials.py
 for = ["hf://acme/"]               # it is used for these only
 token = { env = "HF_TOKEN" }       # or { file = "/run/secrets/hf" }, or { keyring = "service/user" }
@@ -76,13 +79,14 @@ MAX_FILE_BYTES: Final = 1 << 20
 
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "": (
-        *("state", "fleet", "names", "listen", "toolchains", "builds", "sources", "credentials", "downloads"),
-        *("broker", "retention", "identity"),
+        *("state", "fleet", "names", "listen", "toolchains", "builds", "sources", "store", "credentials"),
+        *("downloads", "broker", "retention", "identity"),
     ),
     "listen": ("grpc", "enrolment", "mqtt"),
     "toolchains": (*RUNTIMES, REFERENCE),
     "builds": ("memory", "stage_memory", "stage_deadline"),
     "sources": ("keep",),
+    "store": ("quota",),
     "downloads": ("streams", "stalled_after"),
     "broker": ("mode", "address", "mosquitto"),
     "retention": ("reports",),
@@ -126,6 +130,7 @@ class Settings:
     interpreters: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(RUNTIMES, sys.executable))
     builds: BuildLimits = field(default_factory=BuildLimits)
     sources_kept_bytes: int = field(default_factory=lambda: _size({}, "keep", DEFAULT_SOURCES_KEPT, "sources."))
+    store_quota_bytes: int = 0  # 0: no bound
     credentials: Mapping[str, Credentials] = field(default_factory=dict)
     download_streams: int = STREAMS
     stalled_after_s: float = PATIENCE_S
@@ -176,9 +181,11 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _settings(document: dict[str, Any], default_state: Path) -> Settings:
     _known("", document)
-    listen, toolchains, builds, sources, downloads, broker, retention, identity = (
-        _table(document, key)
-        for key in ("listen", "toolchains", "builds", "sources", "downloads", "broker", "retention", "identity")
+    listen, toolchains, builds, sources, store = (
+        _table(document, key) for key in ("listen", "toolchains", "builds", "sources", "store")
+    )
+    downloads, broker, retention, identity = (
+        _table(document, key) for key in ("downloads", "broker", "retention", "identity")
     )
     fleet = _text(document, "fleet", "") or None
     if fleet is not None and not names.is_id(fleet):
@@ -210,6 +217,7 @@ def _settings(document: dict[str, Any], default_state: Path) -> Settings:
         },
         builds=_builds(builds),
         sources_kept_bytes=_size(sources, "keep", DEFAULT_SOURCES_KEPT, "sources."),
+        store_quota_bytes=_size(store, "quota", "", "store.") if "quota" in store else 0,
         credentials=_credentials(document),
         download_streams=_streams(downloads),
         stalled_after_s=float(_duration(downloads, "stalled_after", DEFAULT_STALLED_AFTER, "downloads.")),

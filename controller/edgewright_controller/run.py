@@ -45,6 +45,7 @@ from edgewright_controller.service.authorisation import Gate
 from edgewright_controller.service.blocks import Blocks
 from edgewright_controller.service.builds import Builds
 from edgewright_controller.service.check_in import CheckIns
+from edgewright_controller.service.collecting import Caches, Collecting
 from edgewright_controller.service.cordons import Cordons
 from edgewright_controller.service.decommissioning import Decommissioning
 from edgewright_controller.service.deltas import Deltas
@@ -171,7 +172,15 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         relay.to = ingest.hint
     await runner.start()
     stack.push_async_callback(runner.close)
-    blocks, deltas = _delivering(ledger, store, state, stack)
+    blocks, deltas, packs = _delivering(ledger, store, state, stack)
+    collecting = Collecting(
+        fleet,
+        ledger,
+        store,
+        Caches(packs, sources.kept, builder.intermediates),
+        quota_bytes=settings.store_quota_bytes,
+        clock=_clock,
+    )
     jobs = Jobs(
         fleet,
         ledger,
@@ -184,6 +193,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         shut=revocations.shut_devices,
         online=presence.online,
         clock=_clock,
+        use=collecting.use,
     )
     stack.push_async_callback(jobs.close)
 
@@ -200,6 +210,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         revocations=revocations,
         broker_connected=lambda: ingest is not None and ingest.connected,
         clock=_clock,
+        store_trouble=lambda: collecting.trouble,
     )
     welcome = Welcome(
         fleet=fleet,
@@ -209,10 +220,15 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         controller_address=str(_reached_at(settings, grpc)),
         mqtt_address=broker,
     )
-    unentered = await Unentered.open(ledger, revocations.refresh, _clock)
     _add(
         work,
-        AgentService(gate, check_ins, _downloads(settings, blocks), admission, unentered),
+        AgentService(
+            gate,
+            check_ins,
+            _downloads(settings, blocks),
+            admission,
+            await Unentered.open(ledger, revocations.refresh, _clock),
+        ),
         agent_pb2_grpc.add_AgentServicer_to_server,
     )
     watches = RolloutWatches(ledger, runner, _clock)
@@ -233,6 +249,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         revocations=revocations,
         people=people,
         mandates=Mandates(fleet, ledger, image, runner, revocations, clock=_clock),
+        collecting=collecting,
         ingest=ingest,
     )
     _add(work, operators, operator_pb2_grpc.add_OperatorServicer_to_server)
@@ -254,6 +271,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
             state=state,
         ),
         keep_reports=timedelta(seconds=settings.reports_kept_s),
+        keep_store=collecting.keep_within_quota,
         clock=_clock,
     )
     await _answer(stack, (work, enrol), watches)
@@ -263,12 +281,14 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     return Running(fleet, grpc, enrolment, broker, client_toml)
 
 
-def _delivering(ledger: Ledger, store: ArtifactStore, state: Path, stack: AsyncExitStack) -> tuple[Blocks, Deltas]:
+def _delivering(
+    ledger: Ledger, store: ArtifactStore, state: Path, stack: AsyncExitStack
+) -> tuple[Blocks, Deltas, Packs]:
     """What sends artifacts, and what has ready how they differ from what devices hold."""
     packs = Packs(state / "store" / "deltas")
     deltas = Deltas(ledger, store, packs)
     stack.push_async_callback(deltas.close)
-    return Blocks(store, packed=Forms(packs), lacking=deltas.lacking), deltas
+    return Blocks(store, packed=Forms(packs), lacking=deltas.lacking, sending=store.sending), deltas, packs
 
 
 def _compiling(settings: Settings) -> tuple[ArtifactStore, Builder, Sources]:

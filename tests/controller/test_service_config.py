@@ -65,6 +65,13 @@ def test_secrets_of_sources_are_named_in_the_settings_and_never_written_there(tm
     assert "hf_abc" not in str(refused.value)
 
 
+def test_the_store_has_a_quota_where_the_settings_give_it_one(tmp_path: Path) -> None:
+    assert load(None, {}, tmp_path).store_quota_bytes == 0
+    assert load(written(tmp_path, '[store]\nquota = "200GB"\n'), {}, tmp_path).store_quota_bytes == 200 * 10**9
+    with pytest.raises(SettingsError, match=r"store\.quota: '200' is not a size"):
+        load(written(tmp_path, '[store]\nquota = "200"\n'), {}, tmp_path)
+
+
 def test_flags_override_the_file(tmp_path: Path) -> None:
     file = written(tmp_path, 'fleet = "plant-7"\n[listen]\ngrpc = "127.0.0.1:1"\nmqtt = "[::1]:2"\n')
     settings = load(file, {"listen.grpc": "127.0.0.1:3", "fleet": None}, tmp_path)

@@ -839,20 +839,22 @@ class RolloutView(_message.Message):
     def __init__(self, rollout: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., wave: _Optional[int] = ..., waves: _Optional[int] = ..., devices_by_state: _Optional[_Mapping[str, int]] = ..., what: _Optional[str] = ..., by: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., ended_unix_ms: _Optional[int] = ..., why: _Optional[str] = ..., waits_for: _Optional[str] = ..., waits_s: _Optional[float] = ..., now_unix_ms: _Optional[int] = ...) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("fleet", "controller_version", "devices", "rollouts", "broker_connected", "telemetry_stored")
+    __slots__ = ("fleet", "controller_version", "devices", "rollouts", "broker_connected", "telemetry_stored", "store_trouble")
     FLEET_FIELD_NUMBER: _ClassVar[int]
     CONTROLLER_VERSION_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
     BROKER_CONNECTED_FIELD_NUMBER: _ClassVar[int]
     TELEMETRY_STORED_FIELD_NUMBER: _ClassVar[int]
+    STORE_TROUBLE_FIELD_NUMBER: _ClassVar[int]
     fleet: str
     controller_version: str
     devices: _containers.RepeatedCompositeFieldContainer[DeviceView]
     rollouts: _containers.RepeatedCompositeFieldContainer[RolloutView]
     broker_connected: bool
     telemetry_stored: int
-    def __init__(self, fleet: _Optional[str] = ..., controller_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceView, _Mapping]]] = ..., rollouts: _Optional[_Iterable[_Union[RolloutView, _Mapping]]] = ..., broker_connected: _Optional[bool] = ..., telemetry_stored: _Optional[int] = ...) -> None: ...
+    store_trouble: str
+    def __init__(self, fleet: _Optional[str] = ..., controller_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceView, _Mapping]]] = ..., rollouts: _Optional[_Iterable[_Union[RolloutView, _Mapping]]] = ..., broker_connected: _Optional[bool] = ..., telemetry_stored: _Optional[int] = ..., store_trouble: _Optional[str] = ...) -> None: ...
 
 class TailRequest(_message.Message):
     __slots__ = ("devices",)
@@ -927,6 +929,44 @@ class RevokeResponse(_message.Message):
     CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     certificates: int
     def __init__(self, certificates: _Optional[int] = ...) -> None: ...
+
+class CollectGarbageRequest(_message.Message):
+    __slots__ = ("remove", "unused_s")
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    UNUSED_S_FIELD_NUMBER: _ClassVar[int]
+    remove: bool
+    unused_s: int
+    def __init__(self, remove: _Optional[bool] = ..., unused_s: _Optional[int] = ...) -> None: ...
+
+class Collectable(_message.Message):
+    __slots__ = ("kind", "name", "bytes", "used_unix_ms", "what", "why")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    name: str
+    bytes: int
+    used_unix_ms: int
+    what: str
+    why: str
+    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., bytes: _Optional[int] = ..., used_unix_ms: _Optional[int] = ..., what: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+
+class CollectGarbageResponse(_message.Message):
+    __slots__ = ("going", "count", "bytes", "store_bytes", "removed")
+    GOING_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    going: _containers.RepeatedCompositeFieldContainer[Collectable]
+    count: int
+    bytes: int
+    store_bytes: int
+    removed: bool
+    def __init__(self, going: _Optional[_Iterable[_Union[Collectable, _Mapping]]] = ..., count: _Optional[int] = ..., bytes: _Optional[int] = ..., store_bytes: _Optional[int] = ..., removed: _Optional[bool] = ...) -> None: ...
 
 class CreateMandateRequest(_message.Message):
     __slots__ = ("device", "profile", "release", "valid_s")

@@ -159,6 +159,11 @@ class OperatorStub:
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateRequest.SerializeToString,
                 response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateResponse.FromString,
                 _registered_method=True)
+        self.CollectGarbage = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/CollectGarbage',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CollectGarbageResponse.FromString,
+                _registered_method=True)
         self.Whoami = channel.unary_unary(
                 '/edgewright_contract.v1.Operator/Whoami',
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.WhoamiRequest.SerializeToString,
@@ -363,6 +368,13 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CollectGarbage(self, request, context):
+        """What no device, release or rollout needs any more on the controller's disk: shown, or removed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Whoami(self, request, context):
         """Who the caller is to the controller.
         """
@@ -536,6 +548,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.CreateMandate,
                     request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateRequest.FromString,
                     response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateResponse.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CollectGarbageResponse.SerializeToString,
             ),
             'Whoami': grpc.unary_unary_rpc_method_handler(
                     servicer.Whoami,
@@ -1248,6 +1265,33 @@ class Operator:
             '/edgewright_contract.v1.Operator/CreateMandate',
             edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateRequest.SerializeToString,
             edgewright__contract_dot_v1_dot_operator__pb2.CreateMandateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/CollectGarbage',
+            edgewright__contract_dot_v1_dot_operator__pb2.CollectGarbageRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.CollectGarbageResponse.FromString,
             options,
             channel_credentials,
             insecure,

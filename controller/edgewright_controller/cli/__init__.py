@@ -22,6 +22,7 @@ from edgewright_controller.cli import (
     demo,
     devices,
     enroll,
+    gc,
     history,
     keys,
     login,
@@ -79,6 +80,7 @@ app.command("audit")(audit.audit)
 app.command("schema")(schema.schema)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
+app.command("gc")(gc.gc)
 app.command("demo")(demo.demo)
 app.add_typer(devices.app, name="devices")
 app.add_typer(rollout.app, name="rollout")

@@ -224,6 +224,8 @@ def status(answer: operator_pb2.StatusResponse) -> RenderableType:
         lines.append(Text(f"{line}. {rollout.reason}".rstrip()))
     broker = "connected" if answer.broker_connected else "not connected; devices keep their reports until it is"
     lines.append(Text(f"broker {broker}; {answer.telemetry_stored} reports stored"))
+    if answer.store_trouble:
+        lines.append(Text(answer.store_trouble, "yellow"))
     return Group(*lines)
 
 

@@ -275,6 +275,11 @@ class Fleet:
         request = operator_pb2.CreateMandateRequest(device=device, profile=profile, release=release, valid_s=valid_s)
         return self._line.once("CreateMandate", request, operator_pb2.CreateMandateResponse)
 
+    def collect_garbage(self, unused_s: int, *, remove: bool = False) -> operator_pb2.CollectGarbageResponse:
+        """What nobody needs on the controller's disk and nobody used for `unused_s` seconds; `remove`: remove it."""
+        request = operator_pb2.CollectGarbageRequest(unused_s=unused_s, remove=remove)
+        return self._line.once("CollectGarbage", request, operator_pb2.CollectGarbageResponse, patient=True)
+
     def whoami(self) -> operator_pb2.WhoamiResponse:
         """Who this certificate is to the controller."""
         return self._line.once("Whoami", operator_pb2.WhoamiRequest(), operator_pb2.WhoamiResponse)

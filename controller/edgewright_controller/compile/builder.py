@@ -147,7 +147,7 @@ class Builder:
         self._limits = limits or BuildLimits()
         self._executor = executor or LocalExecutor(interpreters, os.cpu_count() or 1, self._limits.memory_bytes)
         self._disk = Room(lambda: shutil.disk_usage(self._builds).free - RESERVE_BYTES, _BUILDS)
-        self._intermediates = Intermediates(state / "intermediates")
+        self.intermediates = Intermediates(state / "intermediates")
         self._storing = asyncio.Lock()
         self.gated = gated
         self._quiet = Quiet()
@@ -334,7 +334,7 @@ class Builder:
             scratch=scratch,
             out=scratch / _OUT,
             threads=self._threads,
-            intermediates=self._intermediates,
+            intermediates=self.intermediates,
             run=run,
             calibration=_calibration(source, scratch) if recipe.calibrated else None,
         )

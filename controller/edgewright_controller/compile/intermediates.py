@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -54,6 +54,21 @@ class Intermediates:
         finally:
             self._holders[name] -= 1
             self._trim()
+
+    def unused(self) -> list[tuple[str, int, int]]:
+        """What no build holds: name, bytes, and when it was used last (Unix milliseconds). Raises OSError."""
+        found = [path for path in self._folder.iterdir() if not path.name.startswith(".")]
+        return [
+            (path.name, _size(path), path.stat().st_mtime_ns // 1_000_000)
+            for path in found
+            if not self._holders[path.name]
+        ]
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Remove these; one that a build holds by now stays. Raises OSError."""
+        for name in names:
+            if not self._holders[name] and Path(name).name == name:
+                _remove(self._folder / name)
 
     async def _make(self, path: Path, make: Callable[[Path], Awaitable[None]]) -> None:
         # The suffix stays last: a converter may go by it.

@@ -2,7 +2,9 @@
 
     artifacts/<bundle digest>/…     the files, read-only
     objects/<sha256>                bundle and block index documents, report cards and provenance statements
+    deltas/<bundle digest>.<…>      what its blocks are against those of another artifact (delivery)
 
+An artifact goes by a rename too, to a name that is no digest: what a crash leaves of that is removed at the next start.
 An artifact appears by the rename of its finished folder, after its documents: where a folder with a digest's name
 stands, everything belonging to it is there. Nothing is held in memory, and no file is read whole.
 """
@@ -11,6 +13,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -36,6 +41,15 @@ class Stored:
     block_index_length: int
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a folder of the store: bytes of all its files, and when it was made (Unix milliseconds)."""
+
+    name: str
+    size: int
+    made_ms: int
+
+
 class ArtifactStore:
     """The folder STATE/store. Safe for many readers and one writer of each artifact at a time."""
 
@@ -43,6 +57,8 @@ class ArtifactStore:
         """Open `folder`, made if absent, and remove what a crash left half done. Raises OSError."""
         self._artifacts = folder / "artifacts"
         self._objects = folder / "objects"
+        self._deltas = folder / "deltas"
+        self._sent_at: dict[str, float] = {}
         for place in (self._artifacts, self._objects):
             durable.make_folder(place)
             for entry in place.iterdir():
@@ -131,6 +147,46 @@ class ArtifactStore:
             )
         return data
 
+    def sending(self, artifact: str) -> None:
+        """Somebody is sent blocks of it just now."""
+        self._sent_at[artifact] = time.monotonic()
+
+    def sent_lately(self, within_s: float) -> frozenset[str]:
+        """The artifacts of which blocks were sent in the last `within_s` seconds."""
+        since = time.monotonic() - within_s
+        return frozenset(artifact for artifact, at in list(self._sent_at.items()) if at >= since)
+
+    def artifacts(self) -> list[Entry]:
+        """Every artifact that is here. Raises OSError."""
+        return list(_entries(self._artifacts))
+
+    def documents(self) -> list[Entry]:
+        """Every document that is here. Raises OSError."""
+        return list(_entries(self._objects))
+
+    def differences(self) -> list[Entry]:
+        """Every pack, `<bundle digest>.<…>` (delivery.packs). Raises OSError."""
+        return [one for one in _entries(self._deltas, whole=False) if digest.is_sha256(one.name.partition(".")[0])]
+
+    def retire(self, artifacts: Iterable[str]) -> dict[str, str]:
+        """Take artifacts out by renames; what cannot be taken, with the reason. `sweep` frees their bytes."""
+        left = {}
+        for artifact in artifacts:
+            try:
+                os.rename(self.path(artifact), self._artifacts / f".going-{artifact[:12]}-{uuid.uuid4().hex}")
+            except OSError as error:
+                left[artifact] = error.strerror or str(error)
+            self._sent_at.pop(artifact, None)
+        durable.sync_folder(self._artifacts)
+        return left
+
+    def sweep(self, documents: Iterable[str]) -> None:
+        """Free what `retire` took out, and remove these documents. Raises OSError."""
+        for entry in self._artifacts.glob(".going-*"):
+            _remove(entry)
+        for name in documents:
+            self._object(name).unlink(missing_ok=True)
+
     def _object(self, sha256: str) -> Path:
         if not digest.is_sha256(sha256):
             raise StoreError(f"{sha256[:80]!r} is not a sha256")
@@ -150,6 +206,26 @@ def _settle(folder: Path, files: Bundle) -> None:
     for place in sorted(folders):
         os.chmod(place, 0o700)
         durable.sync_folder(place)
+
+
+def _entries(folder: Path, *, whole: bool = True) -> Iterator[Entry]:
+    """The entries that count, those with a digest for a name if `whole`; what goes meanwhile is left out."""
+    try:
+        found = list(os.scandir(folder))
+    except FileNotFoundError:
+        return
+    for entry in found:
+        if whole and not digest.is_sha256(entry.name):
+            continue
+        try:
+            size = _size(Path(entry.path)) if entry.is_dir(follow_symlinks=False) else entry.stat().st_size
+            yield Entry(entry.name, size, entry.stat().st_mtime_ns // 1_000_000)
+        except FileNotFoundError:
+            continue
+
+
+def _size(folder: Path) -> int:
+    return sum(Path(place, name).lstat().st_size for place, _, names in os.walk(folder) for name in names)
 
 
 def _remove(entry: Path) -> None:

@@ -21,6 +21,7 @@ import threading
 import zlib
 from bisect import bisect_left
 from collections import OrderedDict
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,6 +257,12 @@ class Packs:
         for entry in list(self._folder.iterdir()):
             if artifact in entry.name.split("."):
                 self._drop(entry.name)
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Remove the packs of these names. Raises OSError."""
+        for name in names:
+            if _is_name(name):
+                self._drop(name)
 
     def _drop(self, name: str) -> None:
         with self._lock:

@@ -103,8 +103,12 @@ class Applying:
                 refuse_parts(plan, self._runner.running)
         return Looked(order, manifest, plan, survey)
 
-    async def carry_out(self, looked: Looked, job: Job) -> operator_pb2.ApplyResult:
-        """To the end of its rollout. Raises BadInput, ChangeRefused and what compiling and signing raise."""
+    async def carry_out(
+        self, looked: Looked, job: Job, entered: Callable[[], None] = lambda: None
+    ) -> operator_pb2.ApplyResult:
+        """To the end of its rollout; `entered` is called once that is in the ledger.
+
+        Raises BadInput, ChangeRefused and what compiling and signing raise."""
         order, manifest = looked.order, looked.manifest
         told = with_warnings(looked.plan, self._runner.running, supersede=order.supersede)
         job.say(operator_pb2.ApplyEvent(plan=plan_message.message(told)))
@@ -134,6 +138,7 @@ class Applying:
         wish = _wish(order, manifest, plan)
         await self._deltas.ready(wish.releases, job)
         ended = await self._runner.begin(wish, job)
+        entered()
         finish = await ended
         result = rollout_views.result(finish.phase, finish.reason, finish.counts)
         result.builds_made, result.builds_cached = made["builds_made"], made["builds_cached"]

@@ -79,6 +79,8 @@ METHODS: Final[Mapping[str, frozenset[Role]]] = {
     f"{_PREFIX}.Operator/Revoke": _ADMINS,
     # A mandate reaches devices that nobody can call back.
     f"{_PREFIX}.Operator/CreateMandate": _ADMINS,
+    # What goes is built or fetched again, which may take a night.
+    f"{_PREFIX}.Operator/CollectGarbage": _ADMINS,
     f"{_PREFIX}.Operator/AuthoriseKey": _ADMINS,
     f"{_PREFIX}.Operator/Whoami": _VIEWERS,
     f"{_PREFIX}.Operator/RenewOperator": _VIEWERS,

@@ -51,10 +51,12 @@ class Blocks:
         *,
         packed: Forms | None = None,
         lacking: Callable[[Ask], None] = lambda ask: None,
+        sending: Callable[[str], None] = lambda artifact: None,
     ) -> None:
         """`packed` has blocks in fewer bytes; without it all are sent as they are. `lacking` is told of each request
-        by a device whose artifacts nothing was compared with; it must not block."""
-        self._store, self._packed, self._lacking = store, packed, lacking
+        by a device whose artifacts nothing was compared with; it must not block. `sending` is told
+        of the artifact, with each block that is sent."""
+        self._store, self._packed, self._lacking, self._sending = store, packed, lacking, sending
         self._index = functools.lru_cache(maxsize=16)(self._read_index)
 
     async def object(self, sha256: str) -> AsyncIterator[bytes]:
@@ -88,6 +90,7 @@ class Blocks:
             if block.size > left and not first:
                 return
             first, left = False, left - block.size
+            self._sending(ask.wanted)
             form, data = await asyncio.to_thread(self._had, ask, block)
             for part in forms.parts(number, data, form):
                 yield part

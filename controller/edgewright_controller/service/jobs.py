@@ -32,6 +32,7 @@ from edgewright_controller.service.job import Job
 from edgewright_controller.service.planning import Planning
 from edgewright_controller.service.rolling_back import RollingBack
 from edgewright_controller.service.rollouts_runner import RolloutsRunner
+from edgewright_controller.service.store_use import StoreUse, Use
 from edgewright_controller.service.survey import Surveyor
 from edgewright_controller.service.ways_back import Asked
 from edgewright_controller.unix_time import unix_ms
@@ -61,8 +62,10 @@ class Jobs:
         shut: Callable[[], frozenset[str]],
         online: Callable[[str], bool],
         clock: Callable[[], datetime],
+        use: StoreUse | None = None,
     ) -> None:
-        """`shut`: the devices of which everything is revoked. `online`: whether a device was heard of lately."""
+        """`shut`: the devices of which everything is revoked. `online`: whether a device was heard of lately. `use`:
+        where changes say that they count on the store."""
         self._fleet, self._ledger, self._runner, self._clock = fleet, ledger, runner, clock
         self._planning = Planning(fleet, ledger, Surveyor(ledger, store, builder, sources, shut=shut, online=online))
         self._compiling = Compiling(fleet, ledger, store, builder, clock)
@@ -77,6 +80,7 @@ class Jobs:
             clock=clock,
         )
         self._rolling_back = RollingBack(ledger, store, runner, shut)
+        self._use = use or StoreUse()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def plan(self, text: ManifestText, only: Selection = ALL) -> operator_pb2.PlanResponse:
@@ -86,29 +90,40 @@ class Jobs:
 
     async def apply(self, order: Order) -> Job:
         """Begin to make the fleet what the manifest says. Raises BadInput, ChangeRefused, LedgerError."""
-        looked = await self._applying.look(order)
-        await self._enter(order.by, "apply", audit.with_reason(str(order), order.why))
+        what = f"apply of {order.text.file}"
+        use = await self._use.begin(what)
+        try:
+            looked = await self._applying.look(order)
+            await self._enter(order.by, "apply", audit.with_reason(str(order), order.why))
+        except BaseException:
+            use.end()
+            raise
 
         async def change(job: Job) -> operator_pb2.ApplyResult:
-            return await self._applying.carry_out(looked, job)
+            return await self._applying.carry_out(looked, job, entered=use.end)
 
-        return self._begin(f"apply of {order.text.file}", order.by, change)
+        return self._begin(what, order.by, change, use)
 
     async def rollback(self, asked: Asked, *, by: str, why: str = "") -> Job:
         """Begin to return devices to the release before. Raises BadInput, ChangeRefused, LedgerError."""
-        found = await self._rolling_back.look(asked)
-        ways = ", ".join(f"{device}: {left[:12]} → {to[:12]}" for device, (left, to) in sorted(found.ways.items()))
-        await self._enter(by, "rollback", audit.with_reason(ways, why), release=asked.release)
+        use = await self._use.begin("a rollback")
+        try:
+            found = await self._rolling_back.look(asked)
+            ways = ", ".join(f"{device}: {left[:12]} → {to[:12]}" for device, (left, to) in sorted(found.ways.items()))
+            await self._enter(by, "rollback", audit.with_reason(ways, why), release=asked.release)
+        except BaseException:
+            use.end()
+            raise
 
         async def change(job: Job) -> operator_pb2.ApplyResult:
-            finish, came_to = await self._rolling_back.carry_out(job, asked, found, by=by, why=why)
+            finish, came_to = await self._rolling_back.carry_out(job, asked, found, by=by, why=why, entered=use.end)
             result = rollout_views.result(finish.phase, finish.reason, finish.counts)
             if came_to.stuck:
                 result.succeeded = False
                 result.summary += f"; cannot go back: {', '.join(sorted(came_to.stuck))}"
             return result
 
-        return self._begin("rollback", by, change)
+        return self._begin("rollback", by, change, use)
 
     async def close(self) -> None:
         """End what runs: builds are cancelled, rollouts go on at the next start."""
@@ -117,7 +132,9 @@ class Jobs:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._compiling.close()
 
-    def _begin(self, what: str, by: str, change: Callable[[Job], Coroutine[Any, Any, operator_pb2.ApplyResult]]) -> Job:
+    def _begin(
+        self, what: str, by: str, change: Callable[[Job], Coroutine[Any, Any, operator_pb2.ApplyResult]], use: Use
+    ) -> Job:
         job = Job()
 
         async def run() -> None:
@@ -139,6 +156,7 @@ class Jobs:
         task = asyncio.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: use.end())  # also when it never ran
         return job
 
     async def _enter(self, by: str, action: str, detail: str, release: str = "") -> None:

@@ -37,6 +37,7 @@ from edgewright_controller.unix_time import unix_ms
 if TYPE_CHECKING:
     from edgewright_controller.peers import Peer
     from edgewright_controller.reports import Ingest
+    from edgewright_controller.service.collecting import Collecting
     from edgewright_controller.service.cordons import Cordons
     from edgewright_controller.service.decommissioning import Decommissioning
     from edgewright_controller.service.history import History
@@ -58,6 +59,7 @@ _log = log.of(__name__)
 MAX_MESSAGE_CHARACTERS: Final = 8_000
 MAX_REASON_CHARACTERS: Final = 500
 MAX_ROLLOUTS: Final = 100
+MAX_COLLECTABLE: Final = 5_000
 
 
 class OperatorService(operator_pb2_grpc.OperatorServicer):
@@ -82,12 +84,13 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         revocations: Revocations,
         people: Operators,
         mandates: Mandates,
+        collecting: Collecting,
         ingest: Ingest | None,
     ) -> None:
         self._gate, self._jobs, self._runner, self._overview = gate, jobs, runner, overview
         self._watches, self._people = watches, people
         self._releases, self._models, self._history = releases, models, history
-        self._builds = builds
+        self._builds, self._collecting = builds, collecting
         self._cordons, self._labelling, self._decommissioning = cordons, labelling, decommissioning
         self._tokens, self._revocations, self._mandates, self._ingest = tokens, revocations, mandates, ingest
 
@@ -359,6 +362,37 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             generation=row.generation,
             release=row.release,
             expires_unix_ms=row.expires_ms,
+        )
+
+    async def CollectGarbage(
+        self, request: operator_pb2.CollectGarbageRequest, context: Context
+    ) -> operator_pb2.CollectGarbageResponse:
+        """What nobody needs any more, shown or removed."""
+        try:
+            if request.remove:
+                found = await self._collecting.collect(request.unused_s, by=self._operator(context))
+            else:
+                found = await self._collecting.look(request.unused_s)
+        except (ChangeRefused, LedgerError) as error:
+            return await _refuse(context, error)
+        except OSError as error:
+            return await _refuse(context, ChangeRefused(f"{error.filename or 'the store'}: {error.strerror}"))
+        return operator_pb2.CollectGarbageResponse(
+            going=[
+                operator_pb2.Collectable(
+                    kind=one.thing.kind.value,
+                    name=one.thing.name,
+                    bytes=one.thing.size,
+                    used_unix_ms=one.thing.used_ms,
+                    what=one.thing.what,
+                    why=one.why,
+                )
+                for one in found.going[:MAX_COLLECTABLE]
+            ],
+            count=len(found.going),
+            bytes=found.size,
+            store_bytes=found.left_bytes if request.remove else found.store_bytes,
+            removed=request.remove,
         )
 
     async def Whoami(self, request: operator_pb2.WhoamiRequest, context: Context) -> operator_pb2.WhoamiResponse:

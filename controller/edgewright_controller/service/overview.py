@@ -69,10 +69,12 @@ class Overview:
         revocations: Shut,
         broker_connected: Callable[[], bool],
         clock: Callable[[], datetime],
+        store_trouble: Callable[[], str] = lambda: "",
     ) -> None:
         self._fleet, self._ledger, self._presence, self._rollouts = fleet, ledger, presence, rollouts
         self._revocations, self._labels = revocations, KnownLabels()
         self._broker_connected, self._clock = broker_connected, clock
+        self._store_trouble = store_trouble
 
     @property
     def fleet(self) -> str:
@@ -108,6 +110,7 @@ class Overview:
             rollouts=await self._rollouts.views(),
             broker_connected=self._broker_connected(),
             telemetry_stored=facts.stored,
+            store_trouble=self._store_trouble(),
         )
 
     async def device(self, device: str) -> operator_pb2.ShowDeviceResponse:

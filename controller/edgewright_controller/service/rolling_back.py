@@ -39,13 +39,23 @@ class RollingBack:
         around = self._around()
         return await self._ledger.read(lambda c: ways_back(c, asked, around))
 
-    async def carry_out(self, job: Job, asked: Asked, found: WaysBack, *, by: str, why: str) -> tuple[Finish, WaysBack]:
+    async def carry_out(
+        self,
+        job: Job,
+        asked: Asked,
+        found: WaysBack,
+        *,
+        by: str,
+        why: str,
+        entered: Callable[[], None] = lambda: None,
+    ) -> tuple[Finish, WaysBack]:
         """Take it back; how that ended, and what it came to. What is left is refused only once a rollout is entered
-        that takes it back, in the same transaction. Raises RolloutError, LedgerError."""
+        that takes it back, in the same transaction; then `entered` is called. Raises RolloutError, LedgerError."""
         for line in (*told(found), f"rolling back {_listed(found.ways)}; {AT_ONCE}"):
             job.message(line)
         if not asked.everywhere:
             ended = await self._runner.begin(_wish(asked, found, by, why), job)
+            entered()
             return await ended, found
         around, all_found = self._around(), [found]
 
@@ -55,6 +65,7 @@ class RollingBack:
             return _wish(asked, all_found[-1], by, why)
 
         ended = await self._runner.take_back(found.leaving, wish, job, by=f"{by}: rollback")  # nobody else gets it
+        entered()
         came_to = all_found[-1]
         late = {device: way for device, way in came_to.ways.items() if device not in found.ways}
         if late:

@@ -21,6 +21,7 @@ from edgewright_controller.unix_time import unix_ms
 
 SEEN_EVERY_S: Final = 30.0
 RENEW_EVERY_S: Final = 3600.0
+STORE_EVERY_S: Final = 600.0
 # Reports above a gap wait this long for what is missing before them.
 KEEP_ABANDONED: Final = timedelta(days=30)
 # What devices did before an update is compared with what they do after it, for as long as a wave may be watched.
@@ -40,10 +41,13 @@ class Upkeep:
         renewals: Mapping[str, Renewal],
         keep_reports: timedelta,
         clock: Callable[[], datetime],
+        keep_store: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`renewals`: what is renewed → what does it, where it is due; called in a thread, every hour."""
+        """`renewals`: what is renewed → what does it, where it is due; called in a thread, every hour. `keep_store`
+        keeps the store within its quota."""
         self._ledger, self._presence, self._clock = ledger, presence, clock
         self._renewals, self._keep_reports = renewals, keep_reports
+        self._keep_store = keep_store
         self._last = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -52,6 +56,7 @@ class Upkeep:
         rounds: list[tuple[str, Callable[[], Awaitable[None]], float]] = [
             ("reports", self._forget, RENEW_EVERY_S),
             ("times", self._keep_times, SEEN_EVERY_S),
+            *([("store", self._keep_store, STORE_EVERY_S)] if self._keep_store else []),
             *((what, partial(self._renew, act), RENEW_EVERY_S) for what, act in self._renewals.items()),
         ]
         self._tasks = [asyncio.create_task(_again(*one)) for one in rounds]

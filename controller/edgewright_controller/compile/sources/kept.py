@@ -141,6 +141,23 @@ class Kept:
         finally:
             self._held.subtract(held)
 
+    def unused(self) -> list[tuple[Known, int, int]]:
+        """What nobody holds, halves left out: what is known of it, its bytes, and when it was used last (Unix
+        milliseconds). Raises OSError."""
+        found = []
+        for record in self._records():
+            folder, known = record.with_suffix(""), self.known(record.stem)
+            if known is not None and folder.is_dir() and not self._held[known.key]:
+                found.append((known, known.bytes, folder.stat().st_mtime_ns // 1_000_000))
+        return found
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Remove the files of these; what is known of them stays, and what somebody holds by now does. Raises
+        OSError."""
+        for key in keys:
+            if digest.is_sha256(key) and not self._held[key]:
+                shutil.rmtree(self.folder / key, ignore_errors=False)
+
     def _record(self, key: str) -> tuple[Known, tuple[SourceFile, ...]] | None:
         path = self.folder / f"{key}{_RECORD}"
         try:

@@ -79,7 +79,7 @@ class Sources:
     ) -> None:
         """Checkpoints are made by `executor` with the GGUF toolchain of `interpreters`; `toolchains` and `hashes` are
         where its versions and digests of local files are kept. `plain_http` is for tests."""
-        self._kept = Kept(folder, budget_bytes)
+        self.kept = self._kept = Kept(folder, budget_bytes)
         self._credentials = dict(credentials)
         self._making = Making(self._kept, executor, interpreters, toolchains)
         # Fetching has nothing to do with a toolchain; its libraries stand beside the controller's own.
