@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,56 @@ async def test_nothing_stays_of_a_making_that_failed(tmp_path: Path, files: tupl
     assert list(tmp_path.iterdir()) == []
 
 
+def _cut(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(500)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda thing: _cut(thing / "model.onnx.data"),
+        lambda thing: (thing / "model.onnx").unlink(),
+        lambda thing: (thing / "stranger").write_bytes(b"x"),
+        lambda thing: (thing.parent / f"{thing.name}.sizes").unlink(),
+        lambda thing: (thing.parent / f"{thing.name}.sizes").write_bytes(b'{"model.onnx": 10'),
+    ],
+    ids=["cut short", "a file less", "a file more", "no record", "half a record"],
+)
+async def test_what_is_broken_is_noticed_and_made_again(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    making = Making(("model.onnx", "model.onnx.data"))
+    shared = Intermediates(tmp_path)
+    async with shared.hold("a.thing", making) as path:
+        pass
+    shared = Intermediates(tmp_path)  # a restart alone makes nothing again
+    assert shared.has("a.thing")
+    async with shared.hold("a.thing", making):
+        assert making.times == 1
+    harm(path)
+    assert not shared.has("a.thing")
+    async with shared.hold("a.thing", making):
+        assert making.times == 2
+        assert {file.name: file.stat().st_size for file in path.iterdir()} == dict.fromkeys(making.files, 1000)
+    async with shared.hold("a.thing", making):
+        assert making.times == 2
+
+
+async def test_a_file_that_is_cut_short_or_that_whoever_asks_finds_unsound_is_made_again(tmp_path: Path) -> None:
+    shared, making = Intermediates(tmp_path), Making()
+    sound = True
+
+    async def hold() -> int:
+        async with shared.hold("a.gguf", making, lambda _path: sound) as path:
+            assert path.stat().st_size == 1000
+        return making.times
+
+    assert [await hold(), await hold()] == [1, 1]
+    _cut(tmp_path / "a.gguf")
+    assert [await hold(), await hold()] == [2, 2]
+    sound = False
+    assert await hold() == 3
+
+
 async def test_beyond_the_budget_the_longest_unused_goes_but_never_what_is_held(tmp_path: Path) -> None:
     shared = Intermediates(tmp_path, budget_bytes=2500)
     folder = Making(("one", "two"))
@@ -63,6 +114,7 @@ async def test_beyond_the_budget_the_longest_unused_goes_but_never_what_is_held(
         assert shared.has("oldest")  # three thousand bytes in all, but it is in use
     assert not shared.has("oldest")
     assert shared.has("newest")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["newest", "newest.sizes"]
 
 
 def test_what_a_crash_left_is_swept_folders_too(tmp_path: Path) -> None:

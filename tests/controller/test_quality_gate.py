@@ -171,6 +171,23 @@ async def test_builds_at_the_same_time_ask_the_source_and_the_toolchain_once(roo
     assert stages.asked["reference_logits"] == 1
 
 
+@pytest.mark.parametrize("garbage", [b'{"chunks": [[1, 2', b"[]", b"{}", b"\0\0\0\0"])
+async def test_what_was_learned_and_is_broken_since_is_learned_again(room: Room, garbage: bytes) -> None:
+    stages = Stages()
+    before, _ = await room.measure(stages)
+    kept = sorted((room.folder / "intermediates").glob("*.json"))
+    assert len(kept) == 3  # the source's chunks, its words, and the toolchain's fidelity
+    for number, document in enumerate(kept, 1):
+        # Garbage of the very size that it had, as a disk leaves it; sizes alone would not tell.
+        document.write_bytes(garbage.ljust(document.stat().st_size))
+        after, _ = await room.measure(stages, number)
+        assert after == before
+    assert stages.asked["source_chunks"] == stages.asked["source_parity"] == 2
+    assert room.built == ["mlx fp32"] * 2
+    await room.measure(stages, 9)
+    assert stages.asked["source_chunks"] == stages.asked["source_parity"] == 2
+
+
 async def test_another_toolchain_has_its_own_fidelity(room: Room) -> None:
     stages = Stages()
     await room.measure(stages)

@@ -1,13 +1,16 @@
 """What several recipes share on their way, such as the unquantised GGUF or the fp32 graph: made once, kept within a
 budget.
 
-Two builds that want the same one at the same time wait for one making. What a build holds is never removed.
+Two builds that want the same one at the same time wait for one making. What a build holds is never removed for want of
+room. Beside each stands a record of how many bytes its files have: what a disk or a person has cut short, or taken a
+part of, is made again, and so is what whoever asks for it finds to be garbage.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 from collections import Counter, defaultdict
@@ -18,6 +21,12 @@ from typing import Final
 from edgewright_contract import durable
 
 DEFAULT_BUDGET_BYTES: Final = 64 << 30
+# Of the record beside each: {path of a file within it: its bytes}.
+_RECORD: Final = ".sizes"
+_MAX_RECORD_BYTES: Final = 1 << 20
+
+Sound = Callable[[Path], bool]
+"""Whether what is there can be what was made; asked before each use, so it must be quick. May raise OSError."""
 
 
 class Intermediates:
@@ -34,12 +43,15 @@ class Intermediates:
             _remove(leftover)
 
     def has(self, name: str) -> bool:
-        """Whether it is made already."""
-        return (self._folder / name).exists()
+        """Whether it is made already, and whole."""
+        return _is_whole(self._folder / name)
 
     @contextlib.asynccontextmanager
-    async def hold(self, name: str, make: Callable[[Path], Awaitable[None]]) -> AsyncIterator[Path]:
-        """The file or folder `name`, made by `make(path)` if it is not here, held until the block ends.
+    async def hold(
+        self, name: str, make: Callable[[Path], Awaitable[None]], sound: Sound = Path.exists
+    ) -> AsyncIterator[Path]:
+        """The file or folder `name`, made by `make(path)` if it is not here whole and `sound`, held until the block
+        ends.
 
         Raises what `make` raises; nothing stays of a making that failed.
         """
@@ -47,7 +59,9 @@ class Intermediates:
         self._holders[name] += 1
         try:
             async with self._locks[name]:
-                if not path.exists():
+                if not await asyncio.to_thread(lambda: _is_whole(path) and sound(path)):
+                    # Who holds it still has what is broken, and fails or not; nobody else is to.
+                    await asyncio.to_thread(_remove, path)
                     await self._make(path, make)
             os.utime(path)
             yield path
@@ -76,6 +90,7 @@ class Intermediates:
         try:
             await make(half)
             await asyncio.to_thread(_sync, half)
+            durable.write(_record(path), json.dumps(_sizes(half)).encode())
             os.rename(half, path)
             durable.sync_folder(self._folder)
         finally:
@@ -83,14 +98,14 @@ class Intermediates:
 
     def _trim(self) -> None:
         """Remove the longest unused ones beyond the budget."""
-        entries = sorted(
-            ((entry.stat().st_mtime_ns, _size(entry), entry) for entry in self._folder.iterdir()), reverse=True
-        )
+        there = [entry for entry in self._folder.iterdir() if entry.suffix != _RECORD]
+        entries = sorted(((entry.stat().st_mtime_ns, _size(entry), entry) for entry in there), reverse=True)
         total = 0
         for _used, size, entry in entries:
             total += size
             if total > self._budget and not self._holders[entry.name] and not entry.name.startswith("."):
                 _remove(entry)
+                _record(entry).unlink(missing_ok=True)
                 total -= size
 
 
@@ -101,6 +116,25 @@ def copy(path: Path, out: Path) -> None:
         shutil.copytree(path, out, copy_function=shutil.copyfile)
     else:
         shutil.copyfile(path, out)
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(path.name + _RECORD)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether all files are there with the sizes that they were made with."""
+    record = _record(path)
+    try:
+        if not path.exists() or record.stat().st_size > _MAX_RECORD_BYTES:
+            return False
+        return bool(json.loads(record.read_bytes()) == _sizes(path))
+    except (FileNotFoundError, ValueError):
+        return False  # without a record that can be read nobody knows
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    return {file.relative_to(path).as_posix(): file.stat().st_size for file in _files(path)}
 
 
 def _files(path: Path) -> list[Path]:

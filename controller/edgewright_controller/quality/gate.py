@@ -194,7 +194,8 @@ class _Measuring:
             "chunks": chunks[:FIDELITY_CHUNKS],
             **self._reference.shaped_by,
         }
-        found = await kept.document(self._job.intermediates, kept.name("json", shaped_by), make)
+        keys = ("divergence", "hyperparameters")
+        found = await kept.document(self._job.intermediates, kept.name("json", shaped_by), make, keys)
         return Divergence(**found["divergence"]), self._differing(found["hyperparameters"])
 
     @contextlib.asynccontextmanager

@@ -60,7 +60,7 @@ class Reference:
             return await run("source_chunks", request, 1.0)
 
         shaped_by = {"chunks": CHUNKS, "texts": mix.texts_digest(), **self._shaped_by}
-        found = await kept.document(self._intermediates, kept.name("json", shaped_by), make)
+        found = await kept.document(self._intermediates, kept.name("json", shaped_by), make, ("chunks",))
         return mix.ordered(found["chunks"])
 
     @contextlib.asynccontextmanager
@@ -84,4 +84,4 @@ class Reference:
             return await run("source_parity", request, 1.0)
 
         shaped_by = {"words": WORDS, "wording": wording.digest_of_all(), **self._shaped_by}
-        return await kept.document(self._intermediates, kept.name("json", shaped_by), make)
+        return await kept.document(self._intermediates, kept.name("json", shaped_by), make, ("ids", "chats"))
