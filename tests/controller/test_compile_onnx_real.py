@@ -44,7 +44,8 @@ class Lab:
             return asyncio.run(child.run(one, request, self.folder, log, lambda _done, _say: None))
 
     def build(self, recipe: Recipe) -> Path:
-        key = build_key(self.source.digest, recipe, self.builder.versions("onnx"))
+        text = self.source.calibration.digest
+        key = build_key(self.source.digest, recipe, self.builder.versions("onnx"), text)
         return self.store.path(asyncio.run(self.builder.build(self.source, recipe, key)).bundle)
 
     def divergence(self, artifact: Path) -> float:
@@ -81,3 +82,30 @@ def test_further_passes_run_over_the_finished_graph_and_keep_what_it_computes(la
     assert lab.divergence(plain) < 1e-8
     assert lab.divergence(passed) < 1e-8
     assert {file.name for file in plain.iterdir()} <= {file.name for file in passed.iterdir()}
+
+
+def test_gptq_rounds_by_the_calibration_text_into_the_same_blocks(
+    lab: Lab, tiny_models: Path, tmp_path: Path, soak: int
+) -> None:
+    plain, gptq = make("onnx", "int4"), make("onnx", "int4", {"passes": {"Gptq": {}}, "calibration_samples": 16})
+    rounded, learned = lab.build(plain), lab.build(gptq)
+    bits, types = lab.bits(learned)
+    assert types == {"int4b32z", "fp32"}
+    assert bits == pytest.approx(lab.bits(rounded)[0], rel=0.02)
+    # Weights without any sense, and tokens that no text has: here it is another rounding, and no better one.
+    divergence, of_plain = lab.divergence(learned), lab.divergence(rounded)
+    assert divergence != of_plain
+    assert 1e-3 < divergence < 1.3 * of_plain
+    if soak > 1:
+        # Of a model that has learned something, through the whole gate.
+        source = inspect(tiny_models / "trained")
+        builder = Builder(ArtifactStore(tmp_path / "store"), tmp_path, toolchain.default_interpreters(), gated=True)
+        found = []
+        for recipe in (gptq, plain):
+            key = build_key(source.digest, recipe, builder.versions("onnx"), source.calibration.digest)
+            measures = asyncio.run(builder.build(source, recipe, key)).measures
+            assert measures
+            assert measures.fidelity
+            assert measures.divergence
+            found.append(measures.divergence.kl)
+        assert found[0] < found[1]

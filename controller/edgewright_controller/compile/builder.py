@@ -22,7 +22,7 @@ from edgewright_contract import bundle
 from edgewright_contract.block_index import BlockIndexError
 from edgewright_contract.bundle import BundleError
 from edgewright_contract.model_files import ArtifactUnsafe, rules
-from edgewright_controller.compile import carding, parents, toolchain
+from edgewright_controller.compile import carding, parents, pass_faults, toolchain
 from edgewright_controller.compile.backends import gguf, mlx, onnx
 from edgewright_controller.compile.backends.job import Backend, Job, RunStage
 from edgewright_controller.compile.build_key import build_key
@@ -163,6 +163,14 @@ class Builder:
         """
         interpreter = toolchain.interpreter_of(runtime, self._interpreters)
         return toolchain.versions(runtime, interpreter, self._toolchains)
+
+    async def fault(self, recipe: Recipe) -> str:
+        """What the recipe's toolchain cannot do of it, by the key in the profile; empty when nothing. Starts a child
+        only for what was not asked before. Raises toolchain.ToolchainMissing, StageFailed, OSError."""
+        if recipe.prebuilt:
+            return ""
+        versions = await asyncio.to_thread(self.versions, recipe.toolchain)
+        return await pass_faults.find(recipe, versions, self._executor, self._toolchains)
 
     async def build(
         self,

@@ -57,9 +57,13 @@ def _check_together(quantization: str, options: Mapping[str, Any]) -> None:
     for name in ("soc", "htp_arch"):
         if options.get(name):
             raise RecipeError(f"recipe.{name}", 'goes with accelerator = "qnn", and only with it')
+    olive_passes.check_together("recipe.passes", quantization, options["passes"])
     for name in ("calibration_samples", "calibration_length"):
-        if options.get(name, RECIPES.options[name].default) != RECIPES.options[name].default:
-            raise RecipeError(f"recipe.{name}", 'only a build for accelerator = "qnn" is calibrated')
+        changed = options.get(name, RECIPES.options[name].default) != RECIPES.options[name].default
+        if changed and not _calibrated(quantization, options):
+            reading = ", ".join(sorted(olive_passes.READING))
+            words = f'only a build for accelerator = "qnn" is calibrated, or one by a pass that reads data: {reading}'
+            raise RecipeError(f"recipe.{name}", words)
 
 
 def _check_qnn(quantization: str, options: Mapping[str, Any]) -> None:
@@ -74,7 +78,7 @@ def _check_qnn(quantization: str, options: Mapping[str, Any]) -> None:
 
 
 def _calibrated(_quantization: str, options: Mapping[str, Any]) -> bool:
-    return bool(options["provider"] == "qnn")
+    return bool(options["provider"] == "qnn") or olive_passes.reads_text(options["passes"])
 
 
 def _toolchain(options: Mapping[str, Any]) -> str:

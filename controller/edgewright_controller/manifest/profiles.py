@@ -129,16 +129,16 @@ class OnnxRecipe(_Recipe):
     """Quantise the embedding too and share it with the output layer where the source does: a much smaller file,
     slightly less exact."""
     passes: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Further passes of Olive over the finished graph, in order: each under the name of its type, with its options. A
-    pass that says `type` may have any name."""
+    """Further passes of Olive, in order: each under the name of its type, with its options. A pass that says `type` may
+    have any name. Those that work on the checkpoint (Gptq, Rtn, KQuant and others) come first, the rest run over the
+    finished graph; those that read data have the model's calibration text."""
     soc: int | str | None = None
     """With accelerator = "qnn": the system on a chip, "SC8380XP", "SM8650" or its number in the QNN SDK."""
     htp_arch: int | str | None = None
     """With accelerator = "qnn": the version of its Hexagon processor, such as "v73"; not needed for a SoC known by
     name."""
     calibration_samples: int = 32
-    """With accelerator = "qnn": pieces of the model's calibration text by which activations are measured, 16 to
-    1024."""
+    """With accelerator = "qnn", or a pass that reads data: pieces of the model's calibration text, 16 to 1024."""
     calibration_length: int = 128
     """Tokens of each piece, 64 to 4096."""
 

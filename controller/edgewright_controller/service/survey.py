@@ -17,6 +17,7 @@ from edgewright_contract.release import Release
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller import log
 from edgewright_controller.compile.builder import Builder
+from edgewright_controller.compile.child import StageFailed
 from edgewright_controller.compile.recipe import recipe_of
 from edgewright_controller.compile.source import ModelFacts, Source, SourceError, describe
 from edgewright_controller.compile.sources import reference
@@ -38,7 +39,7 @@ from edgewright_controller.ledger.releases import RolledBackRow
 from edgewright_controller.manifest import Assignment, Manifest, Profile
 from edgewright_controller.quality.measures import Measures
 from edgewright_controller.service import looking, standing
-from edgewright_controller.service.change import ChangeRefused
+from edgewright_controller.service.change import BadInput, ChangeRefused
 from edgewright_controller.service.looking import Seen
 from edgewright_controller.world import BuildFact, DeviceFact, InventoryFact, Outcome, RollbackFact, SourceFact, World
 
@@ -81,7 +82,8 @@ class Surveyor:
         """The world for a resolved manifest, or for `only` these of its devices; `file` is its name in messages.
         `resolved` is what moving names meant when the same manifest was looked at before.
 
-        Raises BadInput for a source that is missing or not a model, ChangeRefused for a missing toolchain.
+        Raises BadInput for a source that is missing or not a model, and for a recipe that a toolchain does not know;
+        ChangeRefused for a missing toolchain.
         """
         every = manifest.assignments().values()
         wanted = [assignment for assignment in every if only is None or assignment.device in only]
@@ -90,6 +92,7 @@ class Surveyor:
         except ToolchainMissing as error:
             raise ChangeRefused(str(error)) from error
         toolchains = await asyncio.to_thread(self._toolchains, manifest, wanted)
+        await self._check_recipes(manifest, wanted, file)
         known = await self._ledger.read(_known)
         shut = self._shut()
         heard = {device: replace(fact, online=self._online(device)) for device, fact in known.devices.items()}
@@ -146,6 +149,21 @@ class Surveyor:
             }
         except ToolchainMissing as error:
             raise ChangeRefused(str(error)) from error
+
+    async def _check_recipes(self, manifest: Manifest, wanted: Sequence[Assignment], file: str) -> None:
+        faults = []
+        for name in sorted({assignment.profile for assignment in wanted}):
+            profile = manifest.profiles[name]
+            if profile.is_auto or profile.is_prebuilt:
+                continue
+            try:
+                fault = await self._builder.fault(recipe_of(profile))
+            except StageFailed as error:
+                raise ChangeRefused(f"profiles.{name}: its recipe could not be looked at: {error.reason}") from error
+            if fault:
+                faults.append(f"{file}: profiles.{name}.{fault}")
+        if faults:
+            raise BadInput("\n".join(faults))
 
 
 def _toolchain(profile: Profile) -> str:

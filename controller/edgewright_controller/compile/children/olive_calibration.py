@@ -29,6 +29,11 @@ def pieces(text: str, source: str, samples: int, length: int) -> list[list[int]]
     return [ids[number * there // samples * length :][:length] for number in range(samples)]
 
 
+def data_configs(request: dict[str, Any], source: str) -> list[dict[str, Any]]:
+    """Olive's `data_configs` for a request: the text of its `calibration`, where there is one."""
+    return [data_config(request["calibration"], source)] if request["calibration"] else []
+
+
 def data_config(request: dict[str, Any], source: str) -> dict[str, Any]:
     """Make the pieces of `request` (text: file, samples, length) known to Olive; the config by which passes read them.
 

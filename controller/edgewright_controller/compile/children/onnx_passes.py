@@ -1,7 +1,8 @@
 """ONNX folder for onnxruntime-genai → the same with further Olive passes over its graph, in order.
 
-Request: {"parent": folder, "out": folder, "cache": scratch folder, "device": "cpu" | "gpu", "provider":
-"CPUExecutionProvider", "passes": [[name, type, options], …]}
+Request: {"parent": folder, "source": folder of the checkpoint, "out": folder, "cache": scratch folder, "device": "cpu"
+or "gpu", "provider": "CPUExecutionProvider", "passes": [[name, type, options], …], "before" and "reading": see
+olive_passes.py, "calibration": {"text": file, "samples": pieces, "length": tokens} or null}
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from olive_passes import check
+import olive_calibration
+from olive_passes import described, refuse
 from stage import Say, StageError, run
 
 # What a pass does with the weights unless it is told: a graph of more than 2 GB does not fit in its own file.
@@ -20,16 +22,13 @@ _BESIDE = {"save_as_external_data": True, "all_tensors_to_one_file": True, "exte
 
 
 def apply(request: dict[str, Any], say: Say) -> dict[str, Any]:
-    faults = check(request, say)["faults"]
-    if faults:
-        name, option, words = faults[0]
-        raise StageError(f"recipe.passes.{name}{'.' + option if option else ''}: {words}")
+    refuse(request, say)
     from olive.workflows import run as olive_run
 
     parent, out = Path(request["parent"]), Path(request["out"])
     settings = json.loads((parent / "genai_config.json").read_bytes())
     graph = settings["model"]["decoder"]["filename"]
-    passes = _passes(request)
+    passes = described(request, _BESIDE)
     say(0.2, "running " + ", ".join(passes))
     accelerator = {"device": request["device"], "execution_providers": [request["provider"]]}
     output = olive_run(
@@ -38,6 +37,7 @@ def apply(request: dict[str, Any], say: Say) -> dict[str, Any]:
             "systems": {"local": {"type": "LocalSystem", "accelerators": [accelerator]}},
             "host": "local",
             "target": "local",
+            "data_configs": olive_calibration.data_configs(request, request["source"]),
             "passes": passes,
             "no_artifacts": True,
             "evaluate_input_model": False,
@@ -59,18 +59,6 @@ def apply(request: dict[str, Any], say: Say) -> dict[str, Any]:
     (out / "genai_config.json").unlink()
     (out / "genai_config.json").write_text(json.dumps(settings, indent=4, sort_keys=True))
     return {}
-
-
-def _passes(request: dict[str, Any]) -> dict[str, Any]:
-    from olive.hardware.accelerator import AcceleratorSpec
-    from olive.package_config import OlivePackageConfig
-
-    package, spec = OlivePackageConfig.load_default_config(), AcceleratorSpec(request["device"], request["provider"])
-    passes = {}
-    for name, kind, options in request["passes"]:
-        known = package.import_pass_module(kind)._default_config(spec)
-        passes[name] = {"type": kind, **{key: value for key, value in _BESIDE.items() if key in known}, **options}
-    return passes
 
 
 if __name__ == "__main__":

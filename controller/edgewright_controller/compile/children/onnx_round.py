@@ -4,6 +4,8 @@ The constant matrices of MatMul become MatMulNBits, an embedding's table becomes
 layer is the embedding again, both read the one rounded table. Scales are kept in float16, as GGUF has them, with a cast
 that onnxruntime computes once when it loads the graph. Needs neither torch nor the checkpoint.
 
+A graph whose matrices the checkpoint had rounded already keeps them; only their scales become float16.
+
 Request: {"parent": folder, "out": folder, "bits": 4 | 8, "block": weights that share a scale, "symmetric": true,
 "embedding": whether it is rounded too, "accuracy": onnxruntime's accuracy_level}
 """
@@ -76,8 +78,11 @@ class _Rounding:
         nodes = list(self._graph)
         gathers = [node for node in nodes if node.op_type == "Gather" and self._table(node, 0)] * self._embedding
         matrices = [node for node in nodes if node.op_type == "MatMul" and self._table(node, 1)]
-        if not matrices:
+        rounded = [node for node in nodes if node.op_type == "MatMulNBits"]
+        if not matrices and not rounded:
             raise StageError("the graph has no weights to round; has ModelBuilder changed its form?")
+        for node in rounded:
+            self._narrow(node)
         for done, node in enumerate([*gathers, *matrices]):
             say(0.1 + 0.8 * done / (len(gathers) + len(matrices)), node.name or node.op_type)
             (self._gather if node.op_type == "Gather" else self._matrix)(node)
@@ -133,6 +138,15 @@ class _Rounding:
         if values[1].dtype != source.const_value.dtype:
             values[1] = self._cast(node, values[1], source.const_value.dtype)
         return values
+
+    def _narrow(self, node: Any) -> None:
+        """Keep the scales of a node in float16, where they are a float32 that float16 can hold."""
+        value = node.inputs[2]
+        scales = value.const_value.numpy()
+        if scales.dtype != np.float32 or np.abs(scales).max(initial=0.0) > np.finfo(np.float16).max:
+            return
+        half = self._initializer(f"{value.name}_half", scales.astype(np.float16))
+        node.replace_input_with(2, self._cast(node, half, value.const_value.dtype))
 
     def _cast(self, node: Any, value: Any, kind: Any) -> Any:
         import onnx_ir as ir
