@@ -11,6 +11,7 @@ mqtt = "0.0.0.0:7883"
 
 [toolchains]                       # an interpreter for each, when not the controller's own
 mlx = "/opt/mlx/bin/python"
+openvino = "/opt/openvino/bin/python"  # builds for accelerator = "openvino"; must be named
 reference = "/opt/torch/bin/python"   # what builds are compared with, when none of the others has torch
 
 [builds]                           # without these, from the model's size and what the machine has free
@@ -60,7 +61,7 @@ from edgewright_contract.release import RUNTIMES
 from edgewright_controller.compile.sources import credentials as source_credentials
 from edgewright_controller.compile.sources.credentials import Credentials, CredentialsError
 from edgewright_controller.compile.stages import BuildLimits
-from edgewright_controller.compile.toolchain import REFERENCE
+from edgewright_controller.compile.toolchain import OPENVINO, REFERENCE
 from edgewright_controller.manifest import quantities
 from edgewright_controller.service.download_slots import STREAMS
 from edgewright_controller.service.reading import PATIENCE_S
@@ -77,13 +78,15 @@ DEFAULT_STALLED_AFTER: Final = f"{PATIENCE_S:.0f}s"
 MAX_STREAMS: Final = 10_000
 MAX_FILE_BYTES: Final = 1 << 20
 
+# Toolchains for which no interpreter is taken unless one is named.
+_NAMED: Final = (REFERENCE, OPENVINO)
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "": (
         *("state", "fleet", "names", "listen", "toolchains", "builds", "sources", "store", "credentials"),
         *("downloads", "broker", "retention", "identity"),
     ),
     "listen": ("grpc", "enrolment", "mqtt"),
-    "toolchains": (*RUNTIMES, REFERENCE),
+    "toolchains": (*RUNTIMES, *_NAMED),
     "builds": ("memory", "stage_memory", "stage_deadline"),
     "sources": ("keep",),
     "store": ("quota",),
@@ -212,7 +215,7 @@ def _settings(document: dict[str, Any], default_state: Path) -> Settings:
         mqtt=parse_address(_text(listen, "mqtt", DEFAULT_MQTT, "listen."), "listen.mqtt"),
         interpreters={
             name: _interpreter(toolchains, name)
-            for name in (*RUNTIMES, REFERENCE)
+            for name in (*RUNTIMES, *_NAMED)
             if name in RUNTIMES or name in toolchains
         },
         builds=_builds(builds),

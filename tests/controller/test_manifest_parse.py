@@ -157,7 +157,8 @@ def test_recipes_that_no_toolchain_makes_are_refused_at_the_profile() -> None:
     mxfp4 = ('quantization = "4bit"', 'quantization = "8bit"\nrecipe = { mode = "mxfp4", group_size = 32 }')
     assert 'profiles.mac.recipe.mode: mxfp4 needs quantization = "4bit"' in refusal(mxfp4)
     onnx = ('runtime = "gguf"', 'runtime = "onnx"'), (Q4, 'quantization = "int4"'), (CUDA, 'accelerator = "openvino"')
-    assert "profiles.jetson.accelerator: ONNX for openvino cannot be compiled here yet" in refusal(*onnx)
+    onnx = (*onnx[:1], (Q4, 'quantization = "int4"\nrecipe = { passes = { Gptq = {} } }'), *onnx[2:])
+    assert "profiles.jetson.recipe.passes: cannot follow what is exported for openvino" in refusal(*onnx)
     assert "profiles.jetson.recipe.pure: cannot be used with F16" in refusal(
         (Q4, 'quantization = "F16"\nrecipe = { pure = true }')
     )

@@ -36,10 +36,12 @@ class Stages:
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
     measured: list[int] = field(default_factory=list)
+    under: set[tuple[str, str]] = field(default_factory=set)
 
     def __call__(self, toolchain: str, tell: Tell) -> RunStage:
         async def run(script: str, request: Mapping[str, Any], until: float) -> dict[str, Any]:
             self.asked[script] += 1
+            self.under.add((script, toolchain))
             tell(until / 2, script)
             await asyncio.sleep(0)
             if script in self.answers:
@@ -55,11 +57,11 @@ class Stages:
             case "reference_logits":
                 Path(request["out"]).write_bytes(bytes(4 * 8 * sum(map(len, request["chunks"]))))
                 return {"vocabulary": 8}
-            case "mlx_tensors":
+            case "mlx_tensors" | "openvino_tensors":
                 return {**TENSORS, "bytes": 1062, "parameters": 1000}
-            case "source_parity" | "mlx_parity":
+            case "source_parity" | "mlx_parity" | "openvino_parity":
                 return WORDS
-            case "mlx_logits":
+            case "mlx_logits" | "openvino_logits":
                 if not request["float32"]:
                     self.measured.append(request["count"])
                 assert request["vocabulary"] == 8
@@ -186,6 +188,24 @@ async def test_what_was_learned_and_is_broken_since_is_learned_again(room: Room,
     assert room.built == ["mlx fp32"] * 2
     await room.measure(stages, 9)
     assert stages.asked["source_chunks"] == stages.asked["source_parity"] == 2
+
+
+async def test_what_openvino_exports_is_measured_by_openvino_and_its_words_by_the_engine_of_devices(room: Room) -> None:
+    stages = Stages()
+    subject = room.subject(stages)
+    recipe = make("onnx", "int8", {"provider": "openvino"})
+    measures = await gate.measure(
+        replace(subject, job=replace(subject.job, recipe=recipe)), [NO_OVERRIDES], lambda *_: None
+    )
+    assert stages.under >= {
+        ("openvino_tensors", "openvino"),
+        ("openvino_logits", "openvino"),
+        ("openvino_parity", "onnx"),
+        ("reference_logits", "onnx"),
+    }
+    assert room.built == ["onnx fp32 provider=openvino"]
+    assert measures.runtime == "onnx"
+    assert measures.unproven == recipe.unproven
 
 
 async def test_another_toolchain_has_its_own_fidelity(room: Room) -> None:

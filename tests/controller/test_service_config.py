@@ -93,6 +93,7 @@ def test_flags_override_the_file(tmp_path: Path) -> None:
         ('[broker]\nmode = "amqtt"', r"broker\.mode: 'amqtt'; there are managed, external, off"),
         ('[broker]\nmode = "external"', r"broker\.address: goes with"),
         ('[toolchains]\nmlx = "/nonexistent/python"', r"toolchains\.mlx: /nonexistent/python cannot be executed"),
+        ('[toolchains]\nopenvino = "/nonexistent/python"', r"toolchains\.openvino: /nonexistent/python cannot be exec"),
         ('[retention]\nreports = "2 days"', r"retention\.reports: '2 days' is not a duration .*48h"),
         ("[identity]\nreturn_within_days = -1", r"identity\.return_within_days: -1 is not a number of days from 0 "),
         ('[identity]\nreturn_within_days = "90d"', r"identity\.return_within_days: '90d' is not a number of days"),

@@ -205,7 +205,7 @@ class Builder:
 
                 @contextlib.asynccontextmanager
                 async def parent() -> AsyncIterator[Path]:
-                    run = self._runs(facts, scratch, words)(recipe.runtime, lambda *_: None)
+                    run = self._runs(facts, scratch, words)(toolchain.home(recipe.toolchain), lambda *_: None)
                     job = self._job(source, recipe, versions, scratch, run)
                     async with parents.unquantised(job, BACKENDS[recipe.runtime].build) as folder:
                         yield folder
@@ -296,7 +296,9 @@ class Builder:
             found = await asyncio.to_thread(toolchain.reference, self._interpreters, self._toolchains)
             reference, with_versions = found[0], dict(found[1])
         runs = self._runs(source.facts, scratch, words)
-        job = self._job(source, recipe, versions, scratch, runs(recipe.runtime, _scaled(say, 0.0, share)))
+        job = self._job(
+            source, recipe, versions, scratch, runs(toolchain.home(recipe.toolchain), _scaled(say, 0.0, share))
+        )
         await backend.build(job)
         _check_unchanged(source)
         await _finish(asyncio.to_thread(_check_artifact, job.out, recipe.runtime))

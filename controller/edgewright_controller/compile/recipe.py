@@ -106,11 +106,13 @@ class ProfileLike(Protocol):
 
 def check_model(recipe: Recipe, model: ModelFacts) -> None:
     """Raise RecipeError where the model's shape rules the recipe out, as far as its config tells."""
+    rows = {"hidden_size": model.hidden, "heads times head_dim": model.heads * model.head_dim}
+    if model.inner:
+        rows["intermediate_size"] = model.inner
     if recipe.runtime == "mlx" and "group_size" in recipe.options:
-        rows = {"hidden_size": model.hidden, "heads times head_dim": model.heads * model.head_dim}
-        if model.inner:
-            rows["intermediate_size"] = model.inner
         recipe_mlx.check_rows(recipe.options["group_size"], rows)
+    if recipe.options.get("provider") == "openvino" and "block_size" in recipe.options:
+        recipe_onnx.check_rows(recipe.options["block_size"], rows)
 
 
 def recipe_of(profile: ProfileLike) -> Recipe:

@@ -13,7 +13,7 @@ QUANTIZATIONS: Final = ("int4", "int8", "fp16", "fp32")
 
 # Which execution provider the graph is made for, by the accelerator that a profile names, and what its maker calls it.
 PROVIDERS: Final[Mapping[str, str]] = MappingProxyType(
-    {"cpu": "CPU", "cuda": "CUDA", "dml": "DirectML", "webgpu": "WebGPU", "qnn": "QNN"}
+    {"cpu": "CPU", "cuda": "CUDA", "dml": "DirectML", "webgpu": "WebGPU", "qnn": "QNN", "openvino": "OpenVINO"}
 )
 # Calibration of activations: so many pieces of so many tokens. With fewer the ranges miss what a prompt brings, and the
 # graph answers wrongly without any fault.
@@ -45,6 +45,11 @@ def _unproven(_quantization: str, options: Mapping[str, Any]) -> tuple[str, ...]
             f"the compiled graph, which runs on {soc} only: the graph that it was compiled from can be measured, on"
             " onnxruntime's CPU provider",
         )
+    if options["provider"] == "openvino":
+        return (
+            "onnxruntime's OpenVINO provider, and Intel's GPUs and NPUs: the graph within is measured by OpenVINO"
+            " itself, on a CPU",
+        )
     return (f"{name}'s own kernels and their speed: the graph can be measured on onnxruntime's CPU provider only",)
 
 
@@ -57,6 +62,8 @@ def _check_together(quantization: str, options: Mapping[str, Any]) -> None:
     for name in ("soc", "htp_arch"):
         if options.get(name):
             raise RecipeError(f"recipe.{name}", 'goes with accelerator = "qnn", and only with it')
+    if options["provider"] == "openvino" and options["passes"]:
+        raise RecipeError("recipe.passes", "cannot follow what is exported for openvino; take them away")
     olive_passes.check_together("recipe.passes", quantization, options["passes"])
     for name in ("calibration_samples", "calibration_length"):
         changed = options.get(name, RECIPES.options[name].default) != RECIPES.options[name].default
@@ -64,6 +71,17 @@ def _check_together(quantization: str, options: Mapping[str, Any]) -> None:
             reading = ", ".join(sorted(olive_passes.READING))
             words = f'only a build for accelerator = "qnn" is calibrated, or one by a pass that reads data: {reading}'
             raise RecipeError(f"recipe.{name}", words)
+
+
+def check_rows(block: int, rows: Mapping[str, int]) -> None:
+    """Raise RecipeError when a block does not divide a length of rows, for OpenVINO: its compressor ends with an error.
+    `rows`: what has rows of a length, with the length."""
+    short = {what: length for what, length in rows.items() if length % block}
+    if short:
+        listed = ", ".join(f"{length} ({what})" for what, length in short.items())
+        fitting = [size for size in (128, 64, 32, 16) if not any(length % size for length in rows.values())]
+        advice = f"take block_size = {fitting[0]}" if fitting else 'take quantization = "int8"'
+        raise RecipeError("recipe.block_size", f"{block} does not divide rows of {listed}; {advice}")
 
 
 def _check_qnn(quantization: str, options: Mapping[str, Any]) -> None:
@@ -82,7 +100,7 @@ def _calibrated(_quantization: str, options: Mapping[str, Any]) -> bool:
 
 
 def _toolchain(options: Mapping[str, Any]) -> str:
-    return "qnn" if options["provider"] == "qnn" else ""
+    return str(options["provider"]) if options.get("provider") in ("openvino", "qnn") else ""
 
 
 def _between(least: int, most: int, what: str) -> Callable[[str, Any], Option]:

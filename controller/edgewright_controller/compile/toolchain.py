@@ -33,6 +33,8 @@ DEQUANTISE: Final = "dequantise"
 MERGE: Final = "merge"
 # ONNX compiled for a Qualcomm NPU: the ONNX toolchain and Qualcomm's compiler, under the same interpreter.
 QNN: Final = "qnn"
+# ONNX for OpenVINO, whose exporter needs older libraries than all the rest: under an interpreter of its own.
+OPENVINO: Final = "openvino"
 _ASKED_FOR: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         **PACKAGES,
@@ -40,6 +42,7 @@ _ASKED_FOR: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         DEQUANTISE: ("accelerate", "gguf", "llama-cpp-python", "safetensors", "tokenizers", "torch", "transformers"),
         MERGE: ("accelerate", "peft", "safetensors", "torch", "transformers"),
         QNN: (*PACKAGES["onnx"], "onnxruntime-qnn"),
+        OPENVINO: ("nncf", "olive-ai", "onnx", "openvino", "optimum-intel", "torch", "transformers"),
     }
 )
 # Where a toolchain has no interpreter of its own.
@@ -110,9 +113,19 @@ def versions(runtime: str, interpreter: str, cache: Path) -> Mapping[str, str]:
     return {**kept["versions"], **kept["back_ends"], "platform": kept["platform"]}
 
 
+def home(name: str) -> str:
+    """Under whose interpreter this toolchain's stages run. Pure."""
+    return _INTERPRETERS.get(name, name)
+
+
 def interpreter_of(name: str, interpreters: Mapping[str, str]) -> str:
-    """The interpreter of this toolchain."""
-    return interpreters[_INTERPRETERS.get(name, name)]
+    """The interpreter of this toolchain. Raises ToolchainMissing when there is none, as it must be named."""
+    if home(name) not in interpreters:
+        raise ToolchainMissing(
+            f'{name}: not configured: set [toolchains] {name} = "/path/to/python" in the settings that `serve` reads,'
+            f" to an interpreter of its own where pip install 'edgewright[{name}]' was done"
+        )
+    return interpreters[home(name)]
 
 
 def reference(interpreters: Mapping[str, str], cache: Path) -> tuple[str, Mapping[str, str]]:

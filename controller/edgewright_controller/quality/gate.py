@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from edgewright_controller.compile import toolchain
 from edgewright_controller.compile.backends import gguf
 from edgewright_controller.compile.backends.job import Job, RunStage
 from edgewright_controller.compile.child import StageFailed
@@ -37,12 +38,15 @@ FIDELITY: Final = 2
 # Chunks, of the first ones of the mix: one of each kind of text.
 FIDELITY_CHUNKS: Final = len(mix.KINDS)
 
-# The unquantised float32 build of each runtime.
+# The unquantised float32 build of each runtime, by whose toolchain measures it.
 FLOAT32: Final[Mapping[str, Recipe]] = {
     "gguf": make("gguf", "F32"),
     "mlx": make("mlx", "fp32"),
     "onnx": make("onnx", "fp32"),
+    toolchain.OPENVINO: make("onnx", "fp32", {"provider": "openvino"}),
 }
+# Whose interpreter has the engine that serves on devices, where it is not the one that measures.
+_ENGINES: Final = {toolchain.OPENVINO: "onnx"}
 Tell = Callable[[float, str], None]
 """Told how far a check is, 0 to 1, and what happens."""
 
@@ -91,6 +95,7 @@ class _Measuring:
         self._reached = 0.0
         self._job, self._build, self._runs, self._say = job, subject.build, subject.runs, say
         self._runtime = job.recipe.runtime
+        self._by = toolchain.home(job.recipe.toolchain)
         # Other builds are measured at the same time.
         self._threads = max(1, job.threads // 2)
         # Not the folder that the build used: a backend may have put its own config into it.
@@ -152,9 +157,9 @@ class _Measuring:
             "block": tensors.BLOCK,
             "quiet": tensors.QUIET,
         }
-        run = self._runs(self._runtime, tell)
+        run = self._runs(self._by, tell)
         if self._runtime != "gguf":
-            return await run(f"{self._runtime}_tensors", request, 1.0)
+            return await run(f"{self._by}_tensors", request, 1.0)
         async with gguf.unquantised(self._job) as parent:
             return await run("gguf_tensors", {**request, "parent": str(parent)}, 1.0)
 
@@ -165,7 +170,7 @@ class _Measuring:
             "texts": dict(wording.texts()),
             "chats": dict(wording.chats()),
         }
-        first = await self._runs(self._runtime, tell)(f"{self._runtime}_parity", request, 1.0)
+        first = await self._runs(_ENGINES.get(self._by, self._by), tell)(f"{self._by}_parity", request, 1.0)
         words: list[parity.Difference] = []
         for got in (first, *first.get("others", ())):
             same = {name for name in wanted["chats"] if _is_same(wanted["ids"], got["ids"], f"{parity.CHAT}{name}")}
@@ -189,7 +194,7 @@ class _Measuring:
 
         shaped_by = {
             "fidelity": FIDELITY,
-            "runtime": self._runtime,
+            "runtime": self._by,
             "toolchain": dict(self._job.versions),
             "chunks": chunks[:FIDELITY_CHUNKS],
             **self._reference.shaped_by,
@@ -201,7 +206,7 @@ class _Measuring:
     @contextlib.asynccontextmanager
     async def _float32(self, tell: Tell) -> AsyncIterator[Path]:
         """The unquantised float32 build, removed when the block ends: it is as large as the source twice."""
-        recipe = FLOAT32[self._runtime]
+        recipe = FLOAT32[self._by]
         if self._job.recipe == recipe:
             yield _artifact(self._runtime, self._job.measured)
             return
@@ -212,7 +217,7 @@ class _Measuring:
             staged=link(self._job.source, place / "source"),
             scratch=place,
             out=place / "artifact",
-            run=self._runs(self._runtime, tell),
+            run=self._runs(self._by, tell),
         )
         try:
             await self._build(job)
@@ -251,7 +256,7 @@ class _Measuring:
                 "float32": float32,
                 "threads": self._threads,
             }
-            return await self._runs(self._runtime, tell)(f"{self._runtime}_logits", request, 1.0)
+            return await self._runs(self._by, tell)(f"{self._by}_logits", request, 1.0)
 
     def _differing(self, held: Mapping[str, Any]) -> tuple[str, ...]:
         return hyperparameters.differences(hyperparameters.of_config(self._config), held)

@@ -78,6 +78,8 @@ _ONNX: Final[Mapping[str, TypeLimit]] = MappingProxyType(
     {
         **_FLOATS,
         **{f"int{bits}b{run}{z}": _WHOLE_NUMBERS[bits] for bits in (4, 8) for run in _RUNS for z in ("", "z")},
+        # OpenVINO's, with one scale for a row.
+        **{f"int8brow{z}": _WHOLE_NUMBERS[8] for z in ("", "z")},
         # For an NPU: one scale for a row, by GPTQ, which moves weights to make up for others. On a model 256 wide:
         # error 0.16, a block 0.37, a row 0.24, gain within 0.002; norms in 16 bits 5e-6.
         "qdq4": TypeLimit(error=0.35, gain=0.02, worst_block=0.95, worst_row=0.6),

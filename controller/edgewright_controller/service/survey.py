@@ -18,7 +18,7 @@ from edgewright_contract.v1 import agent_pb2
 from edgewright_controller import log
 from edgewright_controller.compile.builder import Builder
 from edgewright_controller.compile.child import StageFailed
-from edgewright_controller.compile.recipe import recipe_of
+from edgewright_controller.compile.recipe import RECIPES, options_of, recipe_of
 from edgewright_controller.compile.source import ModelFacts, Source, SourceError, describe
 from edgewright_controller.compile.sources import reference
 from edgewright_controller.compile.sources.sources import Resolved, Sources
@@ -168,7 +168,9 @@ class Surveyor:
 
 def _toolchain(profile: Profile) -> str:
     """The toolchain that builds for the profile, whichever of its precisions it will be."""
-    return profile.runtime if profile.is_auto else recipe_of(profile).toolchain
+    if not profile.is_auto:
+        return recipe_of(profile).toolchain
+    return RECIPES[profile.runtime].toolchain(options_of(profile)) or profile.runtime
 
 
 def _shapes(manifest: Manifest, wanted: Sequence[Assignment], looked_at: Iterable[str]) -> dict[str, ModelFacts]:

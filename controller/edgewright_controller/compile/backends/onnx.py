@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from edgewright_contract import canonical, digest
 from edgewright_controller.compile import olive_passes
-from edgewright_controller.compile.backends import onnx_qnn
+from edgewright_controller.compile.backends import onnx_openvino, onnx_qnn
 from edgewright_controller.compile.backends.job import Job
 from edgewright_controller.compile.intermediates import copy
 from edgewright_controller.compile.recipe import Recipe
@@ -38,8 +38,8 @@ GRAPH: Final = 2
 # Of the calibration text, where the recipe does not say: pieces, and tokens of each.
 _TEXT: Final = {"samples": 32, "length": 128}
 
-# Not part of a model: it holds paths of the machine that built it.
-_LEFT_OUT: Final = ("model_config.json",)
+# Not part of a model: they hold paths of the machine that built it.
+_LEFT_OUT: Final = ("model_config.json", "openvino_config.json")
 
 
 def disk_bytes(source: Source, recipe: Recipe) -> int:
@@ -67,6 +67,10 @@ async def build(job: Job) -> None:
     if recipe.options["provider"] == "qnn":
         await onnx_qnn.build(job)
         _without_machine(job.out)
+        return
+    if recipe.options["provider"] == "openvino":
+        await onnx_openvino.build(job)
+        _finish(job.out)
         return
     further = olive_passes.on_graph(recipe.options["passes"])
     made = job.scratch / "plain" if further else job.out
