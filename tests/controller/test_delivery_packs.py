@@ -92,6 +92,7 @@ def test_a_device_gets_only_what_it_understands_and_holds(update: Update) -> Non
     assert found.lacks(update.ask(update.wanted))
     assert not found.lacks(update.ask(update.base))
     assert not found.lacks(update.ask())
+    assert not found.lacks(update.ask(update.wanted, accepted=frozenset({RAW, ZSTD})))
 
 
 def test_what_compresses_by_nothing_is_not_kept_and_not_tried_again(tmp_path: Path) -> None:

@@ -188,8 +188,10 @@ async def test_a_damaged_base_only_costs_bytes(tmp_path: Path) -> None:
         wanted = PackKey(room.new.bundle, room.new.block_index, room.old.bundle)
         assert await asyncio.wrap_future(deltas._queue.want(wanted, room.old.block_index)) is None
         assert room.packs.get(wanted) is None
+        assert deltas._queue.failed == {wanted}
         file.write_bytes(gguf())
         assert await asyncio.wrap_future(deltas._queue.want(wanted, room.old.block_index)) is not None
         assert room.packs.get(wanted) is not None
+        assert not deltas._queue.failed
         await deltas.close()
         assert await asyncio.wrap_future(deltas._queue.want(key(room.old), "")) is None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from edgewright_contract import digest
+from edgewright_contract import block_coding, digest
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.delivery.packs import Kept, Pack, PackDamaged, PackKey, Packs
 from edgewright_controller.delivery.part import Part
@@ -99,5 +99,6 @@ class Forms:
         return None
 
     def lacks(self, ask: Ask) -> bool:
-        """Whether the device names bundles, and there is no pack against any of them."""
-        return bool(ask.bases) and not any(key.base and self._packs.get(key) is not None for key in ask.keys)
+        """Whether the device could use a pack against what it holds, and there is none."""
+        usable = bool(ask.bases) and not ask.accepted.isdisjoint(block_coding.BASED)
+        return usable and not any(key.base and self._packs.get(key) is not None for key in ask.keys)

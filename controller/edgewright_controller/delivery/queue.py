@@ -34,6 +34,8 @@ class PackQueue:
         self._ends = threading.Event()
         self._worker = ThreadPoolExecutor(1, "packs", initializer=_give_way)
         self._waiting: dict[PackKey, Future[Made | None]] = {}
+        # Could not be made when it was last tried, which took reading the whole base: no device may ask for it again.
+        self.failed: set[PackKey] = set()
 
     def want(self, key: PackKey, base_index: str = "") -> Future[Made | None]:
         """Have a pack made; what came of it, None when nothing did. `base_index`: by which devices hold the base.
@@ -63,12 +65,15 @@ class PackQueue:
         except _Ending:
             return None
         except (StoreError, OSError) as error:
+            self.failed.add(key)
             _log.warning("no pack made", why=str(error), **about)
             return None
         except Exception:
             # A fault of ours: devices get whole blocks, and the log has the rest.
+            self.failed.add(key)
             _log.exception("a pack could not be made by a fault", **about)
             return None
+        self.failed.discard(key)
         spent = {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(time.thread_time() - cpu, 1)}
         _log.info("pack made", lacking=made.lacking, sent=made.sent, **spent, **about)
         return made

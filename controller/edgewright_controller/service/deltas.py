@@ -100,7 +100,7 @@ class Deltas:
             return
         # So that no device has a pack made of every artifact against every other.
         room = pairs.MAX_BASES - await asyncio.to_thread(self._packs.of, ask.wanted)
-        await self._begun(wanted[: max(0, room)])
+        await self._begun([one for one in wanted if one.key not in self._queue.failed][: max(0, room)])
 
     def _is_missing(self, key: PackKey) -> bool:
         """Whether the pack is not here, and all that it takes is."""
