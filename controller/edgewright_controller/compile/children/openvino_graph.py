@@ -23,7 +23,7 @@ _COMPRESSED = "._openvino_orig_weight"
 _RESTORING = ("Convert", "Subtract", "Multiply", "Reshape")
 _BITS = {"u4": 4, "i4": 4, "u8": 8, "i8": 8}
 _FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
-_ACTIVATIONS = {"Swish": "silu", "Relu": "relu"}
+_ACTIVATIONS = {"Swish": "silu", "Relu": "relu", "Gelu ERF": "gelu", "Gelu TANH": "gelu_pytorch_tanh"}
 # Constants of so few numbers are a norm's epsilon or an exponent, no weights.
 _FEW = 8
 _MODULE = re.compile(r"__module\.(?P<name>[^/]+)/aten::mul/")
@@ -85,7 +85,7 @@ class Graph:
             if node.get_type_name() == "Add" and "norm/aten::add/" in node.get_friendly_name()
         ]
         acts = [
-            _ACTIVATIONS.get(node.get_type_name(), node.get_type_name())
+            _activation(node)
             for node in self._nodes
             if ".act_fn/" in node.get_friendly_name() and node.get_type_name() not in ("Constant", "Convert")
         ]
@@ -144,6 +144,14 @@ class Graph:
         if len(tables) != 1 or not tables[0].size or tables[0].min() <= 0.0:
             return {}
         return {"rope_slowest": float(tables[0].min()), "rope_middle": float(np.exp(np.log(tables[0]).mean()))}
+
+
+def _activation(node: Any) -> str:
+    """By transformers' name; one that is not known here keeps its own, and so is another than any source's."""
+    kind = str(node.get_type_name())
+    if kind == "Gelu":
+        kind += f" {str(node.get_attributes().get('approximation_mode')).upper()}"
+    return _ACTIVATIONS.get(kind, kind)
 
 
 def _readers(node: Any) -> list[Any]:
