@@ -57,7 +57,7 @@ class Lab:
 
     def bits(self, artifact: Path) -> tuple[float, set[str]]:
         """Bits of a weight as they are measured, and the types of its tensors."""
-        asked = {"artifact": str(artifact), "source": str(self.model), "block": 32, "quiet": 0.1}
+        asked = {"artifact": str(artifact), "source": str(self.model), "block": 32, "quiet": 0.1, "moved": False}
         found = self.stage("onnx_tensors", asked)
         assert not set(found["expected"]) - {one["name"] for one in found["tensors"]}
         return 8 * found["bytes"] / found["parameters"], {one["type"] for one in found["tensors"]}

@@ -27,6 +27,7 @@ PLANTED: Final = [
     (GGUF, "rows_permuted", "tensors"),
     (GGUF, "block_scales", "tensors"),
     (MLX, "rope_base", "hyperparameters"),
+    (MLX, "stale_adapter", "tensors"),
 ]
 
 

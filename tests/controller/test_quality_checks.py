@@ -29,12 +29,26 @@ def test_a_clean_tensor_passes() -> None:
         ({"worst_row": 2.05}, "row"),
         ({"error": math.nan}, "relative error"),
         ({"type": "Q9_Z"}, "no limit"),
+        ({"rounding": 1.375}, "0.0055, 1.375 times the 0.004 of the source rounded anew, at most 1.01 times"),
+        ({"rounding": 1.375}, "another checkpoint or adapter"),
+        ({"rounding": math.nan}, "rounded anew"),
+        ({"coherence": 7.0}, "0.0055, of which one direction has 7 times as much as it would of rounding"),
+        ({"coherence": math.inf}, "another checkpoint or adapter"),
     ],
 )
 def test_a_faulty_tensor_is_found_with_its_name_and_numbers(fault: dict[str, float], word: str) -> None:
     (found,) = tensors.judge([dataclasses.replace(CLEAN, **fault)], LIMITS, [CLEAN.name])  # type: ignore[arg-type]
     assert found.tensor == CLEAN.name
     assert word in found.why
+
+
+def test_what_rounding_costs_is_no_finding_and_what_is_beyond_it_is_kept_as_the_worst() -> None:
+    honest = dataclasses.replace(CLEAN, rounding=1.0007)
+    other = dataclasses.replace(CLEAN, name="other", rounding=1.0006, error=0.004, worst_block=0.01, worst_row=0.005)
+    assert tensors.judge([honest, other], LIMITS, [CLEAN.name, "other"]) == ()
+    assert tensors.worst([honest, other]) == (honest,)
+    beyond = dataclasses.replace(other, rounding=1.1)
+    assert tensors.worst([honest, beyond]) == (honest, beyond)
 
 
 def test_a_missing_tensor_is_found_and_the_worst_comes_first() -> None:

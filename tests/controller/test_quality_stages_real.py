@@ -97,7 +97,7 @@ class Lab:
 
     def tensors(self, artifact: Path) -> tuple[tensors.Finding, ...]:
         asked = {"artifact": str(artifact), "parent": str(self.parent)}
-        found = self.stage("gguf_tensors", asked | {"block": tensors.BLOCK, "quiet": tensors.QUIET})
+        found = self.stage("gguf_tensors", asked | {"block": tensors.BLOCK, "quiet": tensors.QUIET, "moved": False})
         assert found["tensors"]
         return tensors.judge([TensorMeasure(**one) for one in found["tensors"]], LIMITS, found["expected"])
 

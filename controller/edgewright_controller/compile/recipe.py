@@ -67,6 +67,11 @@ class Recipe:
         return not self.prebuilt and RECIPES[self.runtime].calibrated(self.quantization, self.options)
 
     @property
+    def moves(self) -> bool:
+        """Whether it may move weights away from what each of them would be rounded to by itself."""
+        return not self.prebuilt and RECIPES[self.runtime].moves(self.options)
+
+    @property
     def options(self) -> dict[str, Any]:
         """The options by name, defaults written out."""
         return {name: json.loads(text) for name, text in self.spelled}

@@ -39,6 +39,11 @@ def _calibrated(_quantization: str, options: Mapping[str, Any]) -> bool:
     return options.get("learned") is not None
 
 
+def _moves(options: Mapping[str, Any]) -> bool:
+    # dynamic only chooses how many bits a layer has.
+    return options.get("learned") in ("awq", "dwq", "gptq")
+
+
 def check_rows(group: int, rows: Mapping[str, int]) -> None:
     """Raise RecipeError when the group does not divide a length of rows: mlx-lm would leave such layers as they are,
     and say nothing. `rows`: what has rows of a length, with the length."""
@@ -61,4 +66,5 @@ RECIPES: Final = RuntimeRecipes(
     ),
     _check_together,
     calibrated=_calibrated,
+    moves=_moves,
 )

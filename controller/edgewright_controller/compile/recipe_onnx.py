@@ -99,6 +99,11 @@ def _calibrated(_quantization: str, options: Mapping[str, Any]) -> bool:
     return bool(options["provider"] == "qnn") or olive_passes.reads_text(options["passes"])
 
 
+def _moves(options: Mapping[str, Any]) -> bool:
+    # By GPTQ for an NPU; what a pass of the operator's does, nobody knows here.
+    return options["provider"] == "qnn" or bool(options["passes"])
+
+
 def _toolchain(options: Mapping[str, Any]) -> str:
     return str(options["provider"]) if options.get("provider") in ("openvino", "qnn") else ""
 
@@ -134,4 +139,5 @@ RECIPES: Final = RuntimeRecipes(
     calibrated=_calibrated,
     unproven=_unproven,
     toolchain=_toolchain,
+    moves=_moves,
 )

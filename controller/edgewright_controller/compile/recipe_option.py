@@ -57,7 +57,8 @@ class RuntimeRecipes:
     `check_together` is given the quantization and every option's value, and raises RecipeError where they contradict
     each other. `unproven` is given the same, and says in words what no check can see of such an artifact without the
     hardware that it is for; `calibrated` says whether such a build reads the calibration text; `toolchain`, which one
-    makes it, where that is not the one that is called like the runtime.
+    makes it, where that is not the one that is called like the runtime; `moves`, whether weights are rounded otherwise
+    than each to its nearest level, so as to make up for others.
     """
 
     quantizations: tuple[str, ...]
@@ -66,3 +67,4 @@ class RuntimeRecipes:
     unproven: Callable[[str, Mapping[str, Any]], tuple[str, ...]] = lambda _quantization, _options: ()
     calibrated: Callable[[str, Mapping[str, Any]], bool] = lambda _quantization, _options: False
     toolchain: Callable[[Mapping[str, Any]], str] = lambda _options: ""
+    moves: Callable[[Mapping[str, Any]], bool] = lambda _options: False

@@ -156,6 +156,7 @@ class _Measuring:
             "source": str(self._reference.staged),
             "block": tensors.BLOCK,
             "quiet": tensors.QUIET,
+            "moved": self._job.recipe.moves,
         }
         run = self._runs(self._by, tell)
         if self._runtime != "gguf":

@@ -17,7 +17,7 @@ from edgewright_controller.quality.precision import Precision, bits_per_weight, 
 from edgewright_controller.quality.tensors import TensorMeasure
 
 # Raised when something else is measured, or in another way: what was measured before is then measured again.
-GATE: Final = 3
+GATE: Final = 4
 # Of each list, in what is kept.
 MAX_LISTED: Final = 20
 

@@ -7,6 +7,11 @@ dequantised and compared with the source's, the converter's rearrangements undon
     gain        ⟨a, s⟩ / ⟨s, s⟩                                         what is left of it: 1, or 0 for another tensor
     worst block the largest ‖a − s‖ / ‖s‖ of a run of weights            a zeroed head, a wrong scale
     worst row   the same of a row                                       permuted rows
+    rounding    error / the error of the source rounded anew            another adapter, a checkpoint of another day
+    coherence   how much of the difference has one direction            the same, where rounding cannot be done anew
+
+Another adapter changes every weight a little, at 4 bits by less than rounding does: no limit on the error itself sees
+it. But how large the error of rounding must be is known, and that it has no direction (children/rounding.py).
 
 A block is as long as the runs that share a scale, and at least BLOCK: within such a run one weight far from the others
 leaves nothing of its neighbours, and that is no fault. Blocks and rows whose norm is far below the tensor's (QUIET) are
@@ -16,12 +21,17 @@ measured against that floor instead of their own, since rounding is relative to 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 BLOCK: Final = 32
 QUIET: Final = 0.1
+# The most that rounding was measured to be is 1.0007, the most of coherence 1.2, whatever the type and the recipe.
+ROUNDING: Final = 1.01
+COHERENCE: Final = 2.0
+
+_ANOTHER: Final = "it differs from the source by more than rounding: was it built of another checkpoint or adapter?"
 
 
 class TensorsDiffer(ValueError):
@@ -30,7 +40,8 @@ class TensorsDiffer(ValueError):
 
 @dataclass(frozen=True)
 class TensorMeasure:
-    """One tensor: its name in the source, the type it has in the artifact, how many weights, and the figures above."""
+    """One tensor: its name in the source, the type it has in the artifact, how many weights, and the figures above.
+    `rounding` and `coherence` are None where they were not measured: of a quantised tensor one of them is."""
 
     name: str
     type: str
@@ -40,17 +51,22 @@ class TensorMeasure:
     worst_block: float
     worst_row: float
     block: int = BLOCK
+    rounding: float | None = None
+    coherence: float | None = None
 
 
 @dataclass(frozen=True)
 class TypeLimit:
-    """What a type may cost. `gain` is how far from `usual_gain` it may be: some types always shrink what they round."""
+    """What a type may cost. `gain` is how far from `usual_gain` it may be: some types always shrink what they round.
+    docs/quality.md has how the limits on rounding and coherence were found."""
 
     error: float
     gain: float
     worst_block: float
     worst_row: float
     usual_gain: float = 1.0
+    rounding: float = ROUNDING
+    coherence: float = COHERENCE
 
 
 @dataclass(frozen=True)
@@ -106,13 +122,31 @@ def _worst(one: TensorMeasure, limit: TypeLimit) -> tuple[float, str]:
         (one.worst_row, limit.worst_row, "a row with relative error {0:.3g}, at most {1:.3g}"),
     )
     excess, words = 0.0, ""
-    for value, most, form in figures:
+    for value, most, form in (*figures, *_beyond_rounding(one, limit)):
         if value <= most:
             continue
         by = value / most if math.isfinite(value) else math.inf
         if by > excess:
             excess, words = by, f"{form.format(value, most)} for {one.type}"
     return excess, words
+
+
+def _beyond_rounding(one: TensorMeasure, limit: TypeLimit) -> Iterator[tuple[float, float, str]]:
+    if one.rounding is not None:
+        anew = one.error / one.rounding if one.rounding else math.nan
+        yield (
+            one.rounding,
+            limit.rounding,
+            f"relative error {one.error:.3g}, {{0:.4g}} times the {anew:.3g} of the source rounded anew, at most"
+            f" {{1:g}} times; {_ANOTHER}",
+        )
+    if one.coherence is not None:
+        yield (
+            one.coherence,
+            limit.coherence,
+            f"relative error {one.error:.3g}, of which one direction has {{0:.3g}} times as much as it would of"
+            f" rounding, at most {{1:g}} times; {_ANOTHER}",
+        )
 
 
 def fallbacks(measures: Sequence[TensorMeasure], wanted: str) -> dict[str, int]:
@@ -123,20 +157,28 @@ def fallbacks(measures: Sequence[TensorMeasure], wanted: str) -> dict[str, int]:
 def worst(measures: Iterable[TensorMeasure]) -> tuple[TensorMeasure, ...]:
     """Of each type the tensors that are worst by one of the figures: any limit that refuses a tensor refuses one of
     these. A figure that is no number is the worst there is. In the order in which they were given."""
-    chosen: dict[tuple[str, int], TensorMeasure] = {}
+    chosen: dict[tuple[str, str], TensorMeasure] = {}
     every = list(measures)
     for one in every:
-        for figure, value in enumerate(_badness(one)):
+        for figure, value in _badness(one).items():
             known = chosen.get((one.type, figure))
-            if known is None or value > _badness(known)[figure]:
+            if known is None or value > _badness(known).get(figure, -math.inf):
                 chosen[one.type, figure] = one
     kept = {one.name for one in chosen.values()}
     return tuple(one for one in every if one.name in kept)
 
 
-def _badness(one: TensorMeasure) -> tuple[float, ...]:
-    figures = (one.error, one.gain, -one.gain, one.worst_block, one.worst_row)
-    return tuple(math.inf if math.isnan(value) else value for value in figures)
+def _badness(one: TensorMeasure) -> dict[str, float]:
+    figures = {
+        "error": one.error,
+        "gain": one.gain,
+        "lost": -one.gain,
+        "block": one.worst_block,
+        "row": one.worst_row,
+        "rounding": one.rounding,
+        "coherence": one.coherence,
+    }
+    return {name: math.inf if math.isnan(value) else value for name, value in figures.items() if value is not None}
 
 
 def weights_by_type(measures: Iterable[TensorMeasure]) -> dict[str, int]:

@@ -6,7 +6,8 @@ tensor of another kind of model, is compared with the unquantised GGUF, which ha
 it is the source, its own logits tell.
 
 Request: {"artifact": file, or the first part of one, "parent": file, "source": folder or absent, "block": weights of
-a block at least, "quiet": share of the norm, below which a block or row is measured against that share}
+a block at least, "quiet": share of the norm, below which a block or row is measured against that share, "moved":
+whether the recipe moves weights away from what each would be rounded to by itself}
 Result: {"tensors": [a quality.tensors.TensorMeasure each], "expected": names that must be there, "surplus": names that
 nothing stands for, "bytes": of all tensors, "parameters": of all tensors of the parent}
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rounding import beyond_rounding, nearest_level
 from source_tensors import Checkpoint, Rows, of_array
 from stage import Say, StageError, run
 from tensor_measure import measure
@@ -41,6 +43,33 @@ ARCHITECTURES = {
     "gemma": Arrangement(one_more=True),
     "gemma2": Arrangement(one_more=True),
     "gemma3": Arrangement(one_more=True),
+}
+_FLOATS = ("F32", "F16", "BF16", "F64")
+
+
+class Codes(NamedTuple):
+    """Where in a block of a type the bytes stand that say each weight's level, what fills them for the lowest and for
+    the highest level, and the number of the highest, counted from 0."""
+
+    first: int
+    last: int
+    top: int
+    lowest: int = 0x00
+    highest: int = 0xFF
+
+
+# Of the types whose levels are evenly spaced within a run.
+CODES = {
+    "Q8_0": Codes(2, 34, 255, 0x80, 0x7F),
+    "Q5_0": Codes(2, 22, 31),
+    "Q5_1": Codes(4, 24, 31),
+    "Q4_0": Codes(2, 18, 15),
+    "Q4_1": Codes(4, 20, 15),
+    "Q6_K": Codes(0, 192, 63),
+    "Q5_K": Codes(16, 176, 31),
+    "Q4_K": Codes(16, 144, 15),
+    "Q3_K": Codes(0, 96, 7),
+    "Q2_K": Codes(16, 80, 3),
 }
 _COMPUTED = ("rotary_emb.inv_freq",)
 _FIRST = re.compile(r"-00001-of-(\d{5})\.gguf$")
@@ -69,6 +98,8 @@ def tensors(request: dict[str, Any], say: Say) -> dict[str, Any]:
         elif wanted[name].shape == got.shape:  # else not among the measured ones, and so found missing
             block = max(request["block"], GGML_QUANT_SIZES[tensor.tensor_type][0])
             figures = measure(wanted[name], got, block, request["quiet"])
+            if tensor.tensor_type.name not in _FLOATS:
+                figures |= beyond_rounding(wanted[name], got, moved=request["moved"])
             kept = {"type": tensor.tensor_type.name, "weights": got.shape[0] * got.shape[1], "block": block}
             found.append({"name": name, **kept, **figures})
     optional = {_OUTPUT} - parent.keys()
@@ -137,12 +168,30 @@ def _arranged(name: str, rows: Rows, how: Arrangement, config: dict[str, Any]) -
 
 def _rows(tensor: Any) -> Rows:
     """A tensor of a GGUF, dequantised where it is asked for."""
+    from gguf import GGML_QUANT_SIZES
     from gguf.quants import dequantize
 
+    kind = tensor.tensor_type
     columns = int(tensor.shape[0])
     rows = int(np.prod(tensor.shape, dtype=np.int64)) // columns
     data = tensor.data.reshape(rows, -1)
-    return Rows(rows, columns, lambda start, stop: dequantize(data[start:stop], tensor.tensor_type))
+    codes = CODES.get(kind.name)
+    size = GGML_QUANT_SIZES[kind][1]
+
+    def anew(start: int, stop: int, values: Any) -> Any:
+        assert codes is not None
+        low, high = (_filled(data[start:stop], size, codes, fill) for fill in (codes.lowest, codes.highest))
+        low, high = dequantize(low, kind), dequantize(high, kind)
+        return nearest_level(values, low, (high - low) / np.float32(codes.top), codes.top)
+
+    return Rows(rows, columns, lambda start, stop: dequantize(data[start:stop], kind), anew if codes else None)
+
+
+def _filled(data: Any, size: int, codes: Codes, fill: int) -> Any:
+    """The same blocks, of `size` bytes, with every weight on the same level."""
+    blocks = data.reshape(len(data), -1, size).copy()
+    blocks[:, :, codes.first : codes.last] = fill
+    return blocks.reshape(data.shape)
 
 
 if __name__ == "__main__":

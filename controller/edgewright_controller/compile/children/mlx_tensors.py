@@ -4,7 +4,8 @@ The bits, group and mode of each layer are those of the layer as mlx-lm has load
 mlx-lm's own `sanitize` renames a tensor or puts several into one.
 
 Request: {"artifact": folder, "source": folder with the safetensors, "block": weights of a block at least, "quiet":
-share of the norm, below which a block or row is measured against that share}
+share of the norm, below which a block or row is measured against that share, "moved": whether the recipe moves weights
+away from what each would be rounded to by itself}
 Result: {"tensors": [a quality.tensors.TensorMeasure each], "expected": names that must be there, "surplus": names that
 nothing in the source stands for, "bytes": of all tensors of the artifact, "parameters": of all tensors of the source}
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rounding import beyond_rounding
 from source_tensors import Checkpoint, Rows, of_array
 from stage import Say, run
 from tensor_measure import measure
@@ -63,6 +65,8 @@ def tensors(request: dict[str, Any], say: Say) -> dict[str, Any]:
             continue  # not among the measured ones, and so found missing
         block = max(request["block"], layer.group_size if layer is not None else 1)
         figures = measure(original, got, block, request["quiet"])
+        if layer is not None:
+            figures |= beyond_rounding(original, got, moved=request["moved"])
         weights = got.shape[0] * got.shape[1]
         found.append({"name": name, "type": kind, "weights": weights, "block": block, **figures})
     return {
@@ -126,26 +130,26 @@ def _dequantised(layer: Any, weight: Any, scales: Any, biases: Any, global_scale
     import mlx.core as mx
 
     packed, scales = weight.reshape(-1, weight.shape[-1]), scales.reshape(-1, scales.shape[-1])
-    if layer.mode == "affine":
-        # In float32, as a runtime that computes in it does; the format keeps them shorter.
-        scales, biases = scales.astype(mx.float32), biases.reshape(-1, biases.shape[-1]).astype(mx.float32)
-    more = {} if global_scale is None else {"global_scale": global_scale}
+    biases = None if biases is None else biases.reshape(-1, biases.shape[-1])
+    kept = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode}
+    kept |= {} if global_scale is None else {"global_scale": global_scale}
+    # The converter rounds what it has cast to the model's type, which is that of the scales where they are floats.
+    cast = scales.dtype if layer.mode == "affine" else mx.bfloat16
+
+    def dequantised(codes: Any, scales: Any, biases: Any = None) -> Any:
+        if biases is not None:
+            # In float32, as a runtime that computes in it does; the format keeps them shorter.
+            scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+        return np.array(mx.dequantize(codes, scales, biases, dtype=mx.float32, **kept))
 
     def take(start: int, stop: int) -> Any:
         part = slice(start, stop)
-        whole = mx.dequantize(
-            packed[part],
-            scales[part],
-            None if biases is None else biases[part],
-            group_size=layer.group_size,
-            bits=layer.bits,
-            mode=layer.mode,
-            dtype=mx.float32,
-            **more,
-        )
-        return np.array(whole)
+        return dequantised(packed[part], scales[part], None if biases is None else biases[part])
 
-    return Rows(packed.shape[0], packed.shape[1] * 32 // layer.bits, take)
+    def anew(_start: int, _stop: int, values: Any) -> Any:
+        return dequantised(*mx.quantize(mx.array(values).astype(cast), **kept))
+
+    return Rows(packed.shape[0], packed.shape[1] * 32 // layer.bits, take, anew)
 
 
 if __name__ == "__main__":

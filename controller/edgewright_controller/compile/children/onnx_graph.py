@@ -14,10 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from rope_angles import of_angles
+from rounding import nearest_level
 from source_tensors import Rows, of_array
 from stage import StageError
 
 _FLOATS = {"FLOAT": ("<f4", "fp32"), "FLOAT16": ("<f2", "fp16"), "BFLOAT16": ("<u2", "bf16"), "DOUBLE": ("<f8", "fp64")}
+# What types of weights are called that are numbers as they stand.
+FLOATS = tuple(name for _, name in _FLOATS.values())
 _PACKED = {"INT4": 4, "UINT4": 4, "INT8": 8, "UINT8": 8}
 _NORMS = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "LayerNormalization", "RMSNormalization")
 _SKIP_NORMS = ("SkipSimplifiedLayerNormalization", "SkipLayerNormalization")
@@ -217,7 +220,12 @@ class Graph:
             whole = levels * scales[start:stop, :, None].astype(np.float32)
             return whole.reshape(stop - start, -1)[:, :columns]
 
-        return Rows(rows, columns, take)
+        def anew(start: int, stop: int, values: Any) -> Any:
+            unit = scales[start:stop].astype(np.float32)
+            low = -zeros(start, stop) * unit
+            return _nearest(values, low, unit, block, bits)
+
+        return Rows(rows, columns, take, anew)
 
     def _zero_points(self, name: str, rows: int, blocks: int, bits: int) -> Any:
         """What gives the zero points of rows `start` to `stop`, [rows, blocks]."""
@@ -257,7 +265,13 @@ class Graph:
             scale = np.repeat(scales[start:stop].astype(np.float32), block, axis=1)[:, :columns]
             return (levels - shift) * scale
 
-        return _integer(bits, block, bool(zero_name)), Rows(rows, columns, take)
+        def anew(start: int, stop: int, values: Any) -> Any:
+            unit = scales[start:stop].astype(np.float32)
+            zero = integers(zeros[start:stop])[:, :blocks] if zeros is not None else middle
+            first = -(1 << (bits - 1)) if signed else 0
+            return _nearest(values, (first - zero) * unit, unit, block, bits)
+
+        return _integer(bits, block, bool(zero_name)), Rows(rows, columns, take, anew)
 
     def _linear(self, node: Any, turned: bool) -> tuple[str, Rows, bool] | None:
         """A weight of two dimensions that DequantizeLinear makes, whole: [rows, columns] as it is kept."""
@@ -360,6 +374,13 @@ def _unpacked(packed: Any, bits: int) -> Any:
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     levels = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
     return levels.reshape(*packed.shape[:-1], -1)
+
+
+def _nearest(values: Any, low: Any, unit: Any, block: int, bits: int) -> Any:
+    """The nearest levels to values [rows, columns]; low and unit are [rows, blocks], the last block may be shorter."""
+    columns = values.shape[1]
+    low, unit = (np.repeat(one, block, axis=1)[:, :columns] for one in (low, unit))
+    return nearest_level(values, low, unit, (1 << bits) - 1)
 
 
 def _of_bf16(halves: Any) -> Any:

@@ -4,7 +4,8 @@ Every tensor of the source is looked for where a node of the graph uses it; one 
 builder puts query, key and value into one matrix: its rows are compared with those of each.
 
 Request: {"artifact": folder, "source": folder with the safetensors, "block": weights of a block at least, "quiet":
-share of the norm, below which a block or row is measured against that share}
+share of the norm, below which a block or row is measured against that share, "moved": whether the recipe moves weights
+away from what each would be rounded to by itself}
 Result: {"tensors": [a quality.tensors.TensorMeasure each], "expected": names that must be there, "surplus": names that
 nothing in the source stands for, "bytes": of all weights of the graph, "parameters": of all tensors of the source}
 """
@@ -18,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from onnx_graph import Graph, Weight
+from onnx_graph import FLOATS, Graph, Weight
+from rounding import beyond_rounding
 from source_tensors import Checkpoint, Rows
 from stage import Say, run
 from tensor_measure import measure
@@ -55,6 +57,8 @@ def tensors(request: dict[str, Any], say: Say) -> dict[str, Any]:
                 continue  # not among the measured ones, and so found missing
             block = max(request["block"], weight.run)
             figures = measure(wanted, got, block, request["quiet"])
+            if weight.type not in FLOATS:
+                figures |= beyond_rounding(wanted, got, moved=request["moved"])
             # A tied embedding is there twice, and each place must hold it.
             place = name if name not in found else f"{name} ({weight.module})"
             kept = {"type": weight.type, "weights": got.shape[0] * got.shape[1], "block": block}

@@ -18,11 +18,21 @@ _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 class Rows:
-    """A tensor as [rows, columns] of float32, made only where it is asked for. `take(start, stop)` gives some rows."""
+    """A tensor as [rows, columns] of float32, made only where it is asked for. `take(start, stop)` gives some rows.
 
-    def __init__(self, rows: int, columns: int, take: Callable[[int, int], Any]) -> None:
+    Of a quantised one whose levels are known, `anew(start, stop, values)` gives other values [stop − start, columns],
+    rounded as these rows were.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        take: Callable[[int, int], Any],
+        anew: Callable[[int, int, Any], Any] | None = None,
+    ) -> None:
         self.shape = (rows, columns)
-        self._take = take
+        self._take, self.anew = take, anew
 
     def __getitem__(self, part: slice) -> Any:
         start, stop, _ = part.indices(self.shape[0])
@@ -32,7 +42,9 @@ class Rows:
         """These rows only. Raises StageError where there are fewer."""
         if not 0 <= start <= stop <= self.shape[0]:
             raise StageError(f"rows {start} to {stop} of a tensor that has {self.shape[0]}")
-        return Rows(stop - start, self.shape[1], lambda a, b: self._take(start + a, start + b))
+        anew = self.anew
+        of_these = anew and (lambda a, b, values: anew(start + a, start + b, values))
+        return Rows(stop - start, self.shape[1], lambda a, b: self._take(start + a, start + b), of_these)
 
     def plus(self, offset: float) -> Rows:
         """The same with `offset` added to every value."""
