@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 import psutil
 
 from edgewright_agent.backoff import Backoff
-from edgewright_agent.cancellation import Cancellation, Cancelled
+from edgewright_agent.cancellation import Cancellation, in_thread
 from edgewright_agent.database import StateDamaged
 from edgewright_agent.download import pull
 from edgewright_agent.engines import catalogue
@@ -23,6 +23,7 @@ from edgewright_agent.engines.catalogue import EngineMissing, EngineSettings
 from edgewright_agent.engines.process import EngineFailed, EngineProcess
 from edgewright_agent.engines.supervision import AcceleratorWrong, ProbeFailed, Serving
 from edgewright_agent.fetch_plan import ArtifactCorrupt, DiskFull, FetchPlan, prepare
+from edgewright_agent.holdings import Holdings
 from edgewright_agent.journal import DownloadJournal
 from edgewright_agent.lifecycle_state import Act, Fault, Lifecycle
 from edgewright_agent.link import BadAnswer, BlockSource, LinkDown, Refused
@@ -36,8 +37,13 @@ from edgewright_contract.targets import ImageTarget
 DRAIN_S: Final = 120.0
 _LAST_LINES: Final = 5
 
-_T = TypeVar("_T")
+_CHANGES_ARTIFACTS: Final = frozenset({Act.PLAN, Act.DOWNLOAD, Act.VERIFY, Act.DRAIN, Act.FALL_BACK})
+
 _log = logging.getLogger(__name__)
+
+
+async def _nobody_in_the_way() -> None:
+    """Nothing else changes artifacts."""
 
 
 @dataclass
@@ -60,17 +66,21 @@ class DeviceActs:
         source: BlockSource,
         serving: Serving,
         settings: Mapping[str, EngineSettings],
+        holdings: Holdings,
         reserve: int,
         on_progress: Callable[[], None],
         on_activated: Callable[[ImageTarget], None],
+        make_way: Callable[[], Awaitable[None]] = _nobody_in_the_way,
     ) -> None:
         """`on_progress` is called on the event loop when new bytes are safe; `download` has the numbers.
-        `on_activated` is called in a thread when an artifact took traffic."""
+        `on_activated` is called in a thread when an artifact took traffic. `make_way` is awaited before an act that
+        changes what artifacts there are."""
         self.download = Download()
         self.info: EngineInfo | None = None
         self._store, self._slots, self._journal, self._source = store, slots, journal, source
-        self._serving, self._settings, self._reserve, self._on_progress = serving, settings, reserve, on_progress
-        self._on_activated = on_activated
+        self._serving, self._settings, self._on_progress = serving, settings, on_progress
+        self._holdings, self._reserve = holdings, reserve
+        self._on_activated, self._make_way = on_activated, make_way
         self._plan: FetchPlan | None = None
         self._candidate: EngineProcess | None = None
         self._candidate_info: EngineInfo | None = None
@@ -91,6 +101,8 @@ class DeviceActs:
             Act.FALL_BACK: self._fall_back,
         }
         try:
+            if act in _CHANGES_ARTIFACTS:
+                await self._make_way()
             await acts[act](state)
         except EngineFailed as error:
             raise ActFailed(Fault.ENGINE_FAILED, told(error)) from error
@@ -146,7 +158,6 @@ class DeviceActs:
                 f"{known.release.model} needs {known.release.memory_bytes:,} bytes of memory beside what runs; "
                 f"{available:,} are free, {known.release.memory_bytes - available:,} are missing",
             )
-        reuse = [self._known(release).release.artifact for release in (state.active, state.previous) if release]
 
         def fetch_documents(cancellation: Cancellation) -> FetchPlan:
             backoff = Backoff()
@@ -156,10 +167,13 @@ class DeviceActs:
                         known.target,
                         self._source,
                         self._slots,
-                        reuse=reuse,
+                        reuse=self._holdings.to_reuse(state),
                         reserve=self._reserve,
                         cancellation=cancellation,
                     )
+                except DiskFull:
+                    if not self._holdings.make_room(state):
+                        raise
                 except LinkDown as error:
                     # The step's deadline ends this.
                     cancellation.wait(backoff.pause() if error.again_s is None else error.again_s)
@@ -172,12 +186,12 @@ class DeviceActs:
         self.download = Download(0, self._plan.total_bytes)
 
     async def _verified(self, known: KnownRelease) -> None:
-        """Hash the artifact again. A damaged one is removed, so that it comes anew. Raises ActFailed."""
+        """Hash the artifact again. A damaged one is set aside, so that what is damaged comes anew. Raises ActFailed."""
         artifact = known.release.artifact
         try:
             await in_thread(lambda cancellation: self._slots.verify(artifact, cancellation.check))
         except ArtifactDamaged as error:
-            await asyncio.to_thread(self._slots.remove, artifact)
+            await asyncio.to_thread(self._slots.set_aside, artifact)
             raise ActFailed(Fault.ARTIFACT_CORRUPT, str(error)) from error
 
     async def _note_activated(self, state: Lifecycle) -> None:
@@ -278,17 +292,8 @@ class DeviceActs:
         await self.learn_engine()
 
     async def _collect(self, state: Lifecycle) -> None:
-        """Remove artifacts and releases that are neither active, previous nor aimed at.
-
-        By the state as it is saved now: a newer goal may have come since this act began.
-        """
-        releases = self._store.load().releases | state.releases
-        known = [one for one in map(self._store.known, sorted(releases)) if one is not None]
-        artifacts = {one.release.artifact for one in known}
-        removed = await in_thread(lambda cancellation: self._slots.collect(artifacts, cancellation.check))
-        for name in removed:
-            self._journal.clear(name)
-        self._store.forget_unused()
+        """Remove artifacts and releases that are neither active, previous nor aimed at, as far as the quota says."""
+        await in_thread(lambda cancellation: self._holdings.collect(state, cancellation.check))
 
     def _known(self, release: str) -> KnownRelease:
         known = self._store.known(release)
@@ -308,17 +313,3 @@ class DeviceActs:
 def told(error: EngineFailed) -> str:
     """What happened to an engine and the last of what it said, for a status."""
     return " | ".join([error.reason, *error.last_lines[-_LAST_LINES:]])
-
-
-async def in_thread(work: Callable[[Cancellation], _T]) -> _T:
-    """Run `work` in a thread. When this is cancelled, the thread is asked to end, and waited for."""
-    cancellation = Cancellation()
-    running = asyncio.ensure_future(asyncio.to_thread(work, cancellation))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        cancellation.cancel()
-        await asyncio.wait({running})
-        if not running.cancelled() and not isinstance(running.exception(), Cancelled | None):
-            _log.info("what was cancelled had failed meanwhile: %s", running.exception())
-        raise

@@ -25,6 +25,7 @@ from edgewright_agent.engines.catalogue import EngineSettings
 from edgewright_agent.engines.confinement import EVERYTHING, Confinement
 from edgewright_agent.engines.supervision import EngineEvent, EventKind, Serving
 from edgewright_agent.gateway import Gateway, Meter, Routes
+from edgewright_agent.holdings import Holdings
 from edgewright_agent.identity import Identity
 from edgewright_agent.journal import DownloadJournal
 from edgewright_agent.lifecycle_state import (
@@ -39,6 +40,7 @@ from edgewright_agent.lifecycle_state import (
 from edgewright_agent.link import Credentials, Link
 from edgewright_agent.mandate_folder import MandateFolder
 from edgewright_agent.mandates import Mandates
+from edgewright_agent.mending import Mender
 from edgewright_agent.outbox import Outbox
 from edgewright_agent.recent_log import RecentLog
 from edgewright_agent.renewing import Renewing
@@ -49,6 +51,8 @@ from edgewright_agent.telemetry import Gauges, serves, unsettled
 from edgewright_agent.trust import Assignment, Repository
 from edgewright_agent.trust_store import HeldVersion, TrustStore
 from edgewright_agent.update import ActFailed, Updates
+from edgewright_agent.upkeep import Upkeep
+from edgewright_agent.upkeep_folder import UpkeepFolder
 from edgewright_contract.release import hw_class
 from edgewright_contract.targets import ImageTarget
 from edgewright_contract.v1 import agent_pb2, telemetry_pb2
@@ -56,6 +60,7 @@ from edgewright_contract.v1 import agent_pb2, telemetry_pb2
 # So many deaths or failed starts in a row, and the active version is given up for the previous one.
 _BROKEN_AFTER: Final = 5
 _INVENTORY_S: Final = 600.0
+_PATIENCE_S: Final = 300.0  # with a line that is down, before a repair is put off
 _AGAIN_S: Final = 5.0  # before what could not be saved is brought again
 
 _EVENTS: Final = {
@@ -95,6 +100,7 @@ class Agent:
         self._gateway = Gateway(self._routes, self._meter, self._serving.suspect)
         mqtt = (config.mqtt_address or identity.mqtt_address) if config.mqtt_enabled else ""
         self._outbox = Outbox(state, replace(identity, mqtt_address=mqtt), lambda _: self._wake())
+        self._holdings = Holdings(self._store, self._slots, self._journal, config.disk_quota)
         self._acts = DeviceActs(
             self._store,
             self._slots,
@@ -102,9 +108,11 @@ class Agent:
             source=content,
             serving=self._serving,
             settings=settings,
+            holdings=self._holdings,
             reserve=config.disk_reserve,
             on_progress=self._progressed,
             on_activated=self._trust.activated,
+            make_way=self._give_way,
         )
         self._updates = Updates(self._store, self._acts, self._changed)
         self._shown = self._updates.state
@@ -125,6 +133,15 @@ class Agent:
         mandates.make()
         content.look_in(mandates.content())
         self._mandates = Mandates(mandates, self._trust, self._updates, content.look_in)
+        self._upkeep = Upkeep(
+            UpkeepFolder(state),
+            self._slots,
+            self._store,
+            Mender(self._slots, self._journal, content, config.disk_reserve, _PATIENCE_S),
+            every_s=config.verify_every_s,
+            idle=lambda: self._updates.state.step is Step.IDLE,
+            on_news=lambda: self._aside(self._tell(RunningChanged())),
+        )
         self._renewing = Renewing(
             state,
             identity,
@@ -152,6 +169,7 @@ class Agent:
             endpoint=self._gateway.url,
             started_unix_ms=self._started_ms,
             unconfined=self._unconfined,
+            damaged=[str(finding) for finding in self._upkeep.findings],
         )
         return status.compose(self._updates.state, self._store.known, running)
 
@@ -171,8 +189,10 @@ class Agent:
         memory.give_back()
 
     async def work(self) -> None:
-        """Check in, look for mandates, report and keep the certificate good until cancelled."""
-        await asyncio.gather(self._check_ins.run(), self._mandates.run(), self._report(), self._renewing.run())
+        """Check in, look for mandates, report, keep certificate and artifacts good until cancelled."""
+        await asyncio.gather(
+            self._check_ins.run(), self._mandates.run(), self._report(), self._renewing.run(), self._upkeep.run()
+        )
 
     async def stop(self) -> None:
         """Say goodbye and end every child. Safe after a start that failed in the middle."""
@@ -188,6 +208,9 @@ class Agent:
         self._trust.close()
         self._journal.close()
         self._store.close()
+
+    async def _give_way(self) -> None:
+        await self._upkeep.give_way()
 
     def _wake(self) -> None:
         self._check_ins.wake()
@@ -237,7 +260,8 @@ class Agent:
         """Looked at now and then: it changes when somebody installs something, and asking costs a process."""
         now = time.monotonic()
         if self._seen is None or now - self._seen[0] > _INVENTORY_S:
-            self._seen = (now, inventory.look(self._config.state, self._settings, self._config.disk_reserve))
+            reserve = self._config.disk_reserve - self._holdings.spare_bytes()
+            self._seen = (now, inventory.look(self._config.state, self._settings, reserve))
         return self._seen[1]
 
     def _changed(self, state: Lifecycle) -> None:

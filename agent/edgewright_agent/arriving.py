@@ -85,7 +85,7 @@ class Bases:
     def __init__(self, slots: Slots, names: Sequence[str]) -> None:
         self._slots, self._names = slots, names
         self._bundles: dict[str, Bundle] = {}
-        self._files = HeldFiles(slots.artifact)
+        self._files = HeldFiles(slots)
 
     def decoded(self, arrived: Arrived, block: Block) -> bytes:
         """Bytes of the block's size, not checked otherwise. Raises Undecodable."""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 
 class Cancelled(Exception):
@@ -50,3 +56,17 @@ class Cancellation:
         finally:
             with self._lock:
                 self._callbacks.remove(callback)
+
+
+async def in_thread(work: Callable[[Cancellation], _T]) -> _T:
+    """Run `work` in a thread. When this is cancelled, the thread is asked to end, and waited for."""
+    cancellation = Cancellation()
+    running = asyncio.ensure_future(asyncio.to_thread(work, cancellation))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        cancellation.cancel()
+        await asyncio.wait({running})
+        if not running.cancelled() and not isinstance(running.exception(), Cancelled | None):
+            _log.info("what was cancelled had failed meanwhile: %s", running.exception())
+        raise

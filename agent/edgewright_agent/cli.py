@@ -1,4 +1,4 @@
-"""`edgewright-agent run | enroll | key | install | status`: arguments in, one clear line out when something is wrong.
+"""`edgewright-agent run | enroll | key | install | verify | repair | status`: one clear line when something is wrong.
 
 Exit codes: 0 it worked, 1 it failed, 2 the command or the configuration is wrong. Heavy parts are imported by the
 command that needs them.
@@ -69,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     install.add_argument("--content", type=Path, metavar="DIR", help="a folder that has the artifact, as on a stick")
     install.add_argument("--config", type=Path, default=_DEFAULT, metavar="FILE", help="default: agent.toml")
     install.set_defaults(command=_install)
+    for name, told, command in (
+        ("verify", "hash all artifacts again and say what is damaged; exit code 1 when something is", _verify),
+        ("repair", "the same, and fetch what is damaged anew", _repair),
+    ):
+        care = commands.add_parser(name, help=told)
+        care.add_argument("--config", type=Path, default=_DEFAULT, metavar="FILE", help="default: agent.toml")
+        care.set_defaults(command=command)
     key = commands.add_parser("key", help="print this device's public key, for `edgewright enroll authorise`")
     key.add_argument("--config", type=Path, default=_DEFAULT, metavar="FILE", help="default: agent.toml")
     key.set_defaults(command=_key)
@@ -153,10 +160,34 @@ def _install(given: argparse.Namespace) -> int:
     from edgewright_agent.install import NotInstalled, install
 
     try:
-        install(config.load(given.config), given.mandate, given.content, lambda line: print(line, flush=True))  # noqa: T201
+        install(config.load(given.config), given.mandate, given.content, _tell)
     except (IdentityError, NotInstalled) as error:
         return _say(str(error), 1)
     return 0
+
+
+def _verify(given: argparse.Namespace) -> int:
+    from edgewright_agent.repair import NoArtifacts, verify
+
+    try:
+        return 1 if verify(config.load(given.config), _tell) else 0
+    except NoArtifacts as error:
+        return _say(str(error), 1)
+
+
+def _repair(given: argparse.Namespace) -> int:
+    from edgewright_agent.identity import IdentityError
+    from edgewright_agent.repair import NoArtifacts, NotRepaired, repair
+
+    try:
+        repair(config.load(given.config), _tell)
+    except (IdentityError, NoArtifacts, NotRepaired) as error:
+        return _say(str(error), 1)
+    return 0
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 the answer
 
 
 def _status(given: argparse.Namespace) -> int:
@@ -237,6 +268,8 @@ def _lines(read: dict[str, Any]) -> list[str]:
         "identity": read["identity_fault"] or _life(read),
         "mandate": f"until {read['mandate_until']}" if read["mandate_until"] else "",
         "held": ", ".join(release[:12] for release in read["held_releases"]),
+        "damaged": "; ".join([*read["damaged"], *read["not_mended"]]),
+        "verified": _day(read["verified_unix"]) if read["verified_unix"] and not read["damaged"] else "",
         "confined": _confined(read["unconfined"]),
     }
     return [f"{key + ':':<10} {value}" for key, value in shown.items() if value]
@@ -244,6 +277,12 @@ def _lines(read: dict[str, Any]) -> list[str]:
 
 def _life(read: dict[str, Any]) -> str:
     return f"until {read['certificate_until']}, renewed from {read['certificate_renews']} on"
+
+
+def _day(unix: float) -> str:
+    from datetime import datetime, timezone
+
+    return f"{datetime.fromtimestamp(unix, timezone.utc):%Y-%m-%d}"
 
 
 def _confined(lacking: list[str] | None) -> str:

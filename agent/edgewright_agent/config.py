@@ -26,6 +26,10 @@
 
     [disk]
     reserve = "512MB"               # what the agent leaves free
+    quota = "20GB"                  # old versions are kept until all artifacts take so much; without it none is
+
+    [verify]
+    every = "7d"                    # how often artifacts are hashed again at rest; "never"
 
     [intervals]
     check_in = "60s"
@@ -37,6 +41,7 @@ A key that is not in this list is an error: a misspelt one would otherwise be si
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +80,9 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """The whole configuration, checked. Sizes in bytes, durations in seconds; None: learnt at enrolment."""
+    """The whole configuration, checked. Sizes in bytes, durations in seconds; None: learnt at enrolment.
+
+    `disk_quota` 0: no artifact is kept that nothing needs. `verify_every_s` infinite: never."""
 
     file: Path
     state: Path
@@ -88,6 +95,8 @@ class AgentConfig:
     engines: Mapping[str, EngineConfig] = field(default_factory=lambda: {name: EngineConfig() for name in RUNTIMES})
     confinement: ConfinementSettings = field(default_factory=ConfinementSettings)
     disk_reserve: int = 512_000_000
+    disk_quota: int = 0
+    verify_every_s: float = 7 * 86400.0
     check_in_s: float = 60.0
     telemetry_s: float = 30.0
 
@@ -117,12 +126,16 @@ def parse(text: str, file: Path) -> AgentConfig:
     except RecursionError as error:
         raise ConfigError(f"{file}: tables or lists nested too deeply") from error
     top = _Table(
-        file, "", document, ("device", "state", "controller", "mqtt", "gateway", "engines", "disk", "intervals")
+        file,
+        "",
+        document,
+        ("device", "state", "controller", "mqtt", "gateway", "engines", "disk", "verify", "intervals"),
     )
     controller = top.table("controller", ("address",))
     mqtt = top.table("mqtt", ("address", "enabled"))
     gateway = top.table("gateway", ("listen",))
-    disk = top.table("disk", ("reserve",))
+    disk = top.table("disk", ("reserve", "quota"))
+    verify = top.table("verify", ("every",))
     intervals = top.table("intervals", ("check_in", "telemetry"))
     host, port = gateway.checked("listen", ("127.0.0.1", 8080), str, lambda value: _address(value, lowest=0))
     device = top.optional("device", str)
@@ -148,6 +161,8 @@ def parse(text: str, file: Path) -> AgentConfig:
         engines=_engines(engines),
         confinement=_confinement(engines),
         disk_reserve=disk.checked("reserve", 512_000_000, str, parse_size),
+        disk_quota=disk.checked("quota", 0, str, parse_size),
+        verify_every_s=verify.checked("every", 7 * 86400.0, str, _rhythm),
         check_in_s=intervals.checked("check_in", 60.0, str, _interval),
         telemetry_s=intervals.checked("telemetry", 30.0, str, _interval),
     )
@@ -208,6 +223,15 @@ def _interval(text: str) -> float:
     seconds = parse_duration(text)
     if not 1 <= seconds <= 86400:
         raise ValueError(f"{text!r} is out of range; write 1s to 1d")
+    return seconds
+
+
+def _rhythm(text: str) -> float:
+    if text == "never":
+        return math.inf
+    seconds = parse_duration(text)
+    if not 60 <= seconds <= 366 * 86400:
+        raise ValueError(f'{text!r} is out of range; write 1m to 366d, or "never"')
     return seconds
 
 

@@ -1,46 +1,29 @@
-"""Get an artifact's missing blocks, check each one while it is written, and give the folder its name when whole.
+"""Get an artifact whole: its missing blocks, then every file hashed once more, then the folder gets its name.
 
 Blocks that stand on this disk in another artifact are copied, the others fetched, against what is here where the
 source can. Interrupted anywhere, by a cut line or a power cut, it goes on where it was: what the journal names was
-synced before. A block that is not what was signed is asked for again, as it is, and after that the artifact is refused.
+synced before.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
+import math
 import shutil
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Final
 
-from edgewright_agent.arriving import RAW_ONLY, Arrived, Bases, Undecodable, encodings, whole_blocks
-from edgewright_agent.backoff import Backoff
 from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.fetch_plan import ArtifactCorrupt, DiskFull, FetchPlan, check_disk
-from edgewright_agent.held_blocks import HeldFiles
+from edgewright_agent.fetching import REFETCHES, Fetch, Progress
 from edgewright_agent.journal import DownloadJournal
-from edgewright_agent.link import BLOCKS_S, BadAnswer, BlockSource, LinkDown
+from edgewright_agent.link import BlockSource
 from edgewright_agent.partial_files import PartialFiles
 from edgewright_agent.slots import Slots
 from edgewright_contract import plain_file
-from edgewright_contract.block_index import Block
 from edgewright_contract.model_files import rules
-from edgewright_contract.v1 import agent_pb2
-
-REFETCHES: Final = 2
-SYNC_BYTES: Final = 16 << 20
-SYNC_S: Final = 2.0
-MIN_CALL_BYTES: Final = 1 << 20
-FIRST_CALL_BYTES: Final = 8 << 20
-MAX_CALL_BYTES: Final = 64 << 20
-
-Progress = Callable[[int, int], None]
 
 _log = logging.getLogger(__name__)
 
@@ -62,26 +45,69 @@ def pull(
     name = plan.target.bundle
     if slots.has(name):
         return slots.artifact(name)
-    folder = slots.partial(name) / "files"
-    with _disk_explained(folder):
-        plain_file.make_folders_below(slots.make_partial(name), folder.name)
-        files = PartialFiles(folder, plan.bundle)
-        for path, old in plan.reused.items():
-            if not files.take_over(path, old):
-                plan = plan.without(path)
-                check_disk(plan, slots.partial(name))
-        with _Fetch(plan, source, slots, files, journal, progress=progress, cancellation=cancellation) as fetch:
-            _complete(fetch)
-        _log.info("artifact %s: %s", name[:12], fetch.told())
-        rules.check_contents({file.path: folder / file.path for file in plan.bundle.files})
-        files.seal()
+    with _disk_explained(slots.partial(name)):
+        folder = _made(plan, source, slots, journal, progress=progress, cancellation=cancellation)
         whole = slots.adopt(name, plan.document, folder, plan.indexed)
-    journal.clear(name)
-    shutil.rmtree(slots.partial(name))
+    _clear(name, slots, journal)
     return whole
 
 
-def _complete(fetch: _Fetch) -> None:
+def mend(
+    plan: FetchPlan,
+    source: BlockSource,
+    slots: Slots,
+    journal: DownloadJournal,
+    *,
+    patience_s: float,
+    cancellation: Cancellation,
+) -> list[str]:
+    """Exchange what is damaged of an artifact that is here, and perhaps served, for new files; their paths.
+
+    Sound files are linked and sound blocks copied; the rest is fetched. A line that is down for longer than
+    `patience_s` seconds ends it; what came stays. Raises as `pull` does, and LinkDown.
+    """
+    name = plan.target.bundle
+    with _disk_explained(slots.partial(name)):
+        folder = _made(plan, source, slots, journal, patience_s=patience_s, cancellation=cancellation)
+        exchanged = slots.exchange(name, plan.document, folder, plan.indexed)
+    _clear(name, slots, journal)
+    return exchanged
+
+
+def _made(
+    plan: FetchPlan,
+    source: BlockSource,
+    slots: Slots,
+    journal: DownloadJournal,
+    *,
+    progress: Progress = lambda done, total: None,
+    patience_s: float = math.inf,
+    cancellation: Cancellation,
+) -> Path:
+    """The artifact's files, whole, verified and durable, in the folder of the unfinished download."""
+    name = plan.target.bundle
+    folder = slots.partial(name) / "files"
+    plain_file.make_folders_below(slots.make_partial(name), folder.name)
+    files = PartialFiles(folder, plan.bundle)
+    for path, old in plan.reused.items():
+        if not files.take_over(path, old):
+            plan = plan.without(path)
+            check_disk(plan, slots.partial(name))
+    with Fetch(plan, source, slots, files, journal, progress=progress, cancellation=cancellation) as fetch:
+        fetch.patience_s = patience_s
+        _complete(fetch)
+    _log.info("artifact %s: %s", name[:12], fetch.told())
+    rules.check_contents({file.path: folder / file.path for file in plan.bundle.files})
+    files.seal()
+    return folder
+
+
+def _clear(name: str, slots: Slots, journal: DownloadJournal) -> None:
+    journal.clear(name)
+    shutil.rmtree(slots.partial(name))
+
+
+def _complete(fetch: Fetch) -> None:
     """Copy and fetch, then hash whole files; what the disk itself lost is had once more."""
     for _ in range(REFETCHES):
         fetch.held_blocks()
@@ -91,232 +117,6 @@ def _complete(fetch: _Fetch) -> None:
             return
         fetch.forget(damaged)
     raise ArtifactCorrupt(f"{damaged[0]}: this device's disk does not keep what is written to it")
-
-
-class _Fetch:
-    """One download: what is there, what each bad block has cost, how fast the line is."""
-
-    def __init__(
-        self,
-        plan: FetchPlan,
-        source: BlockSource,
-        slots: Slots,
-        files: PartialFiles,
-        journal: DownloadJournal,
-        *,
-        progress: Progress,
-        cancellation: Cancellation,
-    ) -> None:
-        self._plan, self._source, self._files = plan, source, files
-        self._held, self._bases = HeldFiles(slots.artifact), Bases(slots, plan.bases)
-        self._journal, self._progress, self._cancellation = journal, progress, cancellation
-        self._blocks = [block for block in plan.index.blocks if block.path not in plan.reused]
-        fresh = {file.path for file in plan.bundle.files if files.prepare(file.path, keep=file.path in plan.reused)}
-        recorded = journal.done(plan.target.bundle, plan.target.block_index)
-        self._done = {block.index for block in self._blocks if block.index in recorded and block.path not in fresh}
-        self._local = dict(plan.local)
-        self._unsynced: set[int] = set()
-        self._unsynced_bytes, self._synced_at = 0, time.monotonic()
-        self._bad: Counter[int] = Counter()
-        self._plainly: set[int] = set()  # to be asked for as they are, for they could not be had otherwise
-        self._call_bytes = FIRST_CALL_BYTES
-        self._copied = self._came = self._on_the_line = 0
-
-    def __enter__(self) -> _Fetch:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for files in (self._files, self._held, self._bases):
-            files.close()
-
-    def told(self) -> str:
-        """What it took, for the log."""
-        spared = f"{len(self._plainly)} blocks had to be asked for again as they are" if self._plainly else ""
-        line = f"{self._came:,} bytes were fetched as {self._on_the_line:,}, {self._copied:,} stood on this disk"
-        return f"{line}; {spared}" if spared else line
-
-    def held_blocks(self) -> None:
-        """Copy what stands on this disk elsewhere; what does not, after all, is left to be fetched."""
-        self._report()
-        for block in [block for block in self._blocks if block.index in self._local and block.index not in self._done]:
-            self._cancellation.check()
-            place = self._local[block.index]
-            try:
-                data, source = self._held.read(place.artifact, place.path, place.offset, block.size)
-            except OSError as error:
-                _log.info("%s: block %d is not where it was on this disk: %s", block.path, block.index, error)
-                data, source = b"", -1
-            if hashlib.sha256(data).digest() != block.sha256:
-                del self._local[block.index]
-                continue
-            self._files.copy(block.path, block.offset, data, source, place.offset)
-            self._copied += block.size
-            self._written(block)
-        self._sync()
-
-    def missing_blocks(self) -> None:
-        """Call after call until nothing is missing."""
-        backoff, bad_answers = Backoff(), 0
-        self._report()
-        while missing := [block for block in self._blocks if block.index not in self._done]:
-            self._cancellation.check()
-            before, plainly, began = self._done_bytes(), len(self._plainly), time.monotonic()
-            failure: LinkDown | BadAnswer | None = None
-            try:
-                self._call(missing)
-            except (LinkDown, BadAnswer) as error:
-                failure = error
-            finally:
-                self._sync()
-            came = self._done_bytes() - before
-            # What is asked for in a plainer way from now on got on, too.
-            got_on = bool(came) or len(self._plainly) > plainly
-            bad_answers = bad_answers + 1 if isinstance(failure, BadAnswer) and not got_on else 0
-            if failure is not None and bad_answers > REFETCHES:
-                raise failure
-            if came:
-                backoff.reset()
-                self._adapt(came, time.monotonic() - began)
-            if failure is not None or not got_on:
-                told_s = failure.again_s if isinstance(failure, LinkDown) else None
-                self._cancellation.wait(backoff.pause() if told_s is None else told_s)
-
-    def damaged_files(self) -> list[str]:
-        """Paths whose bytes on the disk are not what the bundle says."""
-        damaged = []
-        for file in self._plan.bundle.files:
-            if self._files.sha256(file.path, self._cancellation.check) != file.sha256:
-                damaged.append(file.path)
-        return damaged
-
-    def forget(self, damaged: Sequence[str]) -> None:
-        """Have the files made from nothing; a reused one is let go of first, for it is another artifact's too.
-
-        Raises DiskFull: then what was linked to has no room of its own.
-        """
-        for path in damaged:
-            self._files.discard(path)
-            if path in self._plan.reused:
-                self._plan = self._plan.without(path)
-                self._blocks += [block for block in self._plan.index.blocks if block.path == path]
-        self._blocks.sort(key=lambda block: block.index)
-        check_disk(self._plan, self._files.folder.parent)
-        for path in damaged:
-            self._files.prepare(path, keep=False)
-        lost = {block.index for block in self._blocks if block.path in damaged}
-        self._done -= lost
-        self._journal.record(self._plan.target.bundle, self._plan.target.block_index, self._done)
-
-    def _call(self, missing: Sequence[Block]) -> None:
-        """One FetchBlocks: the first missing blocks, as many as the line brings in good time."""
-        plainly = missing[0].index in self._plainly
-        wanted: dict[int, Block] = {}
-        size = 0
-        for block in missing:
-            if (block.index in self._plainly) is not plainly:
-                continue
-            if wanted and size + block.size > self._call_bytes:
-                break
-            wanted[block.index] = block
-            size += block.size
-        target, bases = self._plan.target, () if plainly else self._plan.bases
-        accepted = RAW_ONLY if plainly else encodings(bases)
-        parts = self._source.fetch_blocks(
-            target.bundle,
-            target.block_index,
-            list(ranges(sorted(wanted))),
-            size,
-            self._cancellation,
-            accepted=accepted,
-            bases=bases,
-        )
-        try:
-            with closing(parts):
-                for arrived in whole_blocks(parts, wanted, accepted, self._source.name):
-                    self._take(wanted[arrived.index], arrived)
-        except BadAnswer as error:
-            if not plainly and not self._unsynced.issuperset(wanted):
-                self._ask_plainly(wanted.keys() - self._unsynced - self._done, str(error))
-            raise
-
-    def _take(self, block: Block, arrived: Arrived) -> None:
-        self._on_the_line += len(arrived.data)
-        try:
-            data = self._bases.decoded(arrived, block)
-        except Undecodable as error:
-            self._ask_plainly([block.index], f"{self._source.name}: {block.path}: block {block.index} as {error}")
-            return
-        if hashlib.sha256(data).digest() != block.sha256:
-            if arrived.encoding == agent_pb2.ENCODING_RAW:
-                self._refuse_block(block)
-                return
-            form = agent_pb2.Encoding.Name(arrived.encoding).removeprefix("ENCODING_")
-            told = f"{self._source.name}: {block.path}: block {block.index} as {form} does not give what was signed"
-            self._ask_plainly([block.index], told)
-            return
-        self._files.write(block.path, block.offset, data)
-        self._came += len(data)
-        self._written(block)
-
-    def _written(self, block: Block) -> None:
-        self._unsynced.add(block.index)
-        self._unsynced_bytes += block.size
-        if self._unsynced_bytes >= SYNC_BYTES or time.monotonic() - self._synced_at >= SYNC_S:
-            self._sync()
-
-    def _ask_plainly(self, blocks: Iterable[int], why: str) -> None:
-        """From now on these are asked for as they are: what they were made against may be damaged here."""
-        if not self._plainly:  # the first tells what there is to tell; `told` has their number
-            _log.warning("%s; asked for again as it is", why)
-        self._plainly.update(blocks)
-
-    def _refuse_block(self, block: Block) -> None:
-        self._bad[block.index] += 1
-        if self._bad[block.index] > REFETCHES:
-            raise ArtifactCorrupt(
-                f"{block.path}: block {block.index} from {self._source.name} is not what was signed, "
-                f"{self._bad[block.index]} times in a row"
-            )
-
-    def _sync(self) -> None:
-        """First the data, then the journal, then the report."""
-        self._synced_at = time.monotonic()
-        if not self._unsynced:
-            return
-        self._files.sync()
-        self._done |= self._unsynced
-        self._unsynced, self._unsynced_bytes = set(), 0
-        self._journal.record(self._plan.target.bundle, self._plan.target.block_index, self._done)
-        self._report()
-
-    def _done_bytes(self) -> int:
-        return sum(block.size for block in self._blocks if block.index in self._done)
-
-    def _report(self) -> None:
-        fetched = [block for block in self._blocks if block.index not in self._local]
-        done = sum(block.size for block in fetched if block.index in self._done)
-        self._progress(done, sum(block.size for block in fetched))
-
-    def _adapt(self, came: int, seconds: float) -> None:
-        """Aim at calls of a twelfth of their deadline: a line that slows down tenfold still gets through."""
-        aimed = came / max(seconds, 0.001) * BLOCKS_S / 12
-        self._call_bytes = int(min(max(aimed, MIN_CALL_BYTES), MAX_CALL_BYTES))
-
-
-def ranges(indexes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Sorted numbers as (first, count)."""
-    first = count = 0
-    for index in indexes:
-        if count and index == first + count:
-            count += 1
-            continue
-        if count:
-            yield first, count
-        first, count = index, 1
-    if count:
-        yield first, count
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class FetchPlan:
     bundle: Bundle
     index: BlockIndex
     reused: Mapping[str, Path]
-    local: Mapping[int, HeldBlock]
+    local: Mapping[int, Sequence[HeldBlock]]
     bases: Sequence[str]
     reserve: int
 
@@ -83,19 +83,35 @@ def prepare(
     free, in bytes. Raises LinkDown, Refused, BadAnswer, Cancelled, ArtifactCorrupt, ArtifactUnsafe, DiskFull, OSError.
     """
     folder = slots.make_partial(target.bundle)
-    document = _document(folder / "bundle", target.bundle, target.bundle_length, source, cancellation)
-    indexed = _document(folder / "block_index", target.block_index, target.block_index_length, source, cancellation)
+
+    def document_of(name: str, kept: Path, sha256: str, length: int) -> bytes:
+        for path in (folder / name, kept):
+            if (data := _kept(path, sha256, length)) is not None:
+                return data
+        data = source.fetch_object(sha256, length, cancellation)
+        durable.write(folder / name, data)
+        return data
+
+    document = document_of("bundle", slots.document(target.bundle), target.bundle, target.bundle_length)
+    kept = slots.index_document(target.bundle)
+    indexed = document_of("block_index", kept, target.block_index, target.block_index_length)
     try:
         bundle = parse(document)
         index = block_index.parse(indexed, bundle)
     except (BundleError, BlockIndexError) as error:
         raise ArtifactCorrupt(f"artifact {target.bundle[:12]}: {error}") from error
     rules.check_names([file.path for file in bundle.files], target.runtime)
-    held = held_blocks.find(bundle, index.blocks, slots, reuse)
+    held = held_blocks.find(bundle, index.blocks, slots, [*reuse, target.bundle])
     linked = _linked(held, slots, folder)
     bases = [name for name in dict.fromkeys(reuse) if name != target.bundle and slots.has(name)][:MAX_BASES]
     plan = FetchPlan(target, document, indexed, bundle, index, linked, held.blocks, bases, reserve)
-    check_disk(plan, folder)
+    try:
+        check_disk(plan, folder)
+    except DiskFull:
+        if slots.has(target.bundle) or not slots.forget_damaged(target.bundle):
+            raise
+        # The blocks of what was set aside are worth less than the room that it takes.
+        return prepare(target, source, slots, reuse=reuse, reserve=reserve, cancellation=cancellation)
     return plan
 
 
@@ -117,14 +133,13 @@ def check_disk(plan: FetchPlan, folder: Path) -> None:
         )
 
 
-def _document(path: Path, sha256: str, length: int, source: BlockSource, cancellation: Cancellation) -> bytes:
+def _kept(path: Path, sha256: str, length: int) -> bytes | None:
+    """The document, where it stands as it was signed."""
     if path.is_file() and path.stat().st_size == length:
         data = path.read_bytes()
         if digest.of_bytes(data) == sha256:
             return data
-    data = source.fetch_object(sha256, length, cancellation)
-    durable.write(path, data)
-    return data
+    return None
 
 
 def _linked(held: Held, slots: Slots, folder: Path) -> dict[str, Path]:
@@ -132,7 +147,9 @@ def _linked(held: Held, slots: Slots, folder: Path) -> dict[str, Path]:
 
     Anywhere else they would be copied, and take room; then their blocks are, with the room planned for them.
     """
-    found = {path: slots.artifact(name) / old for path, (name, old) in held.files.items()}
+    folders = {name: slots.folder(name) for name, _ in held.files.values()}
+    there = {path: (folders[name], old) for path, (name, old) in held.files.items()}
+    found = {path: folder / old for path, (folder, old) in there.items() if folder is not None}
     found = {path: old for path, old in found.items() if slots.is_ours(old)}
     trial = folder / "link"
     plain_file.remove(trial)

@@ -26,8 +26,9 @@ _TEGRA_GPU: Final = Path("/dev/nvhost-gpu")
 
 
 def look(state: Path, settings: Mapping[str, EngineSettings], reserve: int) -> agent_pb2.Inventory:
-    """The inventory now; of the disk, `reserve` bytes are nobody's. Asks each engine's interpreter the first time, so
-    call it in a thread. Raises OSError."""
+    """The inventory now; of the disk, `reserve` bytes are nobody's, below 0: so many are to be had besides.
+
+    Asks each engine's interpreter the first time, so call it in a thread. Raises OSError."""
     disk = shutil.disk_usage(state)
     return agent_pb2.Inventory(
         os=f"{platform.system()} {platform.release()} {platform.machine()}",

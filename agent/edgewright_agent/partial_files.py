@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -99,11 +99,15 @@ class PartialFiles:
         self.close()
 
     def sha256(self, name: str, checkpoint: Callable[[], None]) -> str:
-        """The digest of the file as it stands; empty when it is no plain file any more. Raises OSError."""
+        """The digest of the file as it stands; empty when it is no plain, legible file any more. Raises OSError."""
         try:
             with plain_file.read_below(self.folder, name) as file:
                 return digest.of_open(file, checkpoint)
         except (plain_file.NotPlain, FileNotFoundError):
+            return ""
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
             return ""
 
     def discard(self, name: str) -> None:
@@ -113,11 +117,7 @@ class PartialFiles:
 
     def seal(self) -> None:
         """Nothing but the bundle's files, read-only; modes and folders durable, innermost first. Raises OSError."""
-        folders = {parent for name in self._sizes for parent in (self.folder / name).parents}
-        for place, names, leaves in os.walk(self.folder):
-            for path in [Path(place, name) for name in names + leaves]:
-                if path not in folders and path.relative_to(self.folder).as_posix() not in self._sizes:
-                    plain_file.remove(path)
+        keep_only(self.folder, self._sizes)
         for name in self._sizes:
             self._set_mode(name, 0o444)
         for place, _names, _leaves in os.walk(self.folder, topdown=False):
@@ -150,6 +150,15 @@ class PartialFiles:
                 (self.folder / name).chmod(mode)
         finally:
             os.close(handle)
+
+
+def keep_only(folder: Path, names: Collection[str]) -> None:
+    """Remove what is below `folder` but these files and the folders on the way to them. Raises OSError."""
+    folders = {parent for name in names for parent in (folder / name).parents}
+    for place, inner, leaves in os.walk(folder):
+        for path in [Path(place, name) for name in inner + leaves]:
+            if (path not in folders or path.is_symlink()) and path.relative_to(folder).as_posix() not in names:
+                plain_file.remove(path)
 
 
 def link(old: Path, new: Path) -> bool:

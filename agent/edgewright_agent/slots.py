@@ -3,6 +3,7 @@
     STATE/artifacts/<bundle digest>/…        whole and verified, read-only
     STATE/artifacts/<bundle digest>.bundle   its list of files
     STATE/artifacts/<bundle digest>.index    how they were cut into blocks, if it is known
+    STATE/artifacts/<bundle digest>.damaged  an artifact that is not served any more; its sound blocks are still of use
     STATE/partial/<bundle digest>/           what is being fetched, kept over restarts
 
 Which of them is active, previous or staged is the lifecycle's to say; it names releases, and releases name
@@ -11,14 +12,17 @@ artifacts. A folder gets its final name only when it is whole, and loses it befo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final
 
+from edgewright_agent.keeping import Holding
+from edgewright_agent.partial_files import keep_only
 from edgewright_contract import block_index, digest, durable, plain_file
 from edgewright_contract.block_index import MAX_INDEX_BYTES, BlockIndex, BlockIndexError
 from edgewright_contract.bundle import MAX_BUNDLE_BYTES, Bundle, BundleError, from_folder, parse
@@ -26,6 +30,7 @@ from edgewright_contract.bundle import MAX_BUNDLE_BYTES, Bundle, BundleError, fr
 _TRASH: Final = ".removed-"
 _BUNDLE: Final = ".bundle"
 _INDEX: Final = ".index"
+_DAMAGED: Final = ".damaged"
 
 
 class ArtifactDamaged(Exception):
@@ -35,12 +40,15 @@ class ArtifactDamaged(Exception):
 class Slots:
     """The folders `artifacts` and `partial` below the agent's state."""
 
-    def __init__(self, state: Path) -> None:
-        """Make the folders, and clear away what a power cut left of removals and of documents. Raises OSError."""
+    def __init__(self, state: Path, *, clear: bool = True) -> None:
+        """Make the folders, and clear away what a power cut left of removals and of documents. Raises OSError.
+
+        Without `clear`, nothing is touched, for whoever only looks while an agent runs.
+        """
         self._artifacts, self._partial = state / "artifacts", state / "partial"
         for folder in (self._artifacts, self._partial):
             durable.make_folder(folder)
-            for leftover in folder.glob(".*"):
+            for leftover in folder.glob(".*") if clear else ():
                 _remove_tree(leftover)
 
     def artifact(self, bundle: str) -> Path:
@@ -66,6 +74,15 @@ class Slots:
     def has(self, bundle: str) -> bool:
         """Whether the artifact is here under its final name."""
         return self.artifact(bundle).is_dir() and self.document(bundle).is_file()
+
+    def folder(self, name: str) -> Path | None:
+        """Where files of this artifact stand that may be copied from, whole or damaged; None: nowhere."""
+        folders = [self.artifact(name), self._set_aside(name)]
+        return next((folder for folder in folders if folder.is_dir()), None)
+
+    def names(self) -> list[str]:
+        """All artifacts that are here whole, as far as is known."""
+        return sorted(path.name for path in self._artifacts.iterdir() if digest.is_sha256(path.name) and path.is_dir())
 
     def bundle(self, name: str) -> Bundle:
         """The list of files of an artifact that is here. Raises ArtifactDamaged."""
@@ -129,6 +146,28 @@ class Slots:
         except FileNotFoundError:
             return False
 
+    def holdings(self) -> list[Holding]:
+        """Everything that takes room here, one entry for an artifact and its download. Raises OSError."""
+        files: dict[str, dict[tuple[int, int], int]] = {}
+        needed_at: dict[str, float] = {}
+        for root in (self._artifacts, self._partial):
+            for path in root.iterdir():
+                name, _, _ = path.name.partition(".")
+                if digest.is_sha256(name):
+                    held = files.setdefault(name, {})
+                    for found in _statuses(path):
+                        held[found.st_dev, found.st_ino] = max(getattr(found, "st_blocks", 0) * 512, found.st_size)
+                    with contextlib.suppress(FileNotFoundError):
+                        needed_at[name] = max(needed_at.get(name, 0.0), path.lstat().st_mtime)
+        return [Holding(name, held, needed_at.get(name, 0.0)) for name, held in sorted(files.items())]
+
+    def note_needed(self, names: Collection[str]) -> None:
+        """Remember that these are needed now, for the order in which the others go. Raises OSError."""
+        for name in names:
+            for path in (self.document(name), self.partial(name)):
+                if path.exists():
+                    os.utime(path)
+
     def _names(self) -> Counter[tuple[int, int]]:
         """How many names each file here has, by device and inode."""
         names: Counter[tuple[int, int]] = Counter()
@@ -151,10 +190,54 @@ class Slots:
             _discard(self.artifact(name))
         os.replace(files, self.artifact(name))
         durable.sync_folder(self._artifacts)
+        self.forget_damaged(name)
         return self.artifact(name)
 
+    def exchange(self, name: str, document: bytes, files: Path, indexed: bytes) -> list[str]:
+        """Put those files of the finished folder `files` in place that are not the artifact's own; their paths.
+
+        One after the other, each by a rename: whoever has the one before open, or mapped, keeps it as it is, and a
+        break in between leaves whole files everywhere. What the bundle does not list goes. Raises OSError.
+        """
+        exchanged, listed = [], {file.path for file in parse(document).files}
+        plain_file.make_folders_below(self._artifacts, name)
+        durable.write(self.index_document(name), indexed)
+        durable.write(self.document(name), document)
+        for path in sorted(listed):
+            new, old = files / path, self.artifact(name) / path
+            if os.path.lexists(old) and os.path.samestat(os.lstat(old), os.lstat(new)):
+                continue
+            parent, _, _ = path.rpartition("/")
+            if parent:
+                plain_file.make_folders_below(self.artifact(name), parent)
+            if old.is_dir() and not old.is_symlink():
+                plain_file.remove(old)
+            os.replace(new, old)
+            durable.sync_folder(old.parent)
+            exchanged.append(path)
+        keep_only(self.artifact(name), listed)
+        return exchanged
+
+    def set_aside(self, name: str) -> None:
+        """Keep a damaged artifact for its sound blocks only: it is not here any more, see `has`. Raises OSError."""
+        self.forget_damaged(name)
+        if os.path.lexists(self.artifact(name)):
+            os.replace(self.artifact(name), self._set_aside(name))
+            durable.sync_folder(self._artifacts)
+
+    def forget_damaged(self, name: str) -> bool:
+        """Remove what was set aside; whether there was something. Raises OSError."""
+        there = os.path.lexists(self._set_aside(name))
+        if there:
+            _discard(self._set_aside(name))
+        return there
+
+    def _set_aside(self, name: str) -> Path:
+        return self._artifacts / f"{name}{_DAMAGED}"
+
     def remove(self, name: str) -> None:
-        """Remove an artifact, for example a damaged one. Raises OSError."""
+        """Remove an artifact, and what was set aside of it. Raises OSError."""
+        self.forget_damaged(name)
         if os.path.lexists(self.artifact(name)):
             _discard(self.artifact(name))
         self.index_document(name).unlink(missing_ok=True)
@@ -176,11 +259,21 @@ class Slots:
                     checkpoint()
                 self.remove(name)
                 removed.add(name)
+            elif self.has(name):
+                self.forget_damaged(name)
         for path in sorted(self._partial.iterdir()):
             if path.name not in keep or self.has(path.name):
                 _discard(path)
                 removed.add(path.name)
         return sorted(removed)
+
+
+def _statuses(path: Path) -> Iterator[os.stat_result]:
+    """Of a file, or of every file below a folder; what goes meanwhile is left out."""
+    leaves = [path] if not path.is_dir() else [Path(place, leaf) for place, _, all in os.walk(path) for leaf in all]
+    for leaf in leaves:
+        with contextlib.suppress(FileNotFoundError):
+            yield os.lstat(leaf)
 
 
 def _discard(path: Path) -> None:

@@ -88,6 +88,13 @@ class StateStore:
         except (ReleaseError, ValueError, TypeError) as error:
             raise StateDamaged(f"{self._path}: release {digest[:12]} cannot be read: {error}; enrol again") from error
 
+    def targets(self) -> dict[str, ImageTarget]:
+        """What was signed of each artifact that a known release names, by its bundle. Raises StateDamaged."""
+        with self._database.transaction() as connection:
+            digests = [row[0] for row in connection.execute("SELECT digest FROM releases")]
+        known = [one for one in map(self.known, digests) if one is not None]
+        return {one.target.bundle: one.target for one in known}
+
     def forget_unused(self) -> None:
         """Forget the releases that the saved lifecycle does not speak of. Raises StateDamaged.
 

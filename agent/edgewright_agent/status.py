@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +11,7 @@ from typing import Any, Final
 from edgewright_agent import state_lock
 from edgewright_agent.lifecycle_state import MAX_REASON, Fault, Lifecycle, Outcome, Step
 from edgewright_agent.state_store import KnownRelease, StateStore
+from edgewright_agent.upkeep_folder import UpkeepFolder
 from edgewright_contract.v1 import agent_pb2
 
 # Where the running agent answers, for whoever looks into its folder: the port may be one that the system chose.
@@ -18,6 +19,7 @@ ENDPOINT_FILE: Final = "endpoint"
 # What the last engine, or the trial before there was one, was not kept from: a JSON list of names.
 UNCONFINED_FILE: Final = "unconfined.json"
 _MAX_TEXT: Final = 200
+MAX_DAMAGED: Final = 8
 _PAUSED: Final = "downloads are paused on request; what needs none goes on"
 
 Known = Callable[[str], "KnownRelease | None"]
@@ -38,6 +40,7 @@ class Running:
     endpoint: str = ""
     started_unix_ms: int = 0
     unconfined: tuple[str, ...] = ()
+    damaged: Sequence[str] = ()
 
 
 def compose(state: Lifecycle, known: Known, running: Running) -> agent_pb2.DeviceStatus:
@@ -65,6 +68,8 @@ def compose(state: Lifecycle, known: Known, running: Running) -> agent_pb2.Devic
         endpoint=running.endpoint,
         started_unix_ms=running.started_unix_ms,
         unconfined=running.unconfined,
+        damaged=[_shortened(one, _MAX_TEXT) for one in running.damaged[:MAX_DAMAGED]],
+        downloads_paused=state.paused,
     )
 
 
@@ -85,6 +90,7 @@ def read(folder: Path) -> dict[str, Any]:
     finally:
         store.close()
     endpoint, running = folder / ENDPOINT_FILE, state_lock.is_running(folder)
+    report = UpkeepFolder(folder).report()
     return {
         "running": running,
         "endpoint": endpoint.read_text() if running and endpoint.is_file() else "",
@@ -101,6 +107,9 @@ def read(folder: Path) -> dict[str, Any]:
         "previous_release": state.previous,
         "held_releases": list(state.held),
         "unconfined": unconfined(folder),
+        "verified_unix": report.ended,
+        "damaged": [str(finding) for finding in report.findings],
+        "not_mended": list(report.why),
     }
 
 

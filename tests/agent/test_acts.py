@@ -13,6 +13,7 @@ from edgewright_agent.acts import DeviceActs
 from edgewright_agent.database import StateDamaged
 from edgewright_agent.engines.supervision import Serving
 from edgewright_agent.gateway import Routes
+from edgewright_agent.holdings import Holdings
 from edgewright_agent.journal import DownloadJournal
 from edgewright_agent.lifecycle_state import CIRCUMSTANCES, Act, Fault, Goal, Lifecycle, Step
 from edgewright_agent.slots import Slots
@@ -50,13 +51,15 @@ class Place:
         self.activated: list[ImageTarget] = []
         self.serving = Serving(echo.ALL, folder / "engines", Routes(), lambda _: None)
         nobody: Any = None
+        journal = DownloadJournal(folder / "agent.sqlite")
         self.acts = DeviceActs(
             self.store,
             self.slots,
-            DownloadJournal(folder / "agent.sqlite"),
+            journal,
             source=nobody,
             serving=self.serving,
             settings=echo.ALL,
+            holdings=Holdings(self.store, self.slots, journal, 0),
             reserve=0,
             on_progress=lambda: None,
             on_activated=self._note,

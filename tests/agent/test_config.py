@@ -32,6 +32,9 @@ accelerators = ["cuda", "cpu"]
 enabled = false
 [disk]
 reserve = "2GiB"
+quota = "20GB"
+[verify]
+every = "14d"
 [intervals]
 check_in = "15s"
 telemetry = "1m"
@@ -52,6 +55,7 @@ def test_a_whole_configuration_is_read() -> None:
     assert not read.engines["mlx"].enabled
     assert read.engines["onnx"] == config.EngineConfig()
     assert (read.disk_reserve, read.check_in_s, read.telemetry_s) == (2 << 30, 15.0, 60.0)
+    assert (read.disk_quota, read.verify_every_s) == (20 * 10**9, 14 * 86400.0)
 
 
 def test_a_file_without_an_end_is_refused_and_named() -> None:
@@ -64,6 +68,11 @@ def test_only_the_state_folder_must_be_named() -> None:
     assert read.state == Path("/var/lib/edgewright")
     assert (read.device, read.controller_address, read.mqtt_enabled) == (None, None, True)
     assert read.confinement == ConfinementSettings("best", "")
+    assert (read.disk_quota, read.verify_every_s) == (0, 7 * 86400.0)
+
+
+def test_looking_at_artifacts_can_be_left_off() -> None:
+    assert config.parse('state = "x"\n[verify]\nevery = "never"', FILE).verify_every_s == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -92,6 +101,9 @@ def test_only_the_state_folder_must_be_named() -> None:
         ("[gateway]\nlisten = '127.0.0.1:70000'", "gateway.listen: '127.0.0.1:70000' is not an address"),
         ("controller = 'here'", "controller: 'here' is not a table"),
         ("[disk]\nreserve = '5 potatoes'", "disk.reserve: '5 potatoes' is not a size"),
+        ("[disk]\nquota = 'much'", "disk.quota: 'much' is not a size"),
+        ("[verify]\nevery = '5s'", "verify.every: '5s' is out of range; write 1m to 366d, or \"never\""),
+        ("[verify]\noften = '1d'", "verify.often: unknown key"),
         ("[disk]\nreserve = 5", "disk.reserve: 5 is not text"),
         ("[intervals]\ncheck_in = '0s'", "intervals.check_in: '0s' is out of range"),
         ("[intervals]\ncheck_in = 'soon'", "intervals.check_in: 'soon' is not a duration"),

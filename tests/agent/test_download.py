@@ -20,8 +20,9 @@ import pytest
 
 from edgewright_agent.cancellation import Cancellation, Cancelled
 from edgewright_agent.device_key import FileKey
-from edgewright_agent.download import pull, ranges
+from edgewright_agent.download import pull
 from edgewright_agent.fetch_plan import ArtifactCorrupt, DiskFull, prepare
+from edgewright_agent.fetching import ranges
 from edgewright_agent.journal import DownloadJournal
 from edgewright_agent.link import BadAnswer, Credentials, Link, LinkDown, Refused
 from edgewright_agent.slots import Slots

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,52 +19,12 @@ from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.fetch_plan import ArtifactCorrupt, prepare
 from edgewright_agent.link import Refused
 from edgewright_contract import block_coding
-from edgewright_contract.targets import ImageTarget
 from edgewright_contract.v1 import agent_pb2
-from tests.agent.block_server import BlockServer, Coded
-from tests.agent.test_download import GGUF_HEAD, MIB, Device, given_to_child
-from tests.agent.throwaway_ca import ThrowawayCa
+from tests.agent.block_server import Coded
+from tests.agent.test_download import MIB, given_to_child
+from tests.agent.update_room import FIRST, ONE, OTHER, TWO, Room, flip, harm
 
 DICT, SUB = agent_pb2.ENCODING_DICT_ZSTD, agent_pb2.ENCODING_SUB_ZSTD
-FIRST = GGUF_HEAD + bytes(MIB - len(GGUF_HEAD))
-CHANCE = random.Random(6)
-ONE, TWO, OTHER = (CHANCE.randbytes(MIB) for _ in range(3))
-
-
-class Room:
-    """A device with an old artifact, whose weights are FIRST, ONE, TWO, and a controller that has a new one."""
-
-    def __init__(self, place: Path) -> None:
-        self._place = place
-        self.ca = ThrowawayCa(place / "ca")
-        self.state = place / "state"
-        self.server = BlockServer(self.artifact("old", FIRST + ONE + TWO), self.ca.server())
-        self.old = self.server.target
-
-    def artifact(self, name: str, weights: bytes) -> Path:
-        folder = self._place / name
-        folder.mkdir()
-        (folder / "model.gguf").write_bytes(weights)
-        (folder / "config.json").write_bytes(b'{"vocab_size": 49152}')
-        return folder
-
-    def device(self) -> Device:
-        """With the old artifact on its disk; from now on the server counts anew."""
-        device = Device(self.state, self.ca.device("jetson-01"))
-        device.download(self.server)
-        self.server.sent = 0
-        self.server.requests_for_blocks.clear()
-        return device
-
-    def offer(self, weights: bytes) -> ImageTarget:
-        self.server.target = self.server.add(self.artifact("new", weights))
-        return self.server.target
-
-    def update(self, device: Device) -> Path:
-        device.reported.clear()
-        path = device.download(self.server, reuse=(self.old.bundle,))
-        device.slots.verify(self.server.target.bundle)
-        return path
 
 
 @pytest.fixture
@@ -73,17 +32,6 @@ def room(tmp_path: Path) -> Iterator[Room]:
     made = Room(tmp_path)
     yield made
     made.server.stop()
-
-
-def harm(file: Path, change: Callable[[bytearray], object]) -> None:
-    data = bytearray(file.read_bytes())
-    change(data)
-    file.chmod(0o644)
-    file.write_bytes(data)
-
-
-def flip(position: int) -> Callable[[bytearray], object]:
-    return lambda data: data.__setitem__(position, data[position] ^ 1)
 
 
 def test_blocks_of_the_old_artifact_are_copied_wherever_they_stand(room: Room) -> None:

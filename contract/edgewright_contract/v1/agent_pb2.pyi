@@ -101,7 +101,7 @@ ENCODING_DICT_ZSTD: Encoding
 ENCODING_SUB_ZSTD: Encoding
 
 class DeviceStatus(_message.Message):
-    __slots__ = ("generation", "release", "step", "outcome", "error", "reason", "done_bytes", "total_bytes", "active_release", "active_artifact", "previous_release", "held_releases", "sequence", "engine", "accelerator", "endpoint", "started_unix_ms", "active_model", "unconfined")
+    __slots__ = ("generation", "release", "step", "outcome", "error", "reason", "done_bytes", "total_bytes", "active_release", "active_artifact", "previous_release", "held_releases", "sequence", "engine", "accelerator", "endpoint", "started_unix_ms", "active_model", "unconfined", "damaged", "downloads_paused", "bytes_per_s", "remaining_s")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -121,6 +121,10 @@ class DeviceStatus(_message.Message):
     STARTED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_MODEL_FIELD_NUMBER: _ClassVar[int]
     UNCONFINED_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    DOWNLOADS_PAUSED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_S_FIELD_NUMBER: _ClassVar[int]
     generation: int
     release: str
     step: Step
@@ -140,7 +144,11 @@ class DeviceStatus(_message.Message):
     started_unix_ms: int
     active_model: str
     unconfined: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, generation: _Optional[int] = ..., release: _Optional[str] = ..., step: _Optional[_Union[Step, str]] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., error: _Optional[_Union[ErrorCode, str]] = ..., reason: _Optional[str] = ..., done_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., active_release: _Optional[str] = ..., active_artifact: _Optional[str] = ..., previous_release: _Optional[str] = ..., held_releases: _Optional[_Iterable[str]] = ..., sequence: _Optional[int] = ..., engine: _Optional[str] = ..., accelerator: _Optional[str] = ..., endpoint: _Optional[str] = ..., started_unix_ms: _Optional[int] = ..., active_model: _Optional[str] = ..., unconfined: _Optional[_Iterable[str]] = ...) -> None: ...
+    damaged: _containers.RepeatedScalarFieldContainer[str]
+    downloads_paused: bool
+    bytes_per_s: int
+    remaining_s: int
+    def __init__(self, generation: _Optional[int] = ..., release: _Optional[str] = ..., step: _Optional[_Union[Step, str]] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., error: _Optional[_Union[ErrorCode, str]] = ..., reason: _Optional[str] = ..., done_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., active_release: _Optional[str] = ..., active_artifact: _Optional[str] = ..., previous_release: _Optional[str] = ..., held_releases: _Optional[_Iterable[str]] = ..., sequence: _Optional[int] = ..., engine: _Optional[str] = ..., accelerator: _Optional[str] = ..., endpoint: _Optional[str] = ..., started_unix_ms: _Optional[int] = ..., active_model: _Optional[str] = ..., unconfined: _Optional[_Iterable[str]] = ..., damaged: _Optional[_Iterable[str]] = ..., downloads_paused: _Optional[bool] = ..., bytes_per_s: _Optional[int] = ..., remaining_s: _Optional[int] = ...) -> None: ...
 
 class Inventory(_message.Message):
     __slots__ = ("os", "cpu", "cores", "memory_bytes", "disk_total_bytes", "disk_free_bytes", "accelerators", "runtimes", "agent_version", "python_version")

@@ -73,6 +73,7 @@ def _facts(answer: operator_pb2.ShowDeviceResponse) -> Iterator[tuple[str, str]]
     yield "state", printing.state(view)
     yield "why", printing.why(view)
     yield "not confined", ", ".join(status.unconfined)
+    yield "damaged", "; ".join(status.damaged)
     yield "rollouts", ", ".join(answer.rollouts)
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MAX_REASON_BYTES: Final = 2_000
 MAX_DETAIL_BYTES: Final = 64 << 10
 MAX_HELD: Final = 64
+MAX_DAMAGED: Final = 64
 MAX_RESULTS: Final = 64
 # JSON's whole numbers end at twice that, so that there is always room above.
 MAX_CLAIMED: Final = 1 << 52
@@ -190,6 +191,11 @@ def _check(request: agent_pb2.CheckInRequest) -> None:
     limits: Mapping[str, tuple[int, int]] = {
         "status.reason": (len(request.status.reason.encode()), MAX_REASON_BYTES),
         "status.held_releases": (len(request.status.held_releases), MAX_HELD),
+        "status.damaged": (len(request.status.damaged), MAX_DAMAGED),
+        "status.damaged text": (
+            max((len(one.encode()) for one in request.status.damaged), default=0),
+            MAX_REASON_BYTES,
+        ),
         "inventory": (request.inventory.ByteSize(), MAX_INVENTORY_BYTES),
         "status.generation": (request.status.generation, standing.MAX_SEQUENCE),
         "status.sequence": (request.status.sequence, standing.MAX_SEQUENCE),
