@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import psutil
@@ -27,6 +28,7 @@ from edgewright_agent.holdings import Holdings
 from edgewright_agent.journal import DownloadJournal
 from edgewright_agent.lifecycle_state import Act, Fault, Lifecycle
 from edgewright_agent.link import BadAnswer, BlockSource, LinkDown, Refused
+from edgewright_agent.pace import Pace
 from edgewright_agent.slots import ArtifactDamaged, Slots
 from edgewright_agent.state_store import KnownRelease, StateStore
 from edgewright_agent.update import ActFailed
@@ -48,10 +50,15 @@ async def _nobody_in_the_way() -> None:
 
 @dataclass
 class Download:
-    """How far the download is, in bytes. Shown in the status, decided upon by nobody."""
+    """How far the download is, in bytes, and how fast. Shown in the status, decided upon by nobody."""
 
     done: int = 0
     total: int = 0
+    pace: Pace = field(default_factory=Pace)
+
+    def note(self, done: int, total: int, now: float) -> None:
+        """So much is safe at `now`, in monotonic seconds. Called from the thread that fetches."""
+        self.done, self.total, self.pace = done, total, self.pace.after(done, now)
 
 
 class DeviceActs:
@@ -216,7 +223,7 @@ class DeviceActs:
             await asyncio.Event().wait()  # ended by DownloadsResumed, a newer generation or the agent's end
 
         def report(done: int, total: int) -> None:
-            self.download.done, self.download.total = done, total
+            self.download.note(done, total, time.monotonic())
             loop.call_soon_threadsafe(self._on_progress)
 
         await in_thread(

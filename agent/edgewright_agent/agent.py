@@ -160,10 +160,12 @@ class Agent:
 
     def status(self) -> agent_pb2.DeviceStatus:
         """The device's status now. Raises StateDamaged."""
-        info, download = self._acts.info, self._acts.download
+        info, download, now = self._acts.info, self._acts.download, time.monotonic()
         running = status.Running(
             done_bytes=download.done,
             total_bytes=download.total,
+            bytes_per_s=download.pace.bytes_per_s(now),
+            remaining_s=download.pace.remaining_s(download.total, now),
             engine=f"{info.engine} {info.version}" if info else "",
             accelerator=accelerator.told(info) if info else "",
             endpoint=self._gateway.url,
@@ -343,8 +345,11 @@ class Agent:
     async def _note_progress(self) -> None:
         try:
             await self._updates.progressed()
+            status.leave_progress(self._config.state, self.status())
         except StateDamaged as error:
             _log.error("%s; the download goes on", error)
+        except OSError as error:
+            _log.info("the status on this device may not say how far the download is: %s", error)
 
     def _aside(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -263,6 +263,7 @@ def _lines(read: dict[str, Any]) -> list[str]:
         "serves": f"{read['active_model']}, release {active[:12]}" if active else "nothing",
         "endpoint": read["endpoint"],
         "update": f"generation {read['generation']}: {read['step']}, {read['outcome']}",
+        "download": _download(read),
         "why": " ".join(filter(None, [read["error"], read["reason"]])),
         "previous": read["previous_release"][:12],
         "identity": read["identity_fault"] or _life(read),
@@ -277,6 +278,19 @@ def _lines(read: dict[str, Any]) -> list[str]:
 
 def _life(read: dict[str, Any]) -> str:
     return f"until {read['certificate_until']}, renewed from {read['certificate_renews']} on"
+
+
+def _download(read: dict[str, Any]) -> str:
+    if read["downloads_paused"]:
+        return "paused on request"
+    if not read["total_bytes"]:
+        return ""
+    from edgewright_agent.quantities import size_in_words, span_in_words
+
+    done = f"{size_in_words(read['done_bytes'])} of {size_in_words(read['total_bytes'])}"
+    rate = f"{size_in_words(read['bytes_per_s'])}/s" if read["bytes_per_s"] else ""
+    left = f"{span_in_words(read['remaining_s'])} left" if read["remaining_s"] else ""
+    return ", ".join(filter(None, [done, rate, left]))
 
 
 def _day(unix: float) -> str:

@@ -1,4 +1,4 @@
-"""Sizes and durations as a person writes them in a configuration: "512MB", "16GiB", "90s", "2h"."""
+"""Sizes and durations as a person writes them in a configuration, "512MB", "16GiB", "90s", "2h", and reads them."""
 
 from __future__ import annotations
 
@@ -29,3 +29,19 @@ def parse_duration(text: str) -> float:
     if match is None:
         raise ValueError(f'{text!r} is not a duration; write "90s", "15m" or "2h"')
     return float(match.group(1)) * _SECONDS[match.group(2)]
+
+
+def size_in_words(count: int) -> str:
+    """Bytes, "12 B" to "1.5 TB"."""
+    for name, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {name}"
+    return f"{count} B"
+
+
+def span_in_words(seconds: int) -> str:
+    """A length of time, "45 s", "12 min", "1 h 30 min": rounded up, so that nothing is over before it is said to be."""
+    if seconds < 100:
+        return f"{seconds} s"
+    minutes = -(-seconds // 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

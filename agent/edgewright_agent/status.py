@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from edgewright_contract.v1 import agent_pb2
 ENDPOINT_FILE: Final = "endpoint"
 # What the last engine, or the trial before there was one, was not kept from: a JSON list of names.
 UNCONFINED_FILE: Final = "unconfined.json"
+PROGRESS_FILE: Final = "progress.json"
+_PROGRESS: Final = ("done_bytes", "total_bytes", "bytes_per_s", "remaining_s")
 _MAX_TEXT: Final = 200
 MAX_DAMAGED: Final = 8
 _PAUSED: Final = "downloads are paused on request; what needs none goes on"
@@ -35,6 +38,8 @@ class Running:
 
     done_bytes: int = 0
     total_bytes: int = 0
+    bytes_per_s: float = 0.0
+    remaining_s: int = 0
     engine: str = ""
     accelerator: str = ""
     endpoint: str = ""
@@ -48,6 +53,7 @@ def compose(state: Lifecycle, known: Known, running: Running) -> agent_pb2.Devic
     state = _told(state)
     active = known(state.active) if state.active else None
     downloading = state.step in (Step.PLANNING, Step.DOWNLOADING)
+    moving = state.step is Step.DOWNLOADING and not state.paused
     return agent_pb2.DeviceStatus(
         generation=state.generation,
         release=state.release,
@@ -70,6 +76,8 @@ def compose(state: Lifecycle, known: Known, running: Running) -> agent_pb2.Devic
         unconfined=running.unconfined,
         damaged=[_shortened(one, _MAX_TEXT) for one in running.damaged[:MAX_DAMAGED]],
         downloads_paused=state.paused,
+        bytes_per_s=int(running.bytes_per_s) if moving else 0,
+        remaining_s=running.remaining_s if moving else 0,
     )
 
 
@@ -107,10 +115,31 @@ def read(folder: Path) -> dict[str, Any]:
         "previous_release": state.previous,
         "held_releases": list(state.held),
         "unconfined": unconfined(folder),
+        **_progress(folder, state if running else Lifecycle()),
         "verified_unix": report.ended,
         "damaged": [str(finding) for finding in report.findings],
         "not_mended": list(report.why),
     }
+
+
+def leave_progress(folder: Path, now: agent_pb2.DeviceStatus) -> None:
+    """Leave how far the download is, for whoever looks into the folder. Needs to survive nothing. Raises OSError."""
+    document = {key: getattr(now, key) for key in ("generation", *_PROGRESS)}
+    beside = folder / f"{PROGRESS_FILE}.new"
+    beside.write_text(json.dumps(document))
+    os.replace(beside, folder / PROGRESS_FILE)
+
+
+def _progress(folder: Path, state: Lifecycle) -> dict[str, int]:
+    """How far the download that runs is, zeros when none does, or it has not said yet."""
+    nothing = dict.fromkeys(_PROGRESS, 0)
+    if state.step is not Step.DOWNLOADING or state.paused:
+        return nothing
+    try:
+        left = json.loads((folder / PROGRESS_FILE).read_text())
+        return {key: int(left[key]) for key in _PROGRESS} if left["generation"] == state.generation else nothing
+    except (OSError, ValueError, KeyError, TypeError):
+        return nothing
 
 
 def unconfined(folder: Path) -> list[str] | None:

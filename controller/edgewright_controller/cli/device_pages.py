@@ -61,6 +61,12 @@ def _facts(answer: operator_pb2.ShowDeviceResponse) -> Iterator[tuple[str, str]]
     yield "labels", printing.pairs(view.labels)
     if view.cordoned:
         yield "cordoned", f"by {view.cordoned}; to end that: edgewright devices uncordon {view.device}"
+    if status.downloads_paused:
+        yield "download", f"paused on request; to end that: edgewright devices resume {view.device}"
+    elif status.total_bytes:
+        done = f"{printing.size(status.done_bytes)} of {printing.size(status.total_bytes)}"
+        pace = f"{printing.size(status.bytes_per_s)}/s" if status.bytes_per_s else ""
+        yield "download", ", ".join(filter(None, [done, pace, printing.left(status)]))
     if view.desired_generation:
         wanted = f"{view.model} for {view.profile}, {view.desired_release[:12]}" if view.desired_release else "nothing"
         yield "should serve", f"{wanted}, generation {view.desired_generation}"

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgewright_contract.v1 import agent_pb2, operator_pb2, telemetry_pb2
+from edgewright_controller.span import span
 
 _KINDS = {
     operator_pb2.PlannedChange.KIND_NONE: ("=", "dim", "no change"),
@@ -183,11 +184,18 @@ def standing(view: agent_pb2.DeviceStatus) -> str:
     """Where an update stands, in a word or two."""
     step = agent_pb2.Step.Name(view.step).removeprefix("STEP_").lower()
     outcome = agent_pb2.Outcome.Name(view.outcome).removeprefix("OUTCOME_").lower()
+    if view.step == agent_pb2.STEP_DOWNLOADING and view.downloads_paused:
+        return "download paused"
     if view.step == agent_pb2.STEP_DOWNLOADING and view.total_bytes:
         return f"downloading {100 * view.done_bytes // view.total_bytes} %"
     if view.step not in (agent_pb2.STEP_UNSPECIFIED, agent_pb2.STEP_IDLE):
         return step
     return "–" if view.outcome == agent_pb2.OUTCOME_UNSPECIFIED else outcome
+
+
+def left(view: agent_pb2.DeviceStatus) -> str:
+    """How long the download will take yet, by the device's own account; empty when it cannot say."""
+    return f"{span(view.remaining_s)} left" if view.remaining_s else ""
 
 
 def status(answer: operator_pb2.StatusResponse) -> RenderableType:
@@ -233,7 +241,9 @@ def state(view: operator_pb2.DeviceView) -> str:
     """Where a device stands, in a word."""
     if view.status.generation < view.desired_generation:
         return "behind"
-    return "ahead" if view.status.generation > view.desired_generation else standing(view.status)
+    if view.status.generation > view.desired_generation:
+        return "ahead"
+    return ", ".join(filter(None, [standing(view.status), left(view.status)]))
 
 
 def why(view: operator_pb2.DeviceView) -> str:

@@ -289,6 +289,9 @@ def _one_under_way(device: operator_pb2.DeviceProgress, name: int, size: Size) -
         full = min(width, width * status.done_bytes // status.total_bytes)
         done, rest = ("=", "-") if size.plain else ("━", "─")
         line.append(done * full, "yellow").append(rest * (width - full), "dim")
+        left = printing.left(status)
+        if left and line.cell_len + 2 + len(left) <= size.width:
+            line.append(f"  {left}", "dim")
     return line
 
 

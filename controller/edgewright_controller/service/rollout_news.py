@@ -45,7 +45,12 @@ class RolloutNews:
             self._progress.pop(device, None)
         elif status.step:
             self._progress[device] = agent_pb2.DeviceStatus(
-                step=status.step, outcome=status.outcome, done_bytes=status.done_bytes, total_bytes=status.total_bytes
+                step=status.step,
+                outcome=status.outcome,
+                done_bytes=status.done_bytes,
+                total_bytes=status.total_bytes,
+                remaining_s=status.remaining_s,
+                downloads_paused=status.downloads_paused,
             )
 
     def progress(self, device: str) -> agent_pb2.DeviceStatus | None:
