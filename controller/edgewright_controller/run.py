@@ -60,6 +60,7 @@ from edgewright_controller.service.model_views import Models
 from edgewright_controller.service.operator_service import OperatorService
 from edgewright_controller.service.operators import Operators
 from edgewright_controller.service.overview import Overview
+from edgewright_controller.service.pausing import Pausing
 from edgewright_controller.service.presence import Presence
 from edgewright_controller.service.release_views import Releases
 from edgewright_controller.service.renewals import renewals
@@ -244,6 +245,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         models=Models(ledger, store),
         history=History(ledger),
         cordons=Cordons(ledger, runner, _clock),
+        pausing=Pausing(ledger, relay.hint, _clock),
         labelling=Labelling(ledger, _clock),
         decommissioning=Decommissioning(ledger, revocations, runner, _clock),
         revocations=revocations,

@@ -487,6 +487,8 @@ def test_paused_downloads_wait_through_a_restart_and_go_on_when_resumed(
     controller.want(2, second)
     waiting = controller.until(lambda status: status.step == agent_pb2.STEP_DOWNLOADING)
     assert "paused" in waiting.reason
+    assert waiting.downloads_paused
+    assert "download:  paused on request" in agent.command("status").stdout
     agent.end(signal.SIGKILL)
     since = controller.heard
     agent.start()

@@ -549,6 +549,22 @@ class CordonDevicesResponse(_message.Message):
     changed: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, changed: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class PauseDownloadsRequest(_message.Message):
+    __slots__ = ("devices", "paused", "reason")
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    paused: bool
+    reason: str
+    def __init__(self, devices: _Optional[_Iterable[str]] = ..., paused: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PauseDownloadsResponse(_message.Message):
+    __slots__ = ("changed",)
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    changed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, changed: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class DecommissionDeviceRequest(_message.Message):
     __slots__ = ("device", "reason")
     DEVICE_FIELD_NUMBER: _ClassVar[int]

@@ -89,6 +89,11 @@ class OperatorStub:
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CordonDevicesRequest.SerializeToString,
                 response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CordonDevicesResponse.FromString,
                 _registered_method=True)
+        self.PauseDownloads = channel.unary_unary(
+                '/edgewright_contract.v1.Operator/PauseDownloads',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.PauseDownloadsRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.PauseDownloadsResponse.FromString,
+                _registered_method=True)
         self.DecommissionDevice = channel.unary_unary(
                 '/edgewright_contract.v1.Operator/DecommissionDevice',
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.DecommissionDeviceRequest.SerializeToString,
@@ -269,6 +274,13 @@ class OperatorServicer:
 
     def CordonDevices(self, request, context):
         """A cordoned device keeps what it has: no rollout and no rollback of the fleet reaches it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseDownloads(self, request, context):
+        """Devices that fetch nothing for a while. They hear of it with their next check-in and keep to it over restarts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -478,6 +490,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.CordonDevices,
                     request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CordonDevicesRequest.FromString,
                     response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CordonDevicesResponse.SerializeToString,
+            ),
+            'PauseDownloads': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseDownloads,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.PauseDownloadsRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.PauseDownloadsResponse.SerializeToString,
             ),
             'DecommissionDevice': grpc.unary_unary_rpc_method_handler(
                     servicer.DecommissionDevice,
@@ -887,6 +904,33 @@ class Operator:
             '/edgewright_contract.v1.Operator/CordonDevices',
             edgewright__contract_dot_v1_dot_operator__pb2.CordonDevicesRequest.SerializeToString,
             edgewright__contract_dot_v1_dot_operator__pb2.CordonDevicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseDownloads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/PauseDownloads',
+            edgewright__contract_dot_v1_dot_operator__pb2.PauseDownloadsRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.PauseDownloadsResponse.FromString,
             options,
             channel_credentials,
             insecure,

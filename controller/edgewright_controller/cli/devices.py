@@ -26,7 +26,7 @@ class _ListsByItself(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(cls=_ListsByItself, help="List, show, label, cordon and decommission devices.")
+app = typer.Typer(cls=_ListsByItself, help="List, show, label, cordon, pause and decommission devices.")
 
 
 @app.command("list")
@@ -148,6 +148,36 @@ def uncordon(
     return 0
 
 
+@app.command("pause")
+def pause(
+    devices: named.NamedDevicesArgument,
+    reason: named.ReasonFlag = "",
+    config: reach.ConfigFlag = None,
+    controller: reach.ControllerFlag = None,
+    as_json: reach.JsonFlag = False,
+) -> int:
+    """Have devices fetch nothing until `resume`. What they serve goes on, and so do the deadlines of rollouts."""
+    with reach.fleet(config, controller) as fleet:
+        answer = fleet.pause_downloads(devices, reason)
+    _say(answer, devices, "asked to pause its downloads", "paused already", as_json=as_json)
+    return 0
+
+
+@app.command("resume")
+def resume(
+    devices: named.NamedDevicesArgument,
+    reason: named.ReasonFlag = "",
+    config: reach.ConfigFlag = None,
+    controller: reach.ControllerFlag = None,
+    as_json: reach.JsonFlag = False,
+) -> int:
+    """Let devices fetch again. A download goes on where it was."""
+    with reach.fleet(config, controller) as fleet:
+        answer = fleet.resume_downloads(devices, reason)
+    _say(answer, devices, "asked to go on with its downloads", "was not paused", as_json=as_json)
+    return 0
+
+
 @app.command("decommission")
 def decommission(
     device: named.DeviceArgument,
@@ -185,7 +215,12 @@ def _pairs(words: Sequence[str], where: str) -> dict[str, str]:
 
 
 def _say(
-    answer: operator_pb2.CordonDevicesResponse, devices: Sequence[str], done: str, already: str, *, as_json: bool
+    answer: operator_pb2.CordonDevicesResponse | operator_pb2.PauseDownloadsResponse,
+    devices: Sequence[str],
+    done: str,
+    already: str,
+    *,
+    as_json: bool,
 ) -> None:
     from edgewright_controller.cli import printing
 

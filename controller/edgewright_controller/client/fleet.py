@@ -240,6 +240,16 @@ class Fleet:
         request = operator_pb2.CordonDevicesRequest(devices=devices, cordoned=False, reason=reason)
         return self._line.once("CordonDevices", request, operator_pb2.CordonDevicesResponse)
 
+    def pause_downloads(self, devices: Sequence[str], reason: str = "") -> operator_pb2.PauseDownloadsResponse:
+        """Have these devices fetch nothing until `resume_downloads`; deadlines of rollouts go on."""
+        request = operator_pb2.PauseDownloadsRequest(devices=devices, paused=True, reason=reason)
+        return self._line.once("PauseDownloads", request, operator_pb2.PauseDownloadsResponse)
+
+    def resume_downloads(self, devices: Sequence[str], reason: str = "") -> operator_pb2.PauseDownloadsResponse:
+        """Let these devices fetch again."""
+        request = operator_pb2.PauseDownloadsRequest(devices=devices, paused=False, reason=reason)
+        return self._line.once("PauseDownloads", request, operator_pb2.PauseDownloadsResponse)
+
     def decommission(self, device: str, reason: str = "") -> operator_pb2.DecommissionDeviceResponse:
         """Take a device out of the fleet for good: its certificates are revoked, and no rollout waits for it."""
         request = operator_pb2.DecommissionDeviceRequest(device=device, reason=reason)

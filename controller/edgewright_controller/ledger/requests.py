@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, literal_column, select, update
 
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.ledger import tables
@@ -39,7 +39,11 @@ def ask(
 def open_of(connection: Connection, device: str) -> list[RequestRow]:
     """What `device` has not answered, the oldest first."""
     table = tables.requests
-    statement = select(table).where(table.c.device == device, table.c.state == OPEN).order_by(table.c.created_ms)
+    statement = (
+        select(table)
+        .where(table.c.device == device, table.c.state == OPEN)
+        .order_by(table.c.created_ms, literal_column("rowid"))
+    )
     return [RequestRow(**row._mapping) for row in connection.execute(statement)]
 
 
@@ -48,6 +52,19 @@ def answers(connection: Connection, ids: Iterable[str]) -> dict[str, tuple[str, 
     table = tables.requests
     found = connection.execute(select(table.c.id, table.c.state, table.c.detail).where(among(table.c.id, ids)))
     return {row.id: (row.state, row.detail) for row in found}
+
+
+def newest(
+    connection: Connection, devices: Iterable[str], kinds: Iterable[agent_pb2.DeviceRequest.Kind]
+) -> dict[str, RequestRow]:
+    """The request of one of these kinds that each of these devices was asked last, for those that ever were."""
+    table = tables.requests
+    statement = (
+        select(table)
+        .where(among(table.c.device, devices), table.c.kind.in_([int(kind) for kind in kinds]))
+        .order_by(table.c.created_ms, literal_column("rowid"))
+    )
+    return {row.device: RequestRow(**row._mapping) for row in connection.execute(statement)}
 
 
 def answer(connection: Connection, device: str, result: agent_pb2.RequestResult, now_ms: int) -> bool:

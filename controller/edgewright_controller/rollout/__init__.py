@@ -7,6 +7,7 @@ apply_changes(state, changes)
 
 from edgewright_controller.rollout.engine import MAX_GAP_S, step
 from edgewright_controller.rollout.model import (
+    DOWNLOAD_PAUSED,
     STEPS,
     Aborted,
     Action,
@@ -55,6 +56,7 @@ from edgewright_controller.rollout.state import (
 from edgewright_controller.rollout.window import Window
 
 __all__ = [
+    "DOWNLOAD_PAUSED",
     "MAX_GAP_S",
     "STEPS",
     "Aborted",

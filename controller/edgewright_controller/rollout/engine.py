@@ -13,6 +13,7 @@ from typing import Any, Final
 from edgewright_controller.gates import LONGER
 from edgewright_controller.rollout.draft import MAX_GAP_S, Draft
 from edgewright_controller.rollout.model import (
+    DOWNLOAD_PAUSED,
     IN_FLIGHT,
     UNSETTLED,
     Aborted,
@@ -52,6 +53,7 @@ _RETRIED: Final = (*_FAILED, DevicePhase.SKIPPED, DevicePhase.REVERTED)
 _STEP_OF: Final = {
     "planning": "plan",
     "downloading": "download",
+    DOWNLOAD_PAUSED: "download",
     "verifying": "stage",
     "starting": "start",
     "proving": "prove",

@@ -72,6 +72,8 @@ class OnFailure(Enum):
     REVERT = "revert"
 
 
+# What a rollout calls the step of a device whose download somebody paused.
+DOWNLOAD_PAUSED: Final = "downloading, paused on request"
 STEPS: Final = ("check_in", "plan", "download", "stage", "start", "prove", "probe", "commit")
 
 

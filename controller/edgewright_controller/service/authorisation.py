@@ -72,6 +72,7 @@ METHODS: Final[Mapping[str, frozenset[Role]]] = {
     f"{_PREFIX}.Operator/History": _VIEWERS,
     f"{_PREFIX}.Operator/LabelDevices": _OPERATORS,
     f"{_PREFIX}.Operator/CordonDevices": _OPERATORS,
+    f"{_PREFIX}.Operator/PauseDownloads": _OPERATORS,
     # It revokes certificates.
     f"{_PREFIX}.Operator/DecommissionDevice": _ADMINS,
     # Whoever adds a device extends the fleet's trust; that is for administrators.

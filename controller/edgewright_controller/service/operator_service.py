@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from edgewright_controller.service.model_views import Models
     from edgewright_controller.service.operators import Operators
     from edgewright_controller.service.overview import Overview
+    from edgewright_controller.service.pausing import Pausing
     from edgewright_controller.service.release_views import Releases
     from edgewright_controller.service.revocations import Revocations
     from edgewright_controller.service.rollout_watches import RolloutWatches
@@ -79,6 +80,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         builds: Builds,
         history: History,
         cordons: Cordons,
+        pausing: Pausing,
         labelling: Labelling,
         decommissioning: Decommissioning,
         revocations: Revocations,
@@ -90,7 +92,7 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         self._gate, self._jobs, self._runner, self._overview = gate, jobs, runner, overview
         self._watches, self._people = watches, people
         self._releases, self._models, self._history = releases, models, history
-        self._builds, self._collecting = builds, collecting
+        self._builds, self._collecting, self._pausing = builds, collecting, pausing
         self._cordons, self._labelling, self._decommissioning = cordons, labelling, decommissioning
         self._tokens, self._revocations, self._mandates, self._ingest = tokens, revocations, mandates, ingest
 
@@ -285,6 +287,18 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         except (BadInput, LedgerError) as error:
             return await _refuse(context, error)
         return operator_pb2.CordonDevicesResponse(changed=changed)
+
+    async def PauseDownloads(
+        self, request: operator_pb2.PauseDownloadsRequest, context: Context
+    ) -> operator_pb2.PauseDownloadsResponse:
+        """Devices that fetch nothing, or again."""
+        act = self._pausing.pause if request.paused else self._pausing.resume
+        try:
+            reason = _reason(request.reason)
+            changed = await act(list(request.devices), by=self._operator(context), reason=reason)
+        except (BadInput, LedgerError) as error:
+            return await _refuse(context, error)
+        return operator_pb2.PauseDownloadsResponse(changed=changed)
 
     async def DecommissionDevice(
         self, request: operator_pb2.DecommissionDeviceRequest, context: Context

@@ -9,7 +9,7 @@ from typing import Final
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller import log
 from edgewright_controller.ledger import LedgerError
-from edgewright_controller.rollout import DevicePhase, DeviceReported, Outcome, Silenced
+from edgewright_controller.rollout import DOWNLOAD_PAUSED, DevicePhase, DeviceReported, Outcome, Silenced
 from edgewright_controller.service import rollout_telling
 from edgewright_controller.service.live_rollouts import LiveRollouts
 
@@ -92,6 +92,8 @@ class Hearing:
         the way, and that is not what was given to it. A refusal of the metadata names none."""
         outcome = _OUTCOMES.get(status.outcome)
         name = agent_pb2.Step.Name(status.step).removeprefix("STEP_").lower() if status.step in _STEPS else ""
+        if status.downloads_paused and status.step == agent_pb2.STEP_DOWNLOADING:
+            name = DOWNLOAD_PAUSED  # so that a deadline which passes says why
         for rollout, live in list(self._live.running.items()):
             state = live.state
             if device not in state.devices or state.devices[device].generation != status.generation:
