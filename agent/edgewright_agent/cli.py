@@ -1,4 +1,5 @@
-"""`edgewright-agent run | enroll | key | install | verify | repair | status`: one clear line when something is wrong.
+"""`edgewright-agent run | enroll | key | install | import | verify | repair | status`: one
+clear line when something is wrong.
 
 Exit codes: 0 it worked, 1 it failed, 2 the command or the configuration is wrong. Heavy parts are imported by the
 command that needs them.
@@ -69,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     install.add_argument("--content", type=Path, metavar="DIR", help="a folder that has the artifact, as on a stick")
     install.add_argument("--config", type=Path, default=_DEFAULT, metavar="FILE", help="default: agent.toml")
     install.set_defaults(command=_install)
+    bring = commands.add_parser("import", help="install what `edgewright bundle export` wrote, without a network")
+    bring.add_argument("file", type=Path, metavar="FILE", help="what was carried here; it must stay until it serves")
+    bring.add_argument("--mandate", type=Path, metavar="FILE", help="the signed mandate; else in FILE, or beside it")
+    bring.add_argument("--config", type=Path, default=_DEFAULT, metavar="FILE", help="default: agent.toml")
+    bring.set_defaults(command=_import)
     for name, told, command in (
         ("verify", "hash all artifacts again and say what is damaged; exit code 1 when something is", _verify),
         ("repair", "the same, and fetch what is damaged anew", _repair),
@@ -161,6 +167,17 @@ def _install(given: argparse.Namespace) -> int:
 
     try:
         install(config.load(given.config), given.mandate, given.content, _tell)
+    except (IdentityError, NotInstalled) as error:
+        return _say(str(error), 1)
+    return 0
+
+
+def _import(given: argparse.Namespace) -> int:
+    from edgewright_agent.identity import IdentityError
+    from edgewright_agent.install import NotInstalled, bring
+
+    try:
+        bring(config.load(given.config), given.file, given.mandate, _tell)
     except (IdentityError, NotInstalled) as error:
         return _say(str(error), 1)
     return 0

@@ -1,34 +1,27 @@
-"""Artifacts from a folder on this device, a stick for example: a block source like the line to the controller.
+"""Artifacts from a folder or a file on this device, a stick for example: a block source like the controller's line.
 
     FOLDER/objects/<sha256>             bundle and block index documents
     FOLDER/artifacts/<bundle>/…         the artifact's files
 
-That is how a controller's store stands on its disk, too. Nothing here is believed: documents and blocks are what was
-signed, or count as not there. So a bad stick costs another way or another try, and never a hold on a good release.
+That is how a controller's store stands on its disk, too; a file is as `carried_file` has it. Nothing here is believed:
+documents and blocks are what was signed, or count as not there. So a bad stick costs another way or another try, and
+never a hold on a good release.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
 
 from edgewright_agent.cancellation import Cancellation
+from edgewright_agent.carried_file import CarriedFile, ContentMissing, opened
 from edgewright_agent.link import MAX_PART_BYTES, BlockSource, LinkDown
 from edgewright_contract import block_index, bundle, digest
 from edgewright_contract.block_index import MAX_INDEX_BYTES, Block, BlockIndex, BlockIndexError
 from edgewright_contract.bundle import MAX_BUNDLE_BYTES, BundleError
 from edgewright_contract.v1 import agent_pb2
-
-_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-
-
-class ContentMissing(Exception):
-    """The folder does not have it, or not as it was signed. The text names the file."""
 
 
 class ContentFolder:
@@ -41,7 +34,7 @@ class ContentFolder:
     def fetch_object(self, sha256: str, length: int) -> bytes:
         """The document of this digest and at most this length. Raises ContentMissing."""
         path = self._folder / "objects" / sha256
-        with _opened(path) as file:
+        with opened(path) as file:
             data = file.read(length + 1)
         if len(data) > length or digest.of_bytes(data) != sha256:
             raise ContentMissing(f"{path} is not what was signed; copy it anew")
@@ -62,7 +55,7 @@ class ContentFolder:
 
     def _read(self, name: str, block: Block) -> bytes:
         path = self._folder / "artifacts" / name / block.path
-        with _opened(path) as file:
+        with opened(path) as file:
             file.seek(block.offset)
             data = file.read(block.size)
         if hashlib.sha256(data).digest() != block.sha256:
@@ -81,21 +74,33 @@ class ContentFolder:
 
 
 class LocalFirst:
-    """A block source that looks into a folder first, where there is one, and asks `line` for what is not there."""
+    """A block source that looks into a folder or file first, if one was brought, and asks `line` for what it lacks."""
 
     def __init__(self, line: BlockSource) -> None:
         self._line = line
         # For messages about what was wrong: only what came by the line gets as far as to be found wrong.
         self.name = line.name
-        self._folder: ContentFolder | None = None
+        self._path: Path | None = None
+        self._content: ContentFolder | CarriedFile | None = None
 
-    def look_in(self, folder: Path | None) -> None:
-        """From the next call on, look into this folder; None: into none."""
-        self._folder = ContentFolder(folder) if folder is not None else None
+    def look_in(self, path: Path | None) -> None:
+        """From the next call on, look into this folder or file; None: into none."""
+        self._path, self._content = path, None
+
+    def _brought(self) -> ContentFolder | CarriedFile | None:
+        """What lies there now; a stick may come back, or another in its place."""
+        path = self._path
+        if path is None:
+            return None
+        kind = ContentFolder if path.is_dir() else CarriedFile
+        content = self._content
+        if type(content) is not kind:
+            content = self._content = kind(path)
+        return content
 
     def fetch_object(self, sha256: str, length: int, cancellation: Cancellation) -> bytes:
         """See link.BlockSource."""
-        folder = self._folder
+        folder = self._brought()
         if folder is None:
             return self._line.fetch_object(sha256, length, cancellation)
         try:
@@ -116,7 +121,7 @@ class LocalFirst:
         bases: Sequence[str] = (),
     ) -> Generator[agent_pb2.BlockPart, None, None]:
         """See link.BlockSource. What the folder lacks in the middle is asked of the line by the next call."""
-        folder = self._folder
+        folder = self._brought()
 
         def ask() -> Generator[agent_pb2.BlockPart, None, None]:
             return self._line.fetch_blocks(
@@ -144,14 +149,3 @@ def _and_not_in_the_folder(missing: ContentMissing) -> Iterator[None]:
         yield
     except LinkDown as error:
         raise LinkDown(f"{missing}; and {error}") from error
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    try:
-        with os.fdopen(os.open(path, _FLAGS), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ContentMissing(f"{path} is no file")
-            yield file
-    except OSError as error:
-        raise ContentMissing(f"{path}: {error.strerror or error}") from error

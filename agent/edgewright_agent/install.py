@@ -1,4 +1,4 @@
-"""`edgewright-agent install`: a mandate, and perhaps a folder with the artifact, brought to this device by hand.
+"""`edgewright-agent install` and `import`: a mandate, and perhaps the artifact, brought to this device by hand.
 
 A running agent gets it through its folder and says what it thinks of it; then its update is followed to the end.
 Without one, the mandate is checked and accepted here, under the state folder's lock, and acted upon when the agent
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from edgewright_agent import state_lock, status
 from edgewright_agent.agent import hw_classes
+from edgewright_agent.carried_file import CarriedFile, ContentMissing
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.identity import Identity
 from edgewright_agent.mandate_folder import MandateFolder
@@ -23,6 +24,7 @@ from edgewright_agent.state_store import StateStore
 from edgewright_agent.trust import Assignment, MetadataStale, TrustRefused
 from edgewright_agent.trust_store import TrustStore
 from edgewright_contract import mandate as contract
+from edgewright_contract.carried import Head
 from edgewright_contract.mandate import MandateError
 
 ANSWER_S: Final = 60.0
@@ -41,9 +43,63 @@ def install(config: AgentConfig, mandate: Path, content: Path | None, say: Calla
     IdentityError, StateInUse, StateDamaged, OSError.
     """
     document = _read(mandate)
-    identity = Identity.load(config.state)
     if content is not None and not content.is_dir():
         raise NotInstalled(f"{content}: no such folder; --content names the one with objects and artifacts in it")
+    _install(config, document, content, say)
+
+
+def bring(config: AgentConfig, file: Path, mandate: Path | None, say: Callable[[str], None]) -> None:
+    """Bring what `edgewright bundle export` wrote. `mandate`: else the one in the file, else the one beside it.
+
+    All of it is read and checked before the agent hears of it. Raises as `install` does.
+    """
+    identity, content = Identity.load(config.state), CarriedFile(file)
+    try:
+        head, inside = content.head, content.mandate()
+        _check_meant(file, head, identity)
+        document = inside if inside and mandate is None else _read(mandate or _beside(file))
+        _parsed(document, file)
+        if head.base and not (config.state / "artifacts" / head.base).is_dir():
+            raise NotInstalled(
+                f"{file} has only what changed since artifact {head.base[:12]}, which is not on this device; export it"
+                " without --since"
+            )
+        content.check(_Told(say).progress)
+    except ContentMissing as error:
+        raise NotInstalled(str(error)) from error
+    _install(config, document, file, say)
+
+
+def _check_meant(file: Path, head: Head, identity: Identity) -> None:
+    """So that the wrong stick is told before all of it is read. What counts is what the mandate says."""
+    if head.fleet != identity.fleet:
+        raise NotInstalled(f"{file} is for fleet {head.fleet}, and this device is of fleet {identity.fleet}")
+    if head.device and head.device != identity.device:
+        raise NotInstalled(f"{file} is for device {head.device}, and this is {identity.device}")
+
+
+def _beside(file: Path) -> Path:
+    path = file.with_name(f"{file.name}.mandate")
+    if not path.exists():
+        raise NotInstalled(f"{file} has no mandate in it, and {path} is not there; name one with --mandate")
+    return path
+
+
+class _Told:
+    """Says how far the check is, at each tenth."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._tenths = say, 0
+
+    def progress(self, done: int, of: int) -> None:
+        tenths = 10 * done // max(of, 1)
+        if tenths > self._tenths:
+            self._tenths = tenths
+            self._say(f"checked {done / 1e6:,.1f} of {of / 1e6:,.1f} MB")
+
+
+def _install(config: AgentConfig, document: bytes, content: Path | None, say: Callable[[str], None]) -> None:
+    identity = Identity.load(config.state)
     content = content.absolute() if content is not None else None
     if state_lock.is_running(config.state):
         _hand_over(config.state, document, content, say)
@@ -59,11 +115,15 @@ def install(config: AgentConfig, mandate: Path, content: Path | None, say: Calla
 def _read(path: Path) -> bytes:
     with open(path, "rb") as file:
         document = file.read(contract.MAX_FILE_BYTES + 1)
+    _parsed(document, path)
+    return document
+
+
+def _parsed(document: bytes, path: Path) -> None:
     try:
         contract.parse(document)
     except MandateError as error:
         raise NotInstalled(f"{path}: {error}") from error
-    return document
 
 
 def _accept(config: AgentConfig, identity: Identity, document: bytes) -> Assignment:

@@ -52,6 +52,7 @@ from edgewright_controller.service.deltas import Deltas
 from edgewright_controller.service.download_slots import DownloadSlots
 from edgewright_controller.service.downloads import Downloads
 from edgewright_controller.service.enrolment_service import EnrolmentService, Welcome
+from edgewright_controller.service.exporting import Exports
 from edgewright_controller.service.history import History
 from edgewright_controller.service.jobs import Jobs
 from edgewright_controller.service.labelling import Labelling
@@ -252,6 +253,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         people=people,
         mandates=Mandates(fleet, ledger, image, runner, revocations, clock=_clock),
         collecting=collecting,
+        exports=Exports(fleet, ledger, store, _clock),
         ingest=ingest,
     )
     _add(work, operators, operator_pb2_grpc.add_OperatorServicer_to_server)

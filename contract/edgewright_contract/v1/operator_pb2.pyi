@@ -984,6 +984,44 @@ class CollectGarbageResponse(_message.Message):
     removed: bool
     def __init__(self, going: _Optional[_Iterable[_Union[Collectable, _Mapping]]] = ..., count: _Optional[int] = ..., bytes: _Optional[int] = ..., store_bytes: _Optional[int] = ..., removed: _Optional[bool] = ...) -> None: ...
 
+class ExportReleaseRequest(_message.Message):
+    __slots__ = ("release", "since")
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    release: str
+    since: str
+    def __init__(self, release: _Optional[str] = ..., since: _Optional[str] = ...) -> None: ...
+
+class ExportHead(_message.Message):
+    __slots__ = ("fleet", "release", "artifact", "block_index", "base", "bundle_bytes", "index_bytes", "blocks", "content_bytes")
+    FLEET_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_INDEX_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INDEX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    fleet: str
+    release: str
+    artifact: str
+    block_index: str
+    base: str
+    bundle_bytes: int
+    index_bytes: int
+    blocks: int
+    content_bytes: int
+    def __init__(self, fleet: _Optional[str] = ..., release: _Optional[str] = ..., artifact: _Optional[str] = ..., block_index: _Optional[str] = ..., base: _Optional[str] = ..., bundle_bytes: _Optional[int] = ..., index_bytes: _Optional[int] = ..., blocks: _Optional[int] = ..., content_bytes: _Optional[int] = ...) -> None: ...
+
+class ExportPart(_message.Message):
+    __slots__ = ("head", "data")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    head: ExportHead
+    data: bytes
+    def __init__(self, head: _Optional[_Union[ExportHead, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
 class CreateMandateRequest(_message.Message):
     __slots__ = ("device", "profile", "release", "valid_s")
     DEVICE_FIELD_NUMBER: _ClassVar[int]

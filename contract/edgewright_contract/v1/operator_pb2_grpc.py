@@ -169,6 +169,11 @@ class OperatorStub:
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CollectGarbageRequest.SerializeToString,
                 response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CollectGarbageResponse.FromString,
                 _registered_method=True)
+        self.ExportRelease = channel.unary_stream(
+                '/edgewright_contract.v1.Operator/ExportRelease',
+                request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ExportReleaseRequest.SerializeToString,
+                response_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ExportPart.FromString,
+                _registered_method=True)
         self.Whoami = channel.unary_unary(
                 '/edgewright_contract.v1.Operator/Whoami',
                 request_serializer=edgewright__contract_dot_v1_dot_operator__pb2.WhoamiRequest.SerializeToString,
@@ -387,6 +392,14 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportRelease(self, request, context):
+        """One release's artifact for a device without a network: first a head, then the bytes of its bundle, its block index, the
+        bits that say which blocks follow, and these.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Whoami(self, request, context):
         """Who the caller is to the controller.
         """
@@ -570,6 +583,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.CollectGarbage,
                     request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.CollectGarbageRequest.FromString,
                     response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.CollectGarbageResponse.SerializeToString,
+            ),
+            'ExportRelease': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportRelease,
+                    request_deserializer=edgewright__contract_dot_v1_dot_operator__pb2.ExportReleaseRequest.FromString,
+                    response_serializer=edgewright__contract_dot_v1_dot_operator__pb2.ExportPart.SerializeToString,
             ),
             'Whoami': grpc.unary_unary_rpc_method_handler(
                     servicer.Whoami,
@@ -1336,6 +1354,33 @@ class Operator:
             '/edgewright_contract.v1.Operator/CollectGarbage',
             edgewright__contract_dot_v1_dot_operator__pb2.CollectGarbageRequest.SerializeToString,
             edgewright__contract_dot_v1_dot_operator__pb2.CollectGarbageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportRelease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/edgewright_contract.v1.Operator/ExportRelease',
+            edgewright__contract_dot_v1_dot_operator__pb2.ExportReleaseRequest.SerializeToString,
+            edgewright__contract_dot_v1_dot_operator__pb2.ExportPart.FromString,
             options,
             channel_credentials,
             insecure,

@@ -19,6 +19,7 @@ from edgewright_controller.cli import (
     audit,
     backup,
     builds,
+    bundle,
     demo,
     devices,
     enroll,
@@ -92,6 +93,7 @@ app.add_typer(revoke.app, name="revoke")
 app.add_typer(keys.app, name="keys")
 app.add_typer(operator.app, name="operator")
 app.add_typer(mandate.app, name="mandate")
+app.add_typer(bundle.app, name="bundle")
 
 
 def main() -> None:

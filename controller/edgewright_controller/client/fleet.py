@@ -285,6 +285,12 @@ class Fleet:
         request = operator_pb2.CreateMandateRequest(device=device, profile=profile, release=release, valid_s=valid_s)
         return self._line.once("CreateMandate", request, operator_pb2.CreateMandateResponse)
 
+    def export_release(self, release: str, since: str = "") -> Iterator[operator_pb2.ExportPart]:
+        """One release's artifact, in parts: a head, then bytes, as `carrying.write` takes them. `since`: without what
+        is in that release's artifact."""
+        request = operator_pb2.ExportReleaseRequest(release=release, since=since)
+        return self._line.many("ExportRelease", request, operator_pb2.ExportPart)
+
     def collect_garbage(self, unused_s: int, *, remove: bool = False) -> operator_pb2.CollectGarbageResponse:
         """What nobody needs on the controller's disk and nobody used for `unused_s` seconds; `remove`: remove it."""
         request = operator_pb2.CollectGarbageRequest(unused_s=unused_s, remove=remove)

@@ -80,6 +80,7 @@ METHODS: Final[Mapping[str, frozenset[Role]]] = {
     f"{_PREFIX}.Operator/Revoke": _ADMINS,
     # A mandate reaches devices that nobody can call back.
     f"{_PREFIX}.Operator/CreateMandate": _ADMINS,
+    f"{_PREFIX}.Operator/ExportRelease": _OPERATORS,
     # What goes is built or fetched again, which may take a night.
     f"{_PREFIX}.Operator/CollectGarbage": _ADMINS,
     f"{_PREFIX}.Operator/AuthoriseKey": _ADMINS,

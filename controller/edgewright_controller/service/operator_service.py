@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from edgewright_controller.service.collecting import Collecting
     from edgewright_controller.service.cordons import Cordons
     from edgewright_controller.service.decommissioning import Decommissioning
+    from edgewright_controller.service.exporting import Exports
     from edgewright_controller.service.history import History
     from edgewright_controller.service.job import Job
     from edgewright_controller.service.jobs import Jobs
@@ -87,12 +88,14 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
         people: Operators,
         mandates: Mandates,
         collecting: Collecting,
+        exports: Exports,
         ingest: Ingest | None,
     ) -> None:
         self._gate, self._jobs, self._runner, self._overview = gate, jobs, runner, overview
         self._watches, self._people = watches, people
         self._releases, self._models, self._history = releases, models, history
         self._builds, self._collecting, self._pausing = builds, collecting, pausing
+        self._exports = exports
         self._cordons, self._labelling, self._decommissioning = cordons, labelling, decommissioning
         self._tokens, self._revocations, self._mandates, self._ingest = tokens, revocations, mandates, ingest
 
@@ -377,6 +380,16 @@ class OperatorService(operator_pb2_grpc.OperatorServicer):
             release=row.release,
             expires_unix_ms=row.expires_ms,
         )
+
+    async def ExportRelease(
+        self, request: operator_pb2.ExportReleaseRequest, context: Context
+    ) -> AsyncIterator[operator_pb2.ExportPart]:
+        """What a device without a network needs of one release."""
+        try:
+            async for part in self._exports.export(request.release, request.since, by=self._operator(context)):
+                yield part
+        except (BadInput, ChangeRefused, LedgerError) as error:
+            await _refuse(context, error)
 
     async def CollectGarbage(
         self, request: operator_pb2.CollectGarbageRequest, context: Context
