@@ -64,7 +64,7 @@ def bring(config: AgentConfig, file: Path, mandate: Path | None, say: Callable[[
                 f"{file} has only what changed since artifact {head.base[:12]}, which is not on this device; export it"
                 " without --since"
             )
-        content.check(_Told(say).progress)
+        content.check(_Told("checked", say).progress)
     except ContentMissing as error:
         raise NotInstalled(str(error)) from error
     _install(config, document, file, say)
@@ -86,16 +86,16 @@ def _beside(file: Path) -> Path:
 
 
 class _Told:
-    """Says how far the check is, at each tenth."""
+    """Says how far something is, at each tenth: `what` so many bytes of so many."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say, self._tenths = say, 0
+    def __init__(self, what: str, say: Callable[[str], None]) -> None:
+        self._what, self._say, self._tenths = what, say, 0
 
     def progress(self, done: int, of: int) -> None:
         tenths = 10 * done // max(of, 1)
         if tenths > self._tenths:
             self._tenths = tenths
-            self._say(f"checked {done / 1e6:,.1f} of {of / 1e6:,.1f} MB")
+            self._say(f"{self._what} {done / 1e6:,.1f} of {of / 1e6:,.1f} MB")
 
 
 def _install(config: AgentConfig, document: bytes, content: Path | None, say: Callable[[str], None]) -> None:
@@ -159,7 +159,7 @@ def _hand_over(state: Path, document: bytes, content: Path | None, say: Callable
 
 def _follow(state: Path, word: dict[str, Any], say: Callable[[str], None]) -> None:
     """To the end of the update, which the agent's own deadlines bring."""
-    told = ""
+    told, coming = "", _Told("has", say)
     while True:
         seen = status.read(state)
         if seen["generation"] > word["generation"]:
@@ -173,6 +173,8 @@ def _follow(state: Path, word: dict[str, Any], say: Callable[[str], None]) -> No
         if mine and seen["step"] != told:
             told = seen["step"]
             say(told)
+        if mine and seen["step"] == "downloading":
+            coming.progress(seen["done_bytes"], seen["total_bytes"])
         if not seen["running"]:
             raise NotInstalled("the agent stopped; it goes on with it when it starts")
         time.sleep(_LOOK_S)

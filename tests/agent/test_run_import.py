@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from edgewright_agent.mandate_folder import MandateFolder
+from edgewright_contract import block_index, bundle
+from edgewright_contract.block_index import Block
 from edgewright_contract.v1 import agent_pb2
 from tests.agent.small_controller import FLEET, SmallController
 from tests.agent.test_run import COMMAND, AgentProcess
@@ -47,6 +49,18 @@ def test_a_device_without_a_network_is_updated_from_one_file_and_by_nothing_less
     def carried(name: str, mandate: bytes, **how: str) -> Path:
         return written(tmp_path / name, files, mandate, **{"fleet": FLEET, "release": second[0].digest, **how})
 
+    # The first of its blocks are those of the second.
+    weights = (files / "model.gguf").read_bytes()
+    third = controller.release("three", prefix="v3 ", files={"model.gguf": weights[: 2 << 20] + b"more" * 1000})
+    newer = controller.content(tmp_path / "other", third) / "artifacts" / third[1].bundle
+    held = {block.sha256 for block in _blocks(files)} & {block.sha256 for block in _blocks(newer)}
+    assert len(held) >= 2
+    release = {"fleet": FLEET, "release": third[0].digest}
+    less = written(
+        tmp_path / "less", newer, controller.mandate(4, third), base=second[1].bundle, without=held, **release
+    )
+    assert less.stat().st_size < (1 << 20)
+
     file = carried("it.edgewright", good)
     data = file.read_bytes()
     controller.stop()
@@ -61,7 +75,7 @@ def test_a_device_without_a_network_is_updated_from_one_file_and_by_nothing_less
         "is for fleet other": carried("c", good, fleet="other").read_bytes(),
         "has no mandate in it": carried("d", b"").read_bytes(),
         "not a mandate": carried("e", b"rubbish").read_bytes(),
-        "which is not on this device": carried("f", good, base="d" * 64).read_bytes(),
+        "which is not on this device": less.read_bytes(),
     }
     for said, content in bad.items():
         file.write_bytes(content)
@@ -79,6 +93,15 @@ def test_a_device_without_a_network_is_updated_from_one_file_and_by_nothing_less
     assert f"accepted: generation 3, release {second[0].digest[:12]}" in told
     assert told[-1] == f"release {second[0].digest[:12]} serves"
     assert agent.ask() == "v2 hello there"
+
+    done = agent.command("import", str(less))
+    assert done.returncode == 0, done.stderr
+    assert agent.ask() == "v3 hello there"
+
+
+def _blocks(files: Path) -> tuple[Block, ...]:
+    listed = bundle.from_folder(files)
+    return block_index.parse(block_index.cut(listed, files), listed).blocks
 
 
 def test_an_import_that_is_interrupted_goes_on_when_the_agent_and_the_stick_are_back(

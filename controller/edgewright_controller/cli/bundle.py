@@ -81,13 +81,13 @@ def export(
         if days:
             release, draw = _drawn_up(fleet, device, profile, release, days)
         file = _file(out, f"{device or profile}-{release[:12]}")
-        note = draw(file) if draw is not None else ""
         try:
             head = carrying.write(
                 file, fleet.export_release(release, since), signed, device=device, profile=profile, say=_progress()
             )
         except carrying.NotCarried as error:
             raise Ending(f"{file}: {error}; nothing was written", FAILED) from error
+        note = draw(file) if draw is not None else ""
     whom = device or f"profile {profile}"
     size = printing.size(file.stat().st_size)
     sys.stdout.write(f"{file}: release {head.release[:12]} for {whom}, {size}{_without(head.base)}\n{note}")
