@@ -2,7 +2,8 @@
 
 usage: python benchmarks/delivery.py [--only bytes …]
 
-bytes: what updates cost on the line (delivery_bytes.py).
+bytes: what updates cost on the line (delivery_bytes.py); pull: downloads under load, and what they cost beside nginx
+(delivery_pull.py).
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import Any, Final
 import psutil
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from edgewright_contract import block_index
 from edgewright_contract.targets import ImageTarget
 from edgewright_controller.compile.store import ArtifactStore
 from edgewright_controller.demo.children import Children, accepts, free_ports
@@ -68,6 +69,12 @@ class Room:
     def weights(self, target: ImageTarget) -> Path:
         """The artifact's one file, as it stands in the store."""
         return ArtifactStore(self.state / "store").path(target.bundle) / "model.gguf"
+
+    def block_count(self, target: ImageTarget) -> int:
+        """How many blocks the artifact has."""
+        store = ArtifactStore(self.state / "store")
+        with store.open_object(target.block_index) as file:
+            return len(block_index.parse(file.read(), store.bundle(target.bundle)).blocks)
 
     def server_pair(self) -> KeyPair:
         """A server's key and certificate for the loopback: the controller's own."""
