@@ -76,18 +76,20 @@ class DeviceActs:
         holdings: Holdings,
         reserve: int,
         on_progress: Callable[[], None],
+        on_wait: Callable[[float, str], None],
         on_activated: Callable[[ImageTarget], None],
         make_way: Callable[[], Awaitable[None]] = _nobody_in_the_way,
     ) -> None:
-        """`on_progress` is called on the event loop when new bytes are safe; `download` has the numbers.
-        `on_activated` is called in a thread when an artifact took traffic. `make_way` is awaited before an act that
-        changes what artifacts there are."""
+        """`on_progress` is called on the event loop when new bytes are safe; `download` has the numbers. So is
+        `on_wait`, when the source said to come back after so many seconds, and why. `on_activated` is called in a
+        thread when an artifact took traffic. `make_way` is awaited before an act that changes what artifacts there
+        are."""
         self.download = Download()
         self.info: EngineInfo | None = None
         self._store, self._slots, self._journal, self._source = store, slots, journal, source
         self._serving, self._settings, self._on_progress = serving, settings, on_progress
         self._holdings, self._reserve = holdings, reserve
-        self._on_activated, self._make_way = on_activated, make_way
+        self._on_wait, self._on_activated, self._make_way = on_wait, on_activated, make_way
         self._plan: FetchPlan | None = None
         self._candidate: EngineProcess | None = None
         self._candidate_info: EngineInfo | None = None
@@ -226,11 +228,14 @@ class DeviceActs:
             self.download.note(done, total, time.monotonic())
             loop.call_soon_threadsafe(self._on_progress)
 
-        await in_thread(
-            lambda cancellation: pull(
-                plan, self._source, self._slots, self._journal, progress=report, cancellation=cancellation
-            )
-        )
+        def waits(seconds: float, reason: str) -> None:
+            loop.call_soon_threadsafe(self._on_wait, seconds, reason)
+
+        def fetch(cancellation: Cancellation) -> object:
+            source, slots, journal = self._source, self._slots, self._journal
+            return pull(plan, source, slots, journal, progress=report, waits=waits, cancellation=cancellation)
+
+        await in_thread(fetch)
 
     async def _verify(self, state: Lifecycle) -> None:
         known = self._known(state.release)

@@ -111,6 +111,7 @@ class Agent:
             holdings=self._holdings,
             reserve=config.disk_reserve,
             on_progress=self._progressed,
+            on_wait=self._waits,
             on_activated=self._trust.activated,
             make_way=self._give_way,
         )
@@ -350,6 +351,15 @@ class Agent:
             _log.error("%s; the download goes on", error)
         except OSError as error:
             _log.info("the status on this device may not say how far the download is: %s", error)
+
+    def _waits(self, seconds: float, reason: str) -> None:
+        self._aside(self._note_wait(seconds, reason))
+
+    async def _note_wait(self, seconds: float, reason: str) -> None:
+        try:
+            await self._updates.waits(seconds, reason)
+        except StateDamaged as error:
+            _log.error("%s; the download waits all the same", error)
 
     def _aside(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -36,6 +36,7 @@ FIRST_CALL_BYTES: Final = 8 << 20
 MAX_CALL_BYTES: Final = 64 << 20
 
 Progress = Callable[[int, int], None]
+Waits = Callable[[float, str], None]
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Fetch:
         self._plainly: set[int] = set()  # to be asked for as they are, for they could not be had otherwise
         self._call_bytes = FIRST_CALL_BYTES
         self.patience_s = math.inf  # how long a line may be down in a row
+        self.waits: Waits = lambda seconds, reason: None  # told when the source says to come back later, and why
         self._copied = self._came = self._on_the_line = 0
 
     def __enter__(self) -> Fetch:
@@ -137,6 +139,8 @@ class Fetch:
                 self._adapt(came, time.monotonic() - began)
             if failure is not None or not got_on:
                 told_s = failure.again_s if isinstance(failure, LinkDown) else None
+                if told_s is not None:
+                    self.waits(told_s, str(failure))
                 self._cancellation.wait(backoff.pause() if told_s is None else told_s)
 
     def damaged_files(self) -> list[str]:

@@ -8,8 +8,9 @@ the executor and raises.
     IDLE → PLANNING → DOWNLOADING → VERIFYING → STARTING → PROVING → PROBING → SWITCHING → DRAINING → IDLE
                any of these failing, or a newer generation: REVERTING → IDLE, the old version serving all the while
 
-What holds for every state: it has a deadline, or it is IDLE, or it is a download that somebody paused; a newer
-generation cancels it, or waits for the few seconds of a switch, a drain or a reversal. So every update ends.
+What holds for every state: it has a deadline, or it is IDLE, or it is a download that somebody paused, or one whose
+source says again and again to come back later, for as long as it says so; a newer generation cancels it, or waits for
+the few seconds of a switch, a drain or a reversal. So every update ends.
 
 A release that failed here by its own fault is held: the same digest is not tried again until the hold is
 released. A failure by circumstance (no disk, no network) is not held; the device tries again, more and more
@@ -39,6 +40,7 @@ from edgewright_agent.lifecycle_state import (
     Done,
     DownloadsPaused,
     DownloadsResumed,
+    DownloadWaits,
     Event,
     Failed,
     Fault,
@@ -242,6 +244,8 @@ def _queue(state: Lifecycle, event: Event, now: float) -> Next:
 
 
 def _done(state: Lifecycle, event: Event, now: float) -> Next:
+    if state.step is Step.DOWNLOADING:
+        state = replace(state, reason="")  # nothing is waited for any more
     return _enter(state, _AFTER[state.step], now)
 
 
@@ -277,7 +281,15 @@ def _fail(state: Lifecycle, fault: Fault, reason: str, now: float) -> Next:
 
 
 def _progressed(state: Lifecycle, event: Event, now: float) -> Next:
-    return replace(state, stalls_at=math.inf if state.paused else now + STALL_S, resumes=0), ()
+    return replace(state, stalls_at=math.inf if state.paused else now + STALL_S, resumes=0, reason=""), ()
+
+
+def _waits(state: Lifecycle, event: Event, now: float) -> Next:
+    """Time in which the source gives nothing, and says so, is not the download's."""
+    assert isinstance(event, DownloadWaits)
+    stalls_at = math.inf if state.paused else now + event.seconds + STALL_S
+    deadline = state.deadline + event.seconds
+    return replace(state, stalls_at=stalls_at, deadline=deadline, reason=event.reason[:MAX_REASON]), ()
 
 
 def _look_at_the_clock(state: Lifecycle, event: Event, now: float) -> Next:
@@ -460,6 +472,7 @@ TABLE: Final[Mapping[tuple[Step, type[Event]], _Transition]] = {
     (Step.VERIFYING, Failed): _verified_not,
     **{(step, Tick): _look_at_the_clock for step in _WORKING},
     (Step.DOWNLOADING, Progressed): _progressed,
+    (Step.DOWNLOADING, DownloadWaits): _waits,
     (Step.SWITCHING, Assigned): _queue,
     (Step.SWITCHING, Done): _switched,
     (Step.SWITCHING, Failed): _failed,

@@ -174,6 +174,14 @@ class Progressed:
 
 
 @dataclass(frozen=True)
+class DownloadWaits:
+    """The source says to come back after `seconds`, and why: it is busy, or downloads have their hours."""
+
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time passed."""
 
@@ -222,6 +230,7 @@ Event = (
     | Done
     | Failed
     | Progressed
+    | DownloadWaits
     | Tick
     | HoldReleased
     | DownloadsPaused

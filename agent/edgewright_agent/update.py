@@ -18,6 +18,7 @@ from edgewright_agent.lifecycle_state import (
     Act,
     Assigned,
     Done,
+    DownloadWaits,
     Event,
     Failed,
     Fault,
@@ -111,6 +112,12 @@ class Updates:
         async with self._lock:
             if self._state.step is Step.DOWNLOADING and not self._stopped:
                 await self._take(lifecycle.advance(self._state, Progressed(), self._clock()), None)
+
+    async def waits(self, seconds: float, reason: str) -> None:
+        """The download that runs was told to come back later. Late news is dropped. Raises StateDamaged."""
+        async with self._lock:
+            if self._state.step is Step.DOWNLOADING and not self._stopped:
+                await self._take(lifecycle.advance(self._state, DownloadWaits(seconds, reason), self._clock()), None)
 
     async def stop(self) -> None:
         """Stop the act that runs; the saved state says where to go on."""

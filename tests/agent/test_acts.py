@@ -62,6 +62,7 @@ class Place:
             holdings=Holdings(self.store, self.slots, journal, 0),
             reserve=0,
             on_progress=lambda: None,
+            on_wait=lambda seconds, reason: None,
             on_activated=self._note,
         )
 

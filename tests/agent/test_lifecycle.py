@@ -16,6 +16,7 @@ from edgewright_agent.lifecycle_state import (
     Done,
     DownloadsPaused,
     DownloadsResumed,
+    DownloadWaits,
     Event,
     Failed,
     Fault,
@@ -461,6 +462,26 @@ def test_a_paused_download_waits_for_as_long_as_it_takes_and_goes_on() -> None:
     assert (going.step, going.paused, acts) == (Step.DOWNLOADING, False, (Act.CANCEL, Act.DOWNLOAD))
     assert lifecycle.wakes_at(going) == 1e9 + lifecycle.STALL_S
     assert after(going, DownloadsResumed(), now=1e9) == going
+
+
+def test_a_download_that_is_told_to_wait_waits_says_why_and_has_its_time_afterwards() -> None:
+    state = at(Step.DOWNLOADING)
+    ends_at, night = state.deadline, 9 * 3600.0
+    for asked in range(int(night / 600)):  # at most ten minutes at a time
+        waited = lifecycle.advance(state, DownloadWaits(600.0, "not before 22:00"), 600.0 * asked)
+        state, acts = waited
+        assert acts == ()
+        state = after(state, Tick(), now=600.0 * (asked + 1))
+    assert (state.step, state.outcome, state.reason) == (Step.DOWNLOADING, Outcome.IN_PROGRESS, "not before 22:00")
+    assert state.deadline == ends_at + night
+    going_on = after(state, Progressed(), now=night + 1)
+    assert going_on.reason == ""
+    assert after(state, Tick(), now=night + lifecycle.STALL_S + 1).step is Step.REVERTING, "told nothing any more"
+
+
+def test_what_a_download_waited_for_is_no_longer_said_when_it_is_done() -> None:
+    waited = after(at(Step.DOWNLOADING), DownloadWaits(1.0, "busy"))
+    assert after(waited, Done()).reason == ""
 
 
 def test_a_pause_holds_up_downloads_only_and_survives_restarts() -> None:
