@@ -48,6 +48,7 @@ from edgewright_controller.service.check_in import CheckIns
 from edgewright_controller.service.collecting import Caches, Collecting
 from edgewright_controller.service.cordons import Cordons
 from edgewright_controller.service.decommissioning import Decommissioning
+from edgewright_controller.service.delivery_terms import DeliveryTerms
 from edgewright_controller.service.deltas import Deltas
 from edgewright_controller.service.download_slots import DownloadSlots
 from edgewright_controller.service.downloads import Downloads
@@ -160,7 +161,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
 
     revocations = await Revocations.open(ledger, _clock)
     write_list(authority, revocations.current, now)  # before the broker starts, which lets nobody in by an old one
-    presence = Presence()
+    presence, terms = Presence(), await DeliveryTerms.open(ledger)
     relay = HintRelay()
     runner = RolloutsRunner(ledger, relay.hint, shut=revocations.shut_devices, clock=_clock)
     check_ins = CheckIns(ledger, image, director, presence, runner, clock=_clock)
@@ -192,6 +193,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         runner=runner,
         sources=sources,
         deltas=deltas,
+        terms=terms,
         shut=revocations.shut_devices,
         online=presence.online,
         clock=_clock,
@@ -227,7 +229,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         AgentService(
             gate,
             check_ins,
-            _downloads(settings, blocks),
+            _downloads(settings, blocks, terms),
             admission,
             await Unentered.open(ledger, revocations.refresh, _clock),
         ),
@@ -247,7 +249,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         history=History(ledger),
         cordons=Cordons(ledger, runner, _clock),
         pausing=Pausing(ledger, relay.hint, _clock),
-        labelling=Labelling(ledger, _clock),
+        labelling=Labelling(ledger, _clock, terms.refresh),
         decommissioning=Decommissioning(ledger, revocations, runner, _clock),
         revocations=revocations,
         people=people,
@@ -315,8 +317,8 @@ def _compiling(settings: Settings) -> tuple[ArtifactStore, Builder, Sources]:
     return store, builder, sources
 
 
-def _downloads(settings: Settings, blocks: Blocks) -> Downloads:
-    return Downloads(blocks, DownloadSlots(settings.download_streams), patience_s=settings.stalled_after_s)
+def _downloads(settings: Settings, blocks: Blocks, terms: DeliveryTerms) -> Downloads:
+    return Downloads(blocks, DownloadSlots(settings.download_streams), terms.of, patience_s=settings.stalled_after_s)
 
 
 async def _answer(stack: AsyncExitStack, servers: Sequence[Server], watches: RolloutWatches) -> None:

@@ -41,10 +41,11 @@ def spec(
     first: int,
     policy: RolloutPolicy | None = None,
     after: tuple[AfterWave, ...] = (),
-    windows: Mapping[int, tuple[tuple[Window, ...], str]] | None = None,
+    windows: Mapping[int, tuple[tuple[Window, ...], str] | tuple[tuple[Window, ...], str, tuple[Window, ...]]]
+    | None = None,
 ) -> RolloutSpec:
     """A rollout of NEW over OLD to dev-0, dev-1, …, each of which was given five generations before. `windows`: of
-    some of them, with their time zone."""
+    some of them, with their time zone, and when they may download."""
     of = windows or {}
     targets = [RolloutTarget(f"dev-{n}", NEW, OLD, 5, *of.get(n, ((), "UTC"))) for n in range(devices)]
     waves = in_two_waves(targets, first)

@@ -79,7 +79,7 @@ async def test_only_devices_of_the_fleet_are_cordoned_or_labelled(
         for said in (
             some.cordon(named, by="alice", reason=""),
             some.uncordon(named, by="alice", reason=""),
-            Labelling(made.ledger, lambda: made.now).label(named, {"ring": "early"}, [], by="alice"),
+            Labelling(made.ledger, lambda: made.now, unheard).label(named, {"ring": "early"}, [], by="alice"),
         ):
             with pytest.raises(BadInput, match=expected):
                 await said
@@ -87,9 +87,13 @@ async def test_only_devices_of_the_fleet_are_cordoned_or_labelled(
         assert made.ledger.read_now(labels.every) == {}
 
 
+async def unheard() -> None:
+    """Nobody has to know of a change of labels."""
+
+
 async def test_labels_are_given_and_taken_away_and_entered(tmp_path: Path) -> None:
     async with rig(tmp_path) as made:
-        labelling = Labelling(made.ledger, lambda: made.now)
+        labelling = Labelling(made.ledger, lambda: made.now, unheard)
         await labelling.label(["dev-a", "dev-b"], {"ring": "early", "site": "hall 3"}, [], by="alice")
         await labelling.label(["dev-b"], {"ring": "late"}, ["site"], by="alice")
         early = {"ring": "early", "site": "hall 3"}
@@ -113,7 +117,7 @@ async def test_labels_that_cannot_be_are_refused_and_nothing_is_stored(
 ) -> None:
     async with rig(tmp_path) as made:
         with pytest.raises(BadInput, match=expected):
-            await Labelling(made.ledger, lambda: made.now).label(["dev-a"], given, gone, by="alice")
+            await Labelling(made.ledger, lambda: made.now, unheard).label(["dev-a"], given, gone, by="alice")
         assert made.ledger.read_now(labels.every) == {}
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from edgewright_contract import block_index, bundle, retry_hint
 from edgewright_contract.targets import ImageTarget
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.compile.store import ArtifactStore
-from tests.controller.service_rig import Controller, Device, controller
+from tests.controller.service_rig import Controller, Device, controller, manifest, result
 from tests.delivery_load.room import write_model
 
 MIB = 1 << 20
@@ -137,3 +139,52 @@ async def test_what_is_sent_is_the_artifact(fleet: Controller, target: ImageTarg
     async for part in device.stub.FetchBlocks(asked(target), timeout=60):
         came[part.index] = came.get(part.index, b"") + part.data
     assert [hashlib.sha256(came[block.index]).digest() for block in blocks] == [block.sha256 for block in blocks]
+
+
+HOURS = """
+[delivery]
+{delivery}
+"""
+
+
+def shut_now() -> str:
+    """Hours that begin in two hours, wherever the test runs: windows are in UTC here."""
+    now = datetime.now(timezone.utc)
+    start, end = (now + timedelta(hours=hours) for hours in (2, 4))
+    return f"{start:%H:%M}-{end:%H:%M}"
+
+
+async def test_outside_its_window_a_device_is_told_when_it_begins_and_after_a_new_manifest_it_is_let_in(
+    fleet: Controller, target: ImageTarget, tmp_path: Path
+) -> None:
+    device = await fleet.enrol("jetson-01")
+    text = manifest(tmp_path, ["jetson-01"])
+    async with device.living():
+        hours = shut_now()
+        assert result(await fleet.apply(text + HOURS.format(delivery=f'window = "{hours}"'), tmp_path)).succeeded
+        size, error = await ended(device.stub.FetchBlocks(asked(target), timeout=60))
+        assert size == 0
+        assert error is not None
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert error.details() == f"downloads wait for their window: not before {hours[:5]} (UTC)"
+        assert hint(error) == retry_hint.LONGEST_S, "hours from now, of which a device takes ten minutes at a time"
+        document = agent_pb2.FetchObjectRequest(sha256=target.bundle)
+        assert [part async for part in device.stub.FetchObject(document, timeout=60)], "documents are small"
+        assert result(await fleet.apply(text + HOURS.format(delivery='window = "00:00-24:00"'), tmp_path)).succeeded
+        assert (await ended(device.stub.FetchBlocks(asked(target), timeout=60)))[0] > SIZE
+
+
+async def test_a_device_gets_no_more_than_its_rate_also_after_a_restart_of_the_controller(
+    tmp_path: Path, target: ImageTarget
+) -> None:
+    text = manifest(tmp_path, ["jetson-01"]) + HOURS.format(delivery='max_rate = "2MB/s"')
+    async with controller(tmp_path / "state") as fleet:
+        device = await fleet.enrol("jetson-01")
+        async with device.living():
+            assert result(await fleet.apply(text, tmp_path)).succeeded
+    async with controller(tmp_path / "state") as fleet:
+        device = await fleet.enrol("jetson-01")
+        began = time.monotonic()
+        size, error = await ended(device.stub.FetchBlocks(asked(target, 7), timeout=60))
+        assert error is None
+        assert time.monotonic() - began >= (size - 2_000_000 - 2 * (256 << 10)) / 2_000_000

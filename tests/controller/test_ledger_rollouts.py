@@ -178,7 +178,9 @@ HOURS = (
 
 
 @st.composite
-def specs(draw: st.DrawFn) -> tuple[RolloutPolicy, tuple[AfterWave, ...], list[tuple[tuple[Window, ...], str]]]:
+def specs(
+    draw: st.DrawFn,
+) -> tuple[RolloutPolicy, tuple[AfterWave, ...], list[tuple[tuple[Window, ...], str, tuple[Window, ...]]]]:
     """A policy, what follows each of two waves, and each device's windows and time zone."""
     of = RolloutPolicy(
         device_deadline_s=draw(st.sampled_from([50.0, 100.0])),
@@ -194,7 +196,7 @@ def specs(draw: st.DrawFn) -> tuple[RolloutPolicy, tuple[AfterWave, ...], list[t
         for number in range(draw(st.integers(0, 2)))
     )
     zones = st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"])
-    return of, after, [(draw(st.sampled_from(HOURS)), draw(zones)) for _ in NAMES]
+    return of, after, [(draw(st.sampled_from(HOURS)), draw(zones), draw(st.sampled_from(HOURS))) for _ in NAMES]
 
 
 @settings(max_examples=40, deadline=None)
@@ -205,7 +207,7 @@ def specs(draw: st.DrawFn) -> tuple[RolloutPolicy, tuple[AfterWave, ...], list[t
 )
 def test_whatever_happened_the_stored_rollout_is_the_one_that_was(
     events: list[tuple[Event, float]],
-    of: tuple[RolloutPolicy, tuple[AfterWave, ...], list[tuple[tuple[Window, ...], str]]],
+    of: tuple[RolloutPolicy, tuple[AfterWave, ...], list[tuple[tuple[Window, ...], str, tuple[Window, ...]]]],
     first: int,
 ) -> None:
     with TemporaryDirectory() as folder, opened(Path(folder)) as ledger:
@@ -227,7 +229,7 @@ def test_whatever_happened_the_stored_rollout_is_the_one_that_was(
 
 def enter_timed(
     ledger: Ledger,
-    of: tuple[RolloutPolicy, tuple[AfterWave, ...], list[tuple[tuple[Window, ...], str]]],
+    of: tuple[RolloutPolicy, tuple[AfterWave, ...], list[tuple[tuple[Window, ...], str, tuple[Window, ...]]]],
     first: int,
 ) -> RolloutState:
     new, old = ledger.write_now(lambda c: fill(c, names=" ".join(NAMES)))

@@ -188,7 +188,7 @@ def test_every_limit_has_its_place() -> None:
         ),
         ('window = [{ start = "01:00", end = "01:00" }]', "rollout.window[0]: never opens"),
         ("window = []", "rollout.window: is empty; name at least 1"),
-        ('window = "01:00-05:00"', 'rollout.window: must be a list, not text "01:00-05:00"'),
+        ('window = "1-5"', 'rollout.window: must be hours like "22:00-06:00", or a table with start and end'),
         (
             'patience = "6d"\nwindow = { days = ["sun"], start = "01:00", end = "05:00" }',
             "rollout.patience: 6d is shorter than rollout.window may be shut, 164h, and device_deadline, 15m, together",

@@ -48,6 +48,7 @@ def test_the_example_of_rollouts_shows_every_key() -> None:
     tables = {"Rollout": [shown], "StepDeadlines": [shown["step_deadlines"]], "WindowHours": shown["window"]}
     tables["Wave"] = [wave for wave in shown["waves"] if isinstance(wave, dict)]
     keys = {**json_schema()["$defs"], "Wave": json_schema()["$defs"]["Wave"]["anyOf"][-1]}
+    keys["WindowHours"] = keys["WindowHours"]["anyOf"][-1]
     for name, examples in tables.items():
         left_out = set(keys[name]["properties"]) - {key for example in examples for key in example}
         assert left_out == ({"first_wave"} if name == "Rollout" else set())

@@ -45,6 +45,32 @@ def at(driver: Driver, hour: int, minute: int = 0) -> None:
 # ── Windows ──
 
 
+def test_the_deadlines_of_a_device_that_downloads_at_night_wait_for_the_night() -> None:
+    night = (Window(DAILY, 22 * 60, 6 * 60),)
+    limits = policy(deadline_s=3600, steps={"download": 1800, "stage": 600}, max_failures=9)
+    driver = Driver(spec(2, 2, limits, windows={1: ((), "UTC", night)}))
+    at(driver, 12)
+    driver.do(Started())
+    for device in (0, 1):
+        driver.says(device, Outcome.IN_PROGRESS, step="downloading")
+    driver.wait((10 * 60 + 29) * 60)  # until 22:29
+    assert driver.phases() == [SILENT, UPDATE]
+    driver.wait(120)
+    assert driver.phases() == [SILENT, SILENT], "half an hour of the night is all that a download has"
+
+
+def test_a_device_that_downloads_at_night_has_its_whole_time_and_no_more() -> None:
+    night = (Window(DAILY, 22 * 60, 6 * 60),)
+    driver = Driver(spec(1, 1, policy(deadline_s=3600, max_failures=9), windows={0: ((), "UTC", night)}))
+    at(driver, 12)
+    driver.do(Started())
+    driver.says(0, Outcome.IN_PROGRESS, step="downloading")
+    driver.wait((10 * 60 + 59) * 60)
+    assert driver.device(0).phase is UPDATE
+    driver.wait(120)
+    assert driver.device(0).phase is SILENT
+
+
 def test_a_device_is_offered_nothing_outside_its_window() -> None:
     driver = Driver(spec(3, 3, windows={1: (NIGHT, "UTC"), 2: (NIGHT, "Asia/Tokyo")}))
     at(driver, 0, 30)

@@ -42,11 +42,17 @@ def after(text: str) -> tuple[AfterWave, ...]:
     return _AFTER.validate_python(json.loads(text)["after"])
 
 
-def encoded_windows(windows: tuple[Window, ...]) -> str:
-    """The windows of one device."""
-    return canonical.encode(_WINDOWS.dump_python(windows, mode="json")).decode("ascii")
+def encoded_windows(windows: tuple[Window, ...], delivery: tuple[Window, ...] = ()) -> str:
+    """The windows of one device: a list, or a table of both lists where it downloads in windows, too."""
+    offered: Any = _WINDOWS.dump_python(windows, mode="json")
+    both = {"offered": offered, "delivery": _WINDOWS.dump_python(delivery, mode="json")}
+    return canonical.encode(both if delivery else offered).decode("ascii")
 
 
-def windows(text: str) -> tuple[Window, ...]:
-    """The windows of one device, as `encoded_windows` wrote them."""
-    return _WINDOWS.validate_python(json.loads(text)) if text != "[]" else ()
+def windows(text: str) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
+    """When one device may be offered something, and when it may download, as `encoded_windows` wrote it."""
+    if text == "[]":
+        return (), ()
+    said = json.loads(text)
+    both = said if isinstance(said, dict) else {"offered": said, "delivery": []}
+    return _WINDOWS.validate_python(both["offered"]), _WINDOWS.validate_python(both["delivery"])

@@ -104,7 +104,7 @@ def create(connection: Connection, spec: RolloutSpec, *, by: str, about: Mapping
             "deadline": None,
             "detached": False,
             "reason": "",
-            "windows": rollout_document.encoded_windows(target.windows),
+            "windows": rollout_document.encoded_windows(target.windows, target.delivery),
             "zone": target.zone,
         }
         for number, wave in enumerate(spec.waves, 1)
@@ -203,8 +203,8 @@ def load(connection: Connection, rollout: str) -> RolloutState:
     waves: list[list[RolloutTarget]] = [[] for _ in range(row.waves)]
     changed = []
     for one in connection.execute(in_order):
-        windows = rollout_document.windows(one.windows)
-        target = RolloutTarget(one.device, one.release, one.previous, one.first_generation, windows, one.zone)
+        windows, delivery = rollout_document.windows(one.windows)
+        target = RolloutTarget(one.device, one.release, one.previous, one.first_generation, windows, one.zone, delivery)
         waves[one.wave - 1].append(target)
         touched = one.state != DevicePhase.WAITING.value or one.generation != one.first_generation or one.detached
         if touched or one.reason:  # one that was skipped, and is to be tried after all, says by whom

@@ -1,5 +1,5 @@
-"""How a manifest writes durations, times of day, sizes, shares, time zones and paths. Inside they are whole seconds,
-minutes, bytes and devices."""
+"""How a manifest writes durations, times of day, sizes, rates, shares, time zones and paths. Inside they are whole
+seconds, minutes, bytes and devices."""
 
 from __future__ import annotations
 
@@ -24,11 +24,17 @@ _BYTES: Final = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
 _SIZE: Final = r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?([KMGT]i?B)"
 MAX_BYTES: Final = 2**60
 
+# A device takes a slower source for a dead one.
+MIN_RATE: Final = 64_000
+
 _PERCENT: Final = r"([1-9][0-9]?|100)%"
 ALL: Final = "100%"
 
 _START: Final = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _END: Final = rf"{_START}|24:00"
+
+
+HOURS: Final = f"^({_START}) ?- ?({_END})$"
 
 
 def _refuse(kind: str, message: str) -> PydanticCustomError:
@@ -66,6 +72,12 @@ def _end(value: Any) -> int:
     raise _refuse("time_of_day", 'must be a time of day in quotes, from "00:00" to "24:00"')
 
 
+def hours(text: str) -> tuple[str, str] | None:
+    """Start and end of hours like "22:00-06:00"; None when it is no such thing."""
+    found = re.fullmatch(HOURS, text)
+    return (found.group(1), found.group(2)) if found else None
+
+
 def _minute(text: str) -> int:
     return int(text[:2]) * 60 + int(text[3:])
 
@@ -93,6 +105,13 @@ def _size(value: Any) -> int:
     if size is not None:
         return size
     raise _refuse("size", 'must be a size, like "8GB" (8,000,000,000), "16GiB" (17,179,869,184), or a number of bytes')
+
+
+def _rate(value: Any) -> int:
+    found = size_bytes(value[:-2]) if isinstance(value, str) and value.endswith("/s") else None
+    if found is None or found < MIN_RATE:
+        raise _refuse("rate", 'must be bytes a second, at least "64KB/s", like "20MB/s" or "500KB/s"')
+    return found
 
 
 def _share(value: Any) -> int | str:
@@ -126,6 +145,7 @@ Bytes = Annotated[
     BeforeValidator(_size),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^{_SIZE}$"}, {"type": "integer", "minimum": 1}]}),
 ]
+Rate = Annotated[int, BeforeValidator(_rate), WithJsonSchema({"type": "string", "pattern": f"^{_SIZE}/s$"})]
 StartOfWindow = Annotated[int, BeforeValidator(_start), WithJsonSchema({"type": "string", "pattern": f"^({_START})$"})]
 EndOfWindow = Annotated[int, BeforeValidator(_end), WithJsonSchema({"type": "string", "pattern": f"^({_END})$"})]
 TimeZone = Annotated[str, Field(max_length=64), AfterValidator(_time_zone)]

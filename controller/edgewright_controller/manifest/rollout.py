@@ -13,7 +13,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from edgewright_controller.manifest.profiles import Id, Match
-from edgewright_controller.manifest.quantities import ALL, EndOfWindow, Seconds, Share, StartOfWindow
+from edgewright_controller.manifest.quantities import ALL, HOURS, EndOfWindow, Seconds, Share, StartOfWindow, hours
 from edgewright_controller.manifest.table import Table
 from edgewright_controller.rollout.window import DAYS, Window
 
@@ -22,7 +22,7 @@ MAX_WAVES: Final = 100
 
 
 class WindowHours(Table):
-    """Hours in which a device may be offered a change, by its own clock."""
+    """Hours in which something may happen, by a device's own clock; short, for every day: "22:00-06:00"."""
 
     days: tuple[Day, ...] = Field(default=DAYS, strict=False)
     """Days on which it opens. Without it, every day."""
@@ -30,6 +30,16 @@ class WindowHours(Table):
     """When it opens, like "01:00"."""
     end_minute: EndOfWindow = Field(alias="end")
     """When it closes, up to "24:00". Before `start`, it closes on the day after."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_short(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = hours(value)
+        if found is None:
+            raise PydanticCustomError("hours", 'must be hours like "22:00-06:00", or a table with start and end')
+        return dict(zip(("start", "end"), found, strict=True))
 
     @model_validator(mode="after")
     def _opens(self) -> Self:
@@ -41,6 +51,11 @@ class WindowHours(Table):
             )
         return self
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        table = handler(core)
+        return {"description": table.pop("description"), "anyOf": [{"type": "string", "pattern": HOURS}, table]}
+
     @property
     def window(self) -> Window:
         """The window as a rollout has it."""
@@ -48,7 +63,7 @@ class WindowHours(Table):
 
 
 def _several(value: Any) -> Any:
-    return [value] if isinstance(value, dict) else value
+    return [value] if isinstance(value, dict | str) else value
 
 
 class _OneOrSeveral:

@@ -43,7 +43,7 @@ def rollout_faults(manifest: Manifest) -> Iterable[Fault]:
 def rollout_warnings(manifest: Manifest) -> Iterable[str]:
     """What is allowed, and probably not meant."""
     deadline = manifest.rollout.deadline_s
-    for path, windows in _all_windows(manifest):
+    for path, windows in (*_all_windows(manifest), *_delivery_windows(manifest)):
         shut = _shut_for(windows)
         if deadline is not None and deadline < shut:
             yield (
@@ -159,6 +159,14 @@ def _all_windows(manifest: Manifest) -> Iterable[tuple[tuple[str, ...], Windows]
     for name, group in sorted(manifest.groups.items()):
         if group.window is not None:
             yield ("groups", name, "window"), group.window
+
+
+def _delivery_windows(manifest: Manifest) -> Iterable[tuple[tuple[str, ...], Windows]]:
+    if manifest.delivery.window is not None:
+        yield ("delivery", "window"), manifest.delivery.window
+    for name, site in sorted(manifest.sites.items()):
+        if site.window is not None:
+            yield ("sites", name, "window"), site.window
 
 
 def _shut_for(windows: Windows) -> int:

@@ -12,7 +12,9 @@ from pydantic_core import PydanticCustomError
 
 from edgewright_contract import names, release
 from edgewright_controller.compile.sources import reference
+from edgewright_controller.delivery.terms import Terms
 from edgewright_controller.manifest.assignment import Assignment, Fault, assign, members
+from edgewright_controller.manifest.delivery import Delivery, Site, delivery_faults, delivery_warnings, terms
 from edgewright_controller.manifest.errors import ManifestError, Problem, dotted
 from edgewright_controller.manifest.profiles import Id, Labels, Match, Profile
 from edgewright_controller.manifest.quantities import LocalPath, Seconds, TimeZone
@@ -105,6 +107,8 @@ class Group(Table):
     """Where its devices are, like "Europe/Berlin"; a device may say otherwise."""
     window: Windows | None = None
     """When its devices may be offered a change, instead of what the rollout says."""
+    site: Id | None = None
+    """The site of its devices; a device may say otherwise."""
 
     @model_validator(mode="after")
     def _has_members(self) -> Self:
@@ -125,7 +129,11 @@ class Device(Table):
     serve: bool = True
     """false: the device keeps its place in the fleet, and what it serves is taken away."""
     timezone: TimeZone | None = None
-    """Where the device is, like "Europe/Berlin". Without it, its group's, else the fleet's."""
+    """Where the device is, like "Europe/Berlin". Without it, its site's, else its group's, else the fleet's."""
+    site: Id | None = None
+    """Its site. Without it, that of its groups."""
+    delivery: Delivery | None = None
+    """How fast, and when, it may download, instead of what its site or `delivery` says."""
 
 
 class Probe(Table):
@@ -197,10 +205,14 @@ class Manifest(Table):
     """Questions for new versions, by id."""
     rollout: Rollout = Rollout()
     """How a change goes out."""
+    delivery: Delivery = Delivery()
+    """How fast, and when, each device may download."""
+    sites: dict[Id, Site] = Field(default_factory=dict)
+    """Devices behind one line, by id."""
 
     def faults(self) -> tuple[Fault, ...]:
         """Everything in which its parts disagree."""
-        return (*assign(self).faults, *timing_faults(self), *rollout_faults(self))
+        return (*assign(self).faults, *timing_faults(self), *delivery_faults(self), *rollout_faults(self))
 
     def with_labels(self, labels: Mapping[str, Mapping[str, str]]) -> Manifest:
         """The same manifest with more labels for its devices, by device; where both name one, the manifest wins."""
@@ -217,6 +229,10 @@ class Manifest(Table):
     def timings(self) -> Mapping[str, Timing]:
         """When each device may be offered a change, by id."""
         return timings(self)
+
+    def terms(self) -> Mapping[str, Terms]:
+        """How fast, and when, each device may download, by id."""
+        return terms(self)
 
     def assignments(self) -> Mapping[str, Assignment]:
         """What each device shall serve, for those that shall serve something, in the order of their ids.
@@ -235,7 +251,7 @@ class Manifest(Table):
 
     def warnings(self) -> tuple[str, ...]:
         """What is allowed but probably not meant: unused entries, groups without a device."""
-        return (*assign(self).warnings, *rollout_warnings(self))
+        return (*assign(self).warnings, *delivery_warnings(self), *rollout_warnings(self))
 
     def served_name(self, model: str) -> str:
         """The name that clients ask for."""

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from edgewright_controller.gates import HealthSamples, Samples
 from edgewright_controller.rollout.model import (
+    DOWNLOAD_PAUSED,
+    DOWNLOADING,
     IN_FLIGHT,
     Action,
     Changes,
@@ -107,6 +109,8 @@ class Draft:
         before = self.device(device)
         deadline = before.until
         if within_s is not None and deadline is not None:
+            if step in (DOWNLOADING, DOWNLOAD_PAUSED):
+                within_s = self.state.targets[device].lasts_s(self.now, within_s)
             deadline = min(deadline, self.watched + within_s)
         self.devices[device] = replace(before, step=step, deadline=deadline, reason=reason)
 
@@ -149,9 +153,10 @@ class Draft:
         before = self.device(device)
         deadline = until = None
         if expect:
-            policy = self.spec.policy
-            until = self.watched + policy.device_deadline_s
-            deadline = min(until, self.watched + policy.step_deadlines_s.get("check_in", policy.device_deadline_s))
+            policy, target = self.spec.policy, self.state.targets[device]
+            until = self.watched + target.lasts_s(self.now, policy.device_deadline_s)
+            check_in_s = policy.step_deadlines_s.get("check_in")
+            deadline = until if check_in_s is None else min(until, self.watched + check_in_s)
         generation = before.generation + 1
         self.devices[device] = DeviceChange(
             device, before.phase, generation, deadline, before.detached, before.reason, "", until, offer

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Final
 
 from edgewright_controller.gates import GatePolicy, HealthSamples
-from edgewright_controller.rollout.window import Window
+from edgewright_controller.rollout.window import Window, lasts
 
 WEEK_S: Final = 7 * 24 * 3600.0
 
@@ -74,6 +74,7 @@ class OnFailure(Enum):
 
 # What a rollout calls the step of a device whose download somebody paused.
 DOWNLOAD_PAUSED: Final = "downloading, paused on request"
+DOWNLOADING: Final = "downloading"  # as a device calls this step
 STEPS: Final = ("check_in", "plan", "download", "stage", "start", "prove", "probe", "commit")
 
 
@@ -82,6 +83,7 @@ class RolloutPolicy:
     """Seconds are of the rollout's own clock (see RolloutClock).
 
     device_deadline_s: from the offer to the device's answer; silence beyond it is a failure. The way back has as much.
+    Of a device that downloads in windows only, it counts the time in which these are open; so does its step "download".
     patience_s: a pause, a wait for approval, a start that does not come, or a wave that can offer nothing ends after
     this: abort, and keep what was reached.
     step_deadlines_s: by names of STEPS, how long a device may take for that step; "check_in" is from the offer to its
@@ -117,7 +119,8 @@ class RolloutPolicy:
 class RolloutTarget:
     """One device's part: the release it shall have (None: nothing), the one it goes back to, and the highest
     generation it was ever given. It is offered something only while one of `windows` is open in `zone`; without
-    windows, at any time. The way back waits for no window."""
+    windows, at any time. The way back waits for no window. It downloads only while one of `delivery` is open in `zone`;
+    while none is, its deadlines wait with it."""
 
     device: str
     release: str | None
@@ -125,6 +128,11 @@ class RolloutTarget:
     generation: int
     windows: tuple[Window, ...] = ()
     zone: str = "UTC"
+    delivery: tuple[Window, ...] = ()
+
+    def lasts_s(self, now: float, seconds: float) -> float:
+        """How long it takes from `now` (Unix) until this device could have downloaded for so many seconds."""
+        return lasts(self.delivery, self.zone, now, seconds)
 
 
 class Then(Enum):

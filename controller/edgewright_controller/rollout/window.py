@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -23,6 +23,7 @@ _FIRST: Final = datetime(1901, 1, 1, tzinfo=UTC).timestamp()
 _LAST: Final = datetime(9998, 12, 1, tzinfo=UTC).timestamp()
 # Days ahead in which every window opens, then the same with several of its days lost to a clock set forward.
 _HORIZONS: Final = (8, 29)
+_NO_TIME_S: Final = 0.001  # what is left over when such numbers are subtracted
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,31 @@ def longest_gap(windows: Sequence[Window]) -> float:
     for start, end in opened:
         longest, until = max(longest, start - until), max(until, end)
     return longest * 60.0
+
+
+@lru_cache(maxsize=1024)  # all devices of a wave ask the same
+def lasts(windows: tuple[Window, ...], zone: str, now: float, open_s: float) -> float:
+    """Seconds from `now` (Unix) until `windows` have been open for `open_s` seconds together; `open_s` without windows.
+
+    A window that never opens again counts as open: what waits for it must end, too. Raises
+    zoneinfo.ZoneInfoNotFoundError for an unknown zone.
+    """
+    at, left = now, open_s
+    while windows and left > _NO_TIME_S:
+        opening = next_opening(windows, zone, at)
+        if opening is None:
+            break
+        at = _closing(windows, zone, opening, left)
+        left -= at - opening
+    return at - now + max(left, 0.0)
+
+
+def _closing(windows: Sequence[Window], zone: str, opened: float, most: float) -> float:
+    """Until when it stays open, at most `most` seconds after `opened`; to the minute, which is how windows count."""
+    at = opened
+    while at < opened + most and is_open(windows, zone, at):
+        at = (at // 60 + 1) * 60
+    return min(at, opened + most)
 
 
 def words(windows: Sequence[Window]) -> str:

@@ -20,6 +20,7 @@ from edgewright_controller.service import apply_entries, plan_message, rollout_v
 from edgewright_controller.service.change import ALL, ChangeRefused, ManifestText, Selection
 from edgewright_controller.service.compiling import Compiling, cached
 from edgewright_controller.service.conflicts import refuse_parts, with_warnings
+from edgewright_controller.service.delivery_terms import DeliveryTerms
 from edgewright_controller.service.deltas import Deltas
 from edgewright_controller.service.job import Job
 from edgewright_controller.service.looking import asked_of
@@ -83,11 +84,12 @@ class Applying:
         runner: RolloutsRunner,
         sources: Sources,
         deltas: Deltas,
+        terms: DeliveryTerms,
         clock: Callable[[], datetime],
     ) -> None:
         self._ledger, self._planning, self._compiling = ledger, planning, compiling
         self._image, self._runner, self._sources, self._clock = image, runner, sources, clock
-        self._deltas = deltas
+        self._deltas, self._terms = deltas, terms
 
     async def look(self, order: Order) -> Looked:
         """What the order comes to, before anything is done. Raises BadInput, ChangeRefused, LedgerError."""
@@ -126,6 +128,7 @@ class Applying:
                 connection, manifest, plan, order.text, by=order.by, why=order.why, now_ms=now_ms
             )
         )
+        await self._terms.refresh()
         self._runner.look_for_newcomers()
         if not plan.to_do:
             return operator_pb2.ApplyResult(succeeded=True, summary=nothing_to_do(plan), **made)
@@ -205,6 +208,7 @@ class Applying:
 
 
 def _wish(order: Order, manifest: Manifest, plan: Plan) -> Wish:
+    terms = manifest.terms()
     return Wish(
         releases={change.device: change.to_release or None for change in plan.to_do},
         policy=policy_of(manifest.rollout),
@@ -212,7 +216,10 @@ def _wish(order: Order, manifest: Manifest, plan: Plan) -> Wish:
         about=f"apply of {order.text.file}",
         waves=tuple(wave.devices for wave in plan.waves),
         after=tuple(wave.after for wave in plan.waves),
-        windows={device: (timing.windows, timing.zone) for device, timing in manifest.timings().items()},
+        windows={
+            device: (timing.windows, timing.zone, terms[device].windows)
+            for device, timing in manifest.timings().items()
+        },
         not_again=not order.again,
         why=order.why,
         supersede=order.supersede,

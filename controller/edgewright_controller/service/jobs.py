@@ -27,6 +27,7 @@ from edgewright_controller.service.applying import Applying, Order
 from edgewright_controller.service.change import ALL, BadInput, ChangeRefused, ManifestText, Selection
 from edgewright_controller.service.compiling import Compiling
 from edgewright_controller.service.conflicts import with_warnings
+from edgewright_controller.service.delivery_terms import DeliveryTerms
 from edgewright_controller.service.deltas import Deltas
 from edgewright_controller.service.job import Job
 from edgewright_controller.service.planning import Planning
@@ -59,6 +60,7 @@ class Jobs:
         runner: RolloutsRunner,
         sources: Sources,
         deltas: Deltas,
+        terms: DeliveryTerms,
         shut: Callable[[], frozenset[str]],
         online: Callable[[str], bool],
         clock: Callable[[], datetime],
@@ -77,6 +79,7 @@ class Jobs:
             runner=runner,
             sources=sources,
             deltas=deltas,
+            terms=terms,
             clock=clock,
         )
         self._rolling_back = RollingBack(ledger, store, runner, shut)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -24,8 +24,9 @@ _NAMES: Final[TypeAdapter[list[str]]] = TypeAdapter(list[LabelKey])
 class Labelling:
     """Gives labels and takes them away."""
 
-    def __init__(self, ledger: Ledger, clock: Callable[[], datetime]) -> None:
-        self._ledger, self._clock = ledger, clock
+    def __init__(self, ledger: Ledger, clock: Callable[[], datetime], labelled: Callable[[], Awaitable[None]]) -> None:
+        """`labelled` is awaited after a change."""
+        self._ledger, self._clock, self._labelled = ledger, clock, labelled
 
     async def label(self, named: Sequence[str], given: Mapping[str, str], gone: Sequence[str], *, by: str) -> None:
         """Give all these devices the labels `given`, and take from them those named in `gone`.
@@ -51,6 +52,7 @@ class Labelling:
                     raise BadInput(f"device {device} would have {len(has)} labels; it may have {MAX_LABELS}")
 
         await self._ledger.write(act)
+        await self._labelled()
 
 
 def _check(given: Mapping[str, str], gone: Sequence[str]) -> None:

@@ -44,7 +44,7 @@ def again(
         not_again=True,
         why=why,
         after=(AfterWave(soak_s),),
-        windows={target.device: (target.windows, target.zone) for target in targets},
+        windows={target.device: (target.windows, target.zone, target.delivery) for target in targets},
         lifts_holds=frozenset(given),
     )
 

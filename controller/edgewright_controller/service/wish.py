@@ -32,7 +32,8 @@ class Wish:
     `by` names the operator, `about` says what it is for, `why` is the operator's reason.
 
     `waves`: which devices come together, all of `releases` each once; without it, all of them do.
-    `after`: what follows each wave. `windows`: device → its windows, and the time zone that they are in.
+    `after`: what follows each wave. `windows`: device → when it may be offered something, the time zone of that,
+    and when it may download.
 
     `back_to` says what devices return to if it is taken back; without it, a device returns to the newest release that
     worked there and was not rolled back. With `not_again` it does not begin when one of its releases was rolled back
@@ -55,7 +56,7 @@ class Wish:
     spares: frozenset[str] = frozenset()
     waves: tuple[tuple[str, ...], ...] = ()
     after: tuple[AfterWave, ...] = ()
-    windows: Mapping[str, tuple[tuple[Window, ...], str]] = field(default_factory=dict)
+    windows: Mapping[str, tuple[tuple[Window, ...], str, tuple[Window, ...]]] = field(default_factory=dict)
     lifts_holds: frozenset[str] = frozenset()
     supersede: bool = False
     by_itself: bool = False
@@ -115,7 +116,7 @@ def targets(connection: Connection, wish: Wish) -> Sequence[RolloutTarget]:
             release,
             previous(device, release),
             generations[device],
-            *wish.windows.get(device, ((), "UTC")),
+            *wish.windows.get(device, ((), "UTC", ())),
         )
         for device, release in wish.releases.items()
     ]
