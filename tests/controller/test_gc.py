@@ -130,6 +130,12 @@ async def test_mandates_holds_and_what_devices_say_are_needs_and_a_decommissione
     asked = operator_pb2.CreateMandateRequest(device="dev-a", release=digests[0], valid_s=3600)
     await fleet.operator.CreateMandate(asked, timeout=10)
     assert going(await gc(fleet)) == {made[1]}
+    device.says(active_artifact=made[1])  # of a release that a ledger from a backup might not know
+    await device.check_in()
+    assert going(await gc(fleet)) == set()
+    device.says(active_artifact=made[3])
+    await device.check_in()
+    assert going(await gc(fleet)) == {made[1]}
     device.says(held_releases=[digests[1]])
     await device.check_in()
     assert going(await gc(fleet)) == set()

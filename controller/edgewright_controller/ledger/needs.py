@@ -29,9 +29,12 @@ def of_releases(connection: Connection, now_ms: int) -> dict[str, str]:
 
 
 def of_artifacts(connection: Connection, now_ms: int) -> dict[str, str]:
-    """The same by the artifacts of these releases."""
+    """The same by the artifacts of these releases, and what devices say that they serve, where the ledger does not know
+    the release: it came from a backup then, and a device mends its disk from here."""
     needed = of_releases(connection, now_ms)
-    found: dict[str, str] = {}
+    rows = devices.every(connection, decommissioned=False)
+    serving = [(row.id, row.status.active_artifact) for row in rows if row.status is not None]
+    found = {artifact: f"{device} serves it" for device, artifact in serving if artifact}
     for release, artifact in releases.artifacts_of(connection, needed).items():
         found.setdefault(artifact, needed[release])
     return found
