@@ -5,8 +5,9 @@ usage: python benchmarks/delivery_bytes.py [--model FOLDER] [--only gguf mlx onn
 Each pair (update_pairs.py) is put into the store of a real controller, which makes the pack in a process of its own;
 then the agent's own download gets the new artifact over gRPC and mutual TLS, holding the old one. Counted is what
 FetchBlocks brings in `data`; documents (bundle and block index) are counted apart. Beside it, on the same pairs:
-FastCDC at 64 KiB, whole tensors, and zstd -3 --patch-from. CPU seconds: of cutting, comparing and packing where the
-update is made, of the download's thread where it is put together, of the same work by the others.
+FastCDC at 64 KiB, whole tensors, and zstd -3 --patch-from. CPU seconds: where the update is made of hashing, cutting,
+comparing and packing, blocks against nothing included; where it is put together of the download's thread, with all
+files hashed twice; of the same by the others, who hash once.
 """
 
 from __future__ import annotations
@@ -16,16 +17,15 @@ import asyncio
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -33,20 +33,12 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import other_schemes, update_pairs  # noqa: E402 - the path comes first
 from benchmarks.other_schemes import Cost  # noqa: E402
 from benchmarks.update_pairs import Pair  # noqa: E402
-from edgewright_agent.cancellation import Cancellation  # noqa: E402
-from edgewright_agent.device_key import FileKey  # noqa: E402
-from edgewright_agent.download import pull  # noqa: E402
-from edgewright_agent.fetch_plan import prepare  # noqa: E402
-from edgewright_agent.journal import DownloadJournal  # noqa: E402
-from edgewright_agent.link import Credentials, Link  # noqa: E402
-from edgewright_agent.slots import Slots  # noqa: E402
-from edgewright_contract.targets import ImageTarget  # noqa: E402
-from edgewright_contract.v1 import agent_pb2  # noqa: E402
 from edgewright_controller.compile.store import ArtifactStore, Stored  # noqa: E402
 from edgewright_controller.delivery import making  # noqa: E402
 from edgewright_controller.delivery.packs import PackKey, Packs  # noqa: E402
 from tests.artifacts import build_all  # noqa: E402
-from tests.controller.service_rig import Device, controller  # noqa: E402
+from tests.controller.service_rig import controller  # noqa: E402
+from tests.end_to_end.fetcher import Counting, Fetcher  # noqa: E402
 
 HOST: Final = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
 FIGURES: Final = {
@@ -64,80 +56,22 @@ def note(text: str) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """One pair: what ours costs, bytes of documents, what the controller held while it made the pack, the others."""
+    """One pair: what ours costs, bytes of documents, by how many bytes making the packs made a process grow, the
+    others."""
 
     pair: Pair
     ours: Cost
     documents: int
-    making_rss: int
+    making_growth: int
     others: dict[str, Cost]
-
-
-class Counting:
-    """The agent's line to its controller, with what comes over it counted."""
-
-    def __init__(self, link: Link) -> None:
-        self._link, self.name = link, link.name
-        self.blocks = self.documents = 0
-
-    def fetch_object(self, sha256: str, length: int, cancellation: Cancellation) -> bytes:
-        """As Link has it."""
-        data = self._link.fetch_object(sha256, length, cancellation)
-        self.documents += len(data)
-        return data
-
-    def fetch_blocks(self, *asked: Any, **also: Any) -> Generator[agent_pb2.BlockPart, None, None]:
-        """As Link has it."""
-        for part in self._link.fetch_blocks(*asked, **also):
-            self.blocks += len(part.data)
-            yield part
-
-
-class Fetcher:
-    """An agent's folders and its line."""
-
-    def __init__(self, state: Path, device: Device) -> None:
-        state.mkdir()
-        for name, data in (
-            ("key", device.key_pem),
-            ("chain", device.welcome.certificate_chain_pem),
-            ("ca", device.welcome.ca_pem),
-        ):
-            (state / name).write_bytes(data)
-        credentials = Credentials(FileKey(state / "key", device.key_pem), state / "chain", state / "ca")
-        self._link = Link(device.welcome.controller_address, credentials)
-        self.slots, self._journal = Slots(state), DownloadJournal(state / "agent.sqlite")
-
-    def pull(self, runtime: str, wanted: Stored, reuse: tuple[str, ...] = ()) -> tuple[Counting, float]:
-        """Get an artifact; what came, and CPU seconds of this thread."""
-        target = ImageTarget(
-            kind="model",
-            name="smollm2",
-            hw_class=f"{runtime}-cpu",
-            runtime=runtime,
-            bundle=wanted.bundle,
-            bundle_length=wanted.bundle_length,
-            block_index=wanted.block_index,
-            block_index_length=wanted.block_index_length,
-        )
-        source, cancellation, began = Counting(self._link), Cancellation(), time.thread_time()
-        plan = prepare(target, source, self.slots, reuse=reuse, reserve=0, cancellation=cancellation)
-        pull(plan, source, self.slots, self._journal, progress=lambda *_: None, cancellation=cancellation)
-        self.slots.verify(wanted.bundle)
-        return source, time.thread_time() - began
-
-    def close(self) -> None:
-        """Close the line."""
-        self._link.close()
-        self._journal.close()
 
 
 def packed(state: Path, folder: Path, base: Stored) -> tuple[Stored, float, int]:
     """In a process of its own: put the artifact of `folder` into the store and compare it with `base`; what is stored,
-    CPU seconds of both, and bytes that the process held at most."""
+    CPU seconds of both, and by how many bytes the process grew meanwhile."""
     command = [sys.executable, __file__, "--pack", str(state), str(folder), base.bundle, base.block_index]
     answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return Stored(**answer["stored"]), answer["cpu_s"], answer["rss"]
+    return Stored(**answer["stored"]), answer["cpu_s"], answer["growth"]
 
 
 def pack(state: Path, folder: Path, base: str, base_index: str) -> None:
@@ -145,13 +79,27 @@ def pack(state: Path, folder: Path, base: str, base_index: str) -> None:
     store, packs = ArtifactStore(state / "store"), Packs(state / "store" / "deltas")
     out = state / "store" / "out"
     shutil.copytree(folder, out, copy_function=shutil.copyfile)
-    began = time.thread_time()
+    began, held = time.thread_time(), _most_held()
     stored = store.add(out)
     making.make(store, packs, PackKey(stored.bundle, stored.block_index, base), base_index)
     making.make(store, packs, PackKey(stored.bundle, stored.block_index), "")
     cpu_s = time.thread_time() - began
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    print(json.dumps({"stored": asdict(stored), "cpu_s": cpu_s, "rss": rss}))
+    print(json.dumps({"stored": asdict(stored), "cpu_s": cpu_s, "growth": _most_held() - held}))
+
+
+def _most_held() -> int:
+    """Bytes that this process has held at most. (What getrusage says is that of its parent, if that was larger.)"""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) << 10
+    raise SystemExit("/proc/self/status does not say VmHWM; this runs on Linux")
+
+
+def fetched(fetcher: Fetcher, runtime: str, wanted: Stored, *reuse: str) -> tuple[Counting, float]:
+    """What came, and CPU seconds of this thread."""
+    began = time.thread_time()
+    came = fetcher.pull(runtime, wanted, *reuse)
+    return came, time.thread_time() - began
 
 
 async def measured(runtime: str, built: Path, place: Path) -> list[Row]:
@@ -170,15 +118,15 @@ async def measured(runtime: str, built: Path, place: Path) -> list[Row]:
         for base in bases.values():
             await asyncio.to_thread(fetcher.pull, runtime, base)
         for pair in pairs:
-            wanted, making_s, rss = await asyncio.to_thread(packed, state, pair.wanted, bases[pair.base])
-            came, applying_s = await asyncio.to_thread(fetcher.pull, runtime, wanted, (bases[pair.base].bundle,))
+            wanted, making_s, growth = await asyncio.to_thread(packed, state, pair.wanted, bases[pair.base])
+            came, applying_s = await asyncio.to_thread(fetched, fetcher, runtime, wanted, bases[pair.base].bundle)
             others = {
                 "FastCDC 64K": other_schemes.by_content(pair.base, pair.wanted),
                 "whole tensors": other_schemes.whole_tensors(pair.base, pair.wanted),
             }
             if other_schemes.ZSTD:
                 others["zstd --patch-from"] = other_schemes.patch_from(pair.base, pair.wanted)
-            rows.append(Row(pair, Cost(came.blocks, making_s, applying_s), came.documents, rss, others))
+            rows.append(Row(pair, Cost(came.blocks, making_s, applying_s), came.documents, growth, others))
             note(f"{runtime} {pair.name}: {came.blocks:,} bytes")
             fetcher.slots.remove(wanted.bundle)
         fetcher.close()
@@ -196,8 +144,8 @@ def table(runtime: str, rows: Sequence[Row]) -> str:
         costs = [row.ours, *row.others.values()]
         cells = [f"{one.fetched / MB:.4f} ({one.making_s:.2f} + {one.applying_s:.2f})" for one in costs]
         lines.append(f"| {row.pair.what} | " + " | ".join(cells) + f" | {row.documents / MB:.3f} |")
-    most = max(row.making_rss for row in rows) / MB
-    return "\n".join([*lines, f"making a pack held {most:,.0f} MB at most, Python and its modules included"])
+    most = max(row.making_growth for row in rows) / MB
+    return "\n".join([*lines, f"storing, cutting and packing made a process grow by {most:,.1f} MB at most"])
 
 
 def figures(rows: Sequence[Row]) -> None:
