@@ -11,7 +11,8 @@ import pytest
 from edgewright_contract import block_index, bundle
 from edgewright_contract.block_index import Block, BlockIndex
 from edgewright_contract.v1 import agent_pb2
-from edgewright_controller.service.blocks import PART_BYTES, BadRange, Blocks, NotHere
+from edgewright_controller.delivery.forms import PART_BYTES
+from edgewright_controller.service.blocks import BadRange, Blocks, NotHere
 
 MIB = 1 << 20
 
@@ -36,6 +37,9 @@ class FolderStore:
         with open(self.folder / block.path, "rb") as file:
             file.seek(block.offset)
             return file.read(block.size)
+
+    def read_cached(self, bundle: str, block: Block) -> bytes | None:
+        return None
 
 
 @pytest.fixture

@@ -61,13 +61,18 @@ def read(request: agent_pb2.FetchBlocksRequest) -> Ask:
     return Ask(request.bundle, request.block_index, frozenset(accepted), tuple(request.bases))
 
 
-def parts(number: int, data: bytes, form: Form | None = None) -> Iterator[Part]:
-    """A block in pieces of at most 256 KiB: `data` as it is, or in `form`."""
-    kept = form.kept if form is not None else Kept(agent_pb2.ENCODING_RAW, data)
+def raw(number: int, data: bytes) -> Part:
+    """A piece of a block as it is, at most 256 KiB."""
+    return Part(agent_pb2.BlockPart(index=number, encoding=agent_pb2.ENCODING_RAW), data)
+
+
+def parts(number: int, form: Form) -> Iterator[Part]:
+    """A block in `form`, in pieces of at most 256 KiB."""
+    kept = form.kept
     for start in range(0, len(kept.data), PART_BYTES):
         head = agent_pb2.BlockPart(index=number)
         head.encoding = kept.encoding  # type: ignore[assignment]  # a number of the wire's, as packs keep it
-        if start == 0 and form is not None:
+        if start == 0:
             head.encoded_size = len(kept.data)
             if kept.base is not None:
                 said = agent_pb2.BlockBase(
@@ -97,6 +102,10 @@ class Forms:
             except (PackDamaged, OSError) as error:
                 self._packs.damaged(pack.key, str(error))
         return None
+
+    def any(self, ask: Ask) -> bool:
+        """Whether there is a pack that may have something for the device."""
+        return any(self._packs.get(key) is not None for key in ask.keys)
 
     def lacks(self, ask: Ask) -> bool:
         """Whether the device could use a pack against what it holds, and there is none."""

@@ -1,8 +1,8 @@
 """Sending artifacts: small documents by digest, and blocks of a bundle by index.
 
-The controller never holds more than one block (1 MiB) of a stream in memory, reads files off the event
-loop, and trusts the device to check what it gets: a flipped byte in the store is caught there, where a
-flipped byte on the wire would be too.
+The controller never holds more than one block (1 MiB) of a stream in memory, and of one that is sent as it is one part.
+It waits for no disk on the event loop, and trusts the device to check what it gets: a flipped byte in the store is
+caught there, where a flipped byte on the wire would be too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import BinaryIO, Final, Protocol
 
 from edgewright_contract import block_index, bundle, digest
@@ -17,7 +18,7 @@ from edgewright_contract.block_index import Block, BlockIndex
 from edgewright_contract.v1 import agent_pb2
 from edgewright_controller.compile.store import StoreError
 from edgewright_controller.delivery import forms
-from edgewright_controller.delivery.forms import PART_BYTES, Ask, BadAsk, Form, Forms
+from edgewright_controller.delivery.forms import PART_BYTES, Ask, BadAsk, Forms
 from edgewright_controller.delivery.part import Part
 
 MAX_CALL_BYTES: Final = 256 << 20
@@ -32,6 +33,9 @@ class ArtifactReader(Protocol):
 
     def read_block(self, artifact: str, block: Block, /) -> bytes:
         """The bytes of one block as they stand on the disk. Raises StoreError, OSError."""
+
+    def read_cached(self, artifact: str, block: Block, /) -> bytes | None:
+        """The same without waiting for a disk; None when that cannot be. Raises StoreError."""
 
 
 class NotHere(LookupError):
@@ -83,6 +87,7 @@ class Blocks:
         numbers = _numbers(request.ranges, len(index.blocks))
         if self._packed is not None and await asyncio.to_thread(self._packed.lacks, ask):
             self._lacking(ask)
+        packed = await asyncio.to_thread(self._helping, ask)
         left = min(request.max_bytes or MAX_CALL_BYTES, MAX_CALL_BYTES)
         first = True
         for number in numbers:
@@ -91,9 +96,13 @@ class Blocks:
                 return
             first, left = False, left - block.size
             self._sending(ask.wanted)
-            form, data = await asyncio.to_thread(self._had, ask, block)
-            for part in forms.parts(number, data, form):
-                yield part
+            if packed is not None and (form := await asyncio.to_thread(packed.find, ask, number)) is not None:
+                for part in forms.parts(number, form):
+                    yield part
+                continue
+            for piece in _pieces(block):
+                # Nothing here keeps the bytes while they are sent: of many that stall, each holds one part.
+                yield forms.raw(number, await self._bytes(ask.wanted, piece))
 
     def _open(self, sha256: str) -> BinaryIO:
         try:
@@ -101,10 +110,17 @@ class Blocks:
         except (LookupError, StoreError, OSError) as error:
             raise NotHere(f"no document {sha256} here") from error
 
-    def _had(self, ask: Ask, block: Block) -> tuple[Form | None, bytes]:
-        """A block in the form that it is sent in, or else as it is."""
-        form = self._packed.find(ask, block.index) if self._packed is not None else None
-        return form, b"" if form is not None else self._read(ask.wanted, block)
+    def _helping(self, ask: Ask) -> Forms | None:
+        """The packs, if any of them has something for this device."""
+        return self._packed if self._packed is not None and self._packed.any(ask) else None
+
+    async def _bytes(self, bundle_digest: str, piece: Block) -> bytes:
+        """From memory at once; what the disk has to bring, in a thread."""
+        try:
+            found = self._store.read_cached(bundle_digest, piece)
+        except StoreError as error:
+            raise NotHere(str(error)) from error
+        return found if found is not None else await asyncio.to_thread(self._read, bundle_digest, piece)
 
     def _read(self, bundle_digest: str, block: Block) -> bytes:
         try:
@@ -125,6 +141,12 @@ class Blocks:
             return block_index.parse(data, bundle.parse(document))
         except (bundle.BundleError, block_index.BlockIndexError) as error:
             raise BadRange(f"{index_digest} is not an index of artifact {bundle_digest}: {error}") from error
+
+
+def _pieces(block: Block) -> Iterator[Block]:
+    """A block's bytes in parts."""
+    for start in range(0, block.size, PART_BYTES):
+        yield replace(block, offset=block.offset + start, size=min(PART_BYTES, block.size - start))
 
 
 def _numbers(ranges: Sequence[agent_pb2.BlockRange], count: int) -> Iterator[int]:

@@ -75,10 +75,11 @@ class Downloads:
                         if sent and not terms.is_open(self._wall()):
                             return
                         at = part.head.index
-                    size = len(part.data)
+                    size, message = len(part.data), part.encoded()
+                    del part  # the message has a copy of its data
                     if wait_s := self._pacing.wait_s(device, terms, size, self._clock()):
                         await asyncio.sleep(wait_s)
-                    await self._send(part.encoded(), size, write, reading)
+                    await self._send(message, size, write, reading)
                     sent += size
 
     def _check_window(self, terms: Terms) -> None:
