@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -18,6 +18,7 @@ import grpc
 
 from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.device_key import DeviceKey
+from edgewright_agent.read_ahead import ahead
 from edgewright_contract import digest, retry_hint
 from edgewright_contract.v1 import agent_pb2, agent_pb2_grpc
 
@@ -223,13 +224,14 @@ class Link:
 
     def _parts(self, call: Any, what: str, cancellation: Cancellation) -> Iterator[Any]:
         try:
-            with cancellation.calling(call.cancel):
+            with cancellation.calling(call.cancel), closing(ahead(call, call.cancel)) as parts:
                 # What the caller takes to decode and write is not the source's to answer for.
                 waited, asked, came = 0.0, time.monotonic(), 0
-                for part in call:
-                    if len(part.data) > MAX_PART_BYTES:
-                        raise BadAnswer(f"{self.name}: a part of {len(part.data)} bytes, at most {MAX_PART_BYTES}")
-                    came += len(part.data)
+                for part in parts:
+                    size = len(part.data)  # asked for once, since each time copies the data
+                    if size > MAX_PART_BYTES:
+                        raise BadAnswer(f"{self.name}: a part of {size} bytes, at most {MAX_PART_BYTES}")
+                    came += size
                     waited += time.monotonic() - asked
                     if waited > SLOW_AFTER_S and came < waited * SLOWEST_BYTES_PER_S:
                         told = f"{came} bytes in {waited:.0f} s; that is too slow to go on"
