@@ -55,6 +55,7 @@ class Download:
     done: int = 0
     total: int = 0
     pace: Pace = field(default_factory=Pace)
+    trouble: str = ""
 
     def note(self, done: int, total: int, now: float) -> None:
         """So much is safe at `now`, in monotonic seconds. Called from the thread that fetches."""
@@ -77,17 +78,19 @@ class DeviceActs:
         reserve: int,
         on_progress: Callable[[], None],
         on_wait: Callable[[float, str], None],
+        on_trouble: Callable[[], None] = lambda: None,
         on_activated: Callable[[ImageTarget], None],
         make_way: Callable[[], Awaitable[None]] = _nobody_in_the_way,
     ) -> None:
         """`on_progress` is called on the event loop when new bytes are safe; `download` has the numbers. So is
-        `on_wait`, when the source said to come back after so many seconds, and why. `on_activated` is called in a
-        thread when an artifact took traffic. `make_way` is awaited before an act that changes what artifacts there
-        are."""
+        `on_wait`, when the source said to come back after so many seconds, and why, and `on_trouble`, when what is
+        wrong with it, `download.trouble`, is something else than before. `on_activated` is called in a thread when an
+        artifact took traffic. `make_way` is awaited before an act that changes what artifacts there are."""
         self.download = Download()
         self.info: EngineInfo | None = None
         self._store, self._slots, self._journal, self._source = store, slots, journal, source
-        self._serving, self._settings, self._on_progress = serving, settings, on_progress
+        self._serving, self._settings = serving, settings
+        self._on_progress, self._on_trouble = on_progress, on_trouble
         self._holdings, self._reserve = holdings, reserve
         self._on_wait, self._on_activated, self._make_way = on_wait, on_activated, make_way
         self._plan: FetchPlan | None = None
@@ -231,11 +234,23 @@ class DeviceActs:
         def waits(seconds: float, reason: str) -> None:
             loop.call_soon_threadsafe(self._on_wait, seconds, reason)
 
-        def fetch(cancellation: Cancellation) -> object:
-            source, slots, journal = self._source, self._slots, self._journal
-            return pull(plan, source, slots, journal, progress=report, waits=waits, cancellation=cancellation)
+        def complain(text: str) -> None:
+            if text != self.download.trouble:
+                self.download.trouble = text
+                loop.call_soon_threadsafe(self._on_trouble)
 
-        await in_thread(fetch)
+        await in_thread(
+            lambda cancellation: pull(
+                plan,
+                self._source,
+                self._slots,
+                self._journal,
+                progress=report,
+                waits=waits,
+                trouble=complain,
+                cancellation=cancellation,
+            )
+        )
 
     async def _verify(self, state: Lifecycle) -> None:
         known = self._known(state.release)

@@ -112,6 +112,7 @@ class Agent:
             reserve=config.disk_reserve,
             on_progress=self._progressed,
             on_wait=self._waits,
+            on_trouble=lambda: self._aside(self._note_trouble()),
             on_activated=self._trust.activated,
             make_way=self._give_way,
         )
@@ -167,6 +168,7 @@ class Agent:
             total_bytes=download.total,
             bytes_per_s=download.pace.bytes_per_s(now),
             remaining_s=download.pace.remaining_s(download.total, now),
+            trouble=download.trouble,
             engine=f"{info.engine} {info.version}" if info else "",
             accelerator=accelerator.told(info) if info else "",
             endpoint=self._gateway.url,
@@ -343,14 +345,22 @@ class Agent:
     def _progressed(self) -> None:
         self._aside(self._note_progress())
 
+    async def _note_trouble(self) -> None:
+        await self._tell(RunningChanged())
+        self._leave_progress()
+
+    def _leave_progress(self) -> None:
+        try:
+            status.leave_progress(self._config.state, self.status())
+        except (OSError, StateDamaged) as error:
+            _log.info("the status on this device may not say how far the download is: %s", error)
+
     async def _note_progress(self) -> None:
         try:
             await self._updates.progressed()
-            status.leave_progress(self._config.state, self.status())
         except StateDamaged as error:
             _log.error("%s; the download goes on", error)
-        except OSError as error:
-            _log.info("the status on this device may not say how far the download is: %s", error)
+        self._leave_progress()
 
     def _waits(self, seconds: float, reason: str) -> None:
         self._aside(self._note_wait(seconds, reason))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edgewright_agent.cancellation import Cancellation
 from edgewright_agent.fetch_plan import ArtifactCorrupt, DiskFull, FetchPlan, check_disk
-from edgewright_agent.fetching import REFETCHES, Fetch, Progress, Waits
+from edgewright_agent.fetching import REFETCHES, Fetch, Progress, Trouble, Waits
 from edgewright_agent.journal import DownloadJournal
 from edgewright_agent.link import BlockSource
 from edgewright_agent.partial_files import PartialFiles
@@ -36,19 +36,30 @@ def pull(
     *,
     progress: Progress,
     waits: Waits = lambda seconds, reason: None,
+    trouble: Trouble = lambda text: None,
     cancellation: Cancellation,
 ) -> Path:
     """The folder of the whole, verified artifact. Tries a broken line again until it is cancelled.
 
     `progress(done, total)` is called with bytes to be fetched: those that are safely on the disk, and all;
-    `waits(seconds, reason)` when the source said to come back later. Raises ArtifactCorrupt, ArtifactUnsafe, DiskFull,
-    Refused, BadAnswer, Cancelled, OSError.
+    `waits(seconds, reason)` when the source said to come back later; `trouble(text)` after each call to the source with
+    what is wrong, in words, empty: nothing. Raises ArtifactCorrupt, ArtifactUnsafe, DiskFull, Refused, BadAnswer,
+    Cancelled, OSError.
     """
     name = plan.target.bundle
     if slots.has(name):
         return slots.artifact(name)
     with _disk_explained(slots.partial(name)):
-        folder = _made(plan, source, slots, journal, progress=progress, waits=waits, cancellation=cancellation)
+        folder = _made(
+            plan,
+            source,
+            slots,
+            journal,
+            progress=progress,
+            waits=waits,
+            trouble=trouble,
+            cancellation=cancellation,
+        )
         whole = slots.adopt(name, plan.document, folder, plan.indexed)
     _clear(name, slots, journal)
     return whole
@@ -84,6 +95,7 @@ def _made(
     *,
     progress: Progress = lambda done, total: None,
     waits: Waits = lambda seconds, reason: None,
+    trouble: Trouble = lambda text: None,
     patience_s: float = math.inf,
     cancellation: Cancellation,
 ) -> Path:
@@ -97,7 +109,7 @@ def _made(
             plan = plan.without(path)
             check_disk(plan, slots.partial(name))
     with Fetch(plan, source, slots, files, journal, progress=progress, cancellation=cancellation) as fetch:
-        fetch.patience_s, fetch.waits = patience_s, waits
+        fetch.patience_s, fetch.waits, fetch.on_trouble = patience_s, waits, trouble
         _complete(fetch)
     _log.info("artifact %s: %s", name[:12], fetch.told())
     rules.check_contents({file.path: folder / file.path for file in plan.bundle.files})

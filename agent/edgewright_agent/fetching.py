@@ -37,6 +37,7 @@ MAX_CALL_BYTES: Final = 64 << 20
 
 Progress = Callable[[int, int], None]
 Waits = Callable[[float, str], None]
+Trouble = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Fetch:
         self._bad: Counter[int] = Counter()
         self._plainly: set[int] = set()  # to be asked for as they are, for they could not be had otherwise
         self._call_bytes = FIRST_CALL_BYTES
+        self.on_trouble: Trouble = lambda text: None  # what is wrong now, for people; empty: nothing
         self.patience_s = math.inf  # how long a line may be down in a row
         self.waits: Waits = lambda seconds, reason: None  # told when the source says to come back later, and why
         self._copied = self._came = self._on_the_line = 0
@@ -83,9 +85,11 @@ class Fetch:
 
     def told(self) -> str:
         """What it took, for the log."""
-        spared = f"{len(self._plainly)} blocks had to be asked for again as they are" if self._plainly else ""
         line = f"{self._came:,} bytes were fetched as {self._on_the_line:,}, {self._copied:,} stood on this disk"
-        return f"{line}; {spared}" if spared else line
+        return f"{line}; {self._refused()}" if self._plainly else line
+
+    def _refused(self) -> str:
+        return f"{len(self._plainly)} blocks had to be asked for again as they are" if self._plainly else ""
 
     def held_blocks(self) -> None:
         """Copy what stands on this disk elsewhere; what does not, after all, is left to be fetched."""
@@ -134,11 +138,12 @@ class Fetch:
             up_at = time.monotonic() if got_on else up_at
             if failure is not None and (bad_answers > REFETCHES or time.monotonic() - up_at > self.patience_s):
                 raise failure
+            told_s = failure.again_s if isinstance(failure, LinkDown) else None
+            self.on_trouble(str(failure) if failure is not None and told_s is None else self._refused())
             if came:
                 backoff.reset()
                 self._adapt(came, time.monotonic() - began)
             if failure is not None or not got_on:
-                told_s = failure.again_s if isinstance(failure, LinkDown) else None
                 if told_s is not None:
                     self.waits(told_s, str(failure))
                 self._cancellation.wait(backoff.pause() if told_s is None else told_s)

@@ -40,6 +40,7 @@ class Running:
     total_bytes: int = 0
     bytes_per_s: float = 0.0
     remaining_s: int = 0
+    trouble: str = ""
     engine: str = ""
     accelerator: str = ""
     endpoint: str = ""
@@ -60,7 +61,7 @@ def compose(state: Lifecycle, known: Known, running: Running) -> agent_pb2.Devic
         step=agent_pb2.Step.Name(state.step.value),
         outcome=agent_pb2.Outcome.Name(state.outcome.value),
         error=agent_pb2.ErrorCode.Name(state.fault.value),
-        reason=_shortened(reason(state), MAX_REASON),
+        reason=_shortened(reason(state) or (running.trouble if moving else ""), MAX_REASON),
         done_bytes=running.done_bytes if downloading else 0,
         total_bytes=running.total_bytes if downloading else 0,
         active_release=state.active,
@@ -107,7 +108,6 @@ def read(folder: Path) -> dict[str, Any]:
         "step": state.step.name.lower(),
         "outcome": state.outcome.name.lower(),
         "error": state.fault.name.lower() if state.fault.value else "",
-        "reason": reason(state),
         "active_release": state.active,
         "active_model": active.release.model if active else "",
         "active_artifact": active.release.artifact if active else "",
@@ -115,8 +115,8 @@ def read(folder: Path) -> dict[str, Any]:
         "previous_release": state.previous,
         "held_releases": list(state.held),
         "unconfined": unconfined(folder),
-        **_progress(folder, state if running else Lifecycle()),
-        "verified_unix": report.ended,
+        **_progress(folder, state, running=running),
+        "verified_unix": report.ended if report.artifacts else 0.0,
         "damaged": [str(finding) for finding in report.findings],
         "not_mended": list(report.why),
     }
@@ -124,20 +124,22 @@ def read(folder: Path) -> dict[str, Any]:
 
 def leave_progress(folder: Path, now: agent_pb2.DeviceStatus) -> None:
     """Leave how far the download is, for whoever looks into the folder. Needs to survive nothing. Raises OSError."""
-    document = {key: getattr(now, key) for key in ("generation", *_PROGRESS)}
+    document = {key: getattr(now, key) for key in ("generation", "reason", *_PROGRESS)}
     beside = folder / f"{PROGRESS_FILE}.new"
     beside.write_text(json.dumps(document))
     os.replace(beside, folder / PROGRESS_FILE)
 
 
-def _progress(folder: Path, state: Lifecycle) -> dict[str, int]:
-    """How far the download that runs is, zeros when none does, or it has not said yet."""
-    nothing = dict.fromkeys(_PROGRESS, 0)
-    if state.step is not Step.DOWNLOADING or state.paused:
+def _progress(folder: Path, state: Lifecycle, *, running: bool) -> dict[str, Any]:
+    """How far the download that runs is and what is wrong with it; zeros when none does, or it has not said yet."""
+    nothing = dict.fromkeys(_PROGRESS, 0) | {"reason": reason(state)}
+    if state.step is not Step.DOWNLOADING or state.paused or not running:
         return nothing
     try:
         left = json.loads((folder / PROGRESS_FILE).read_text())
-        return {key: int(left[key]) for key in _PROGRESS} if left["generation"] == state.generation else nothing
+        numbers = {key: int(left[key]) for key in _PROGRESS}
+        same = left["generation"] == state.generation
+        return numbers | {"reason": reason(state) or str(left["reason"])} if same else nothing
     except (OSError, ValueError, KeyError, TypeError):
         return nothing
 

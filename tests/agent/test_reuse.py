@@ -16,6 +16,7 @@ import pytest
 import zstandard
 
 from edgewright_agent.cancellation import Cancellation
+from edgewright_agent.download import pull
 from edgewright_agent.fetch_plan import ArtifactCorrupt, prepare
 from edgewright_agent.link import Refused
 from edgewright_contract import block_coding
@@ -278,3 +279,26 @@ def test_only_what_is_here_whole_is_named_as_a_base(room: Room) -> None:
     plan = prepare(room.server.target, link, device.slots, reuse=names, reserve=0, cancellation=Cancellation())
     link.close()
     assert list(plan.bases) == [room.old.bundle]
+
+
+def test_what_is_wrong_is_told_while_it_is(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgewright_agent.backoff.Backoff.pause", lambda self: 0.001)
+    device = room.device()
+    target = room.offer(FIRST + ONE + CHANGED)
+    room.server.coded[3] = BAD["rubbish against nothing"]
+    room.server.mischief.unavailable = 1
+    link, told = device.link(room.server), list[str]()
+    cancellation = Cancellation()
+    plan = prepare(target, link, device.slots, reuse=(room.old.bundle,), reserve=0, cancellation=cancellation)
+    pull(
+        plan,
+        link,
+        device.slots,
+        device.journal,
+        progress=lambda *_: None,
+        trouble=told.append,
+        cancellation=cancellation,
+    )
+    link.close()
+    assert "unavailable" in told[0]
+    assert told[-1] == "1 blocks had to be asked for again as they are"

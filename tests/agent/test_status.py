@@ -15,7 +15,12 @@ from edgewright_contract.v1 import agent_pb2
 
 FETCHING = Lifecycle(step=Step.DOWNLOADING, generation=7, release="a" * 64, outcome=Outcome.IN_PROGRESS)
 RUNNING = Running(
-    done_bytes=30_000_000, total_bytes=98_000_000, bytes_per_s=1e6, remaining_s=68, damaged=["x" * 900] * 20
+    done_bytes=30_000_000,
+    total_bytes=98_000_000,
+    bytes_per_s=1e6,
+    remaining_s=68,
+    trouble="nobody answers",
+    damaged=["x" * 900] * 20,
 )
 
 
@@ -31,11 +36,13 @@ def test_the_controller_is_told_rate_and_remaining_time_while_bytes_come() -> No
         10**6,
         68,
     )
+    assert told.reason == "nobody answers"
     waiting = composed(Lifecycle(step=Step.DOWNLOADING, generation=7, paused=True))
     assert (waiting.downloads_paused, waiting.done_bytes) == (True, 30 * 10**6)
     assert (waiting.bytes_per_s, waiting.remaining_s) == (0, 0)
     idle = composed(Lifecycle(generation=7))
-    assert (idle.done_bytes, idle.bytes_per_s, idle.remaining_s) == (0, 0, 0)
+    assert (idle.done_bytes, idle.bytes_per_s, idle.remaining_s, idle.reason) == (0, 0, 0, "")
+    assert "nobody" not in waiting.reason, "a pause explains more"
 
 
 def test_what_is_damaged_is_told_within_bounds() -> None:
@@ -57,10 +64,11 @@ def test_whoever_looks_into_the_folder_of_a_running_agent_sees_it_too(
     (device / "agent.toml").write_text('state = "."')
     with StateLock(device):
         read = status.read(device)
-        assert (read["done_bytes"], read["remaining_s"]) == (30 * 10**6, 68)
+        assert (read["done_bytes"], read["remaining_s"], read["reason"]) == (30 * 10**6, 68, "nobody answers")
         cli.main(["status", "--config", str(device / "agent.toml")])
     assert "download:  30.0 MB of 98.0 MB, 1.0 MB/s, 68 s left\n" in capsys.readouterr().out
-    assert status.read(device)["total_bytes"] == 0, "nobody fetches"
+    read = status.read(device)
+    assert (read["total_bytes"], read["reason"]) == (0, ""), "nobody fetches"
 
 
 @pytest.mark.parametrize("left", ["", "{", "[]", "{}", '{"generation": 6, "done_bytes": 1}', '{"generation": 7}'])
