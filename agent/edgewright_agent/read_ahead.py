@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, Final
 
 # Of 256 KiB each.
-MOST: Final = 16
+MOST: Final = 8
 _LOOK_S: Final = 0.05
 
 
