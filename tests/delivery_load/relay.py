@@ -1,4 +1,7 @@
-"""A link that breaks: a TCP relay on the loopback that counts what goes down to the device, and cuts where told."""
+"""A link that breaks: a TCP relay on the loopback that counts what goes down to the device, and cuts where told.
+
+A cut takes nothing from the device that has reached it: what its system holds already it may still read.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ class Relay:
         self._to, self._cuts_at = ("127.0.0.1", port), list(cuts_at)
         self.came, self.cuts = 0, 0
         self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
+        self._open: set[tuple[socket.socket, socket.socket]] = set()  # towards the device, and the other
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -37,19 +40,25 @@ class Relay:
                 near, _ = self._listener.accept()
                 far = socket.create_connection(self._to)
                 with self._lock:
-                    self._open |= {near, far}
+                    self._open.add((near, far))
                 for source, sink, down in ((near, far, False), (far, near, True)):
                     threading.Thread(target=self._pass, args=(source, sink, down), daemon=True).start()
 
     def _pass(self, source: socket.socket, sink: socket.socket, down: bool) -> None:
         with suppress(OSError):
             while data := source.recv(_PIECE):
+                if not down:
+                    with suppress(OSError):  # after a cut, what the device says goes nowhere
+                        sink.sendall(data)
+                    continue
                 sink.sendall(data)
-                if down and self._counted(len(data)):
+                if self._counted(len(data)):
                     self._cut()
-        for one in (source, sink):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+        if not down:
+            source.close()
+            sink.close()
 
     def _counted(self, size: int) -> bool:
         """Whether the link breaks now."""
@@ -64,7 +73,8 @@ class Relay:
     def _cut(self) -> None:
         with self._lock:
             cut, self._open = self._open, set()
-        for one in cut:
+        for near, far in cut:
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+                near.shutdown(socket.SHUT_WR)  # closed with something unread, it would have the device's thrown away
+            with suppress(OSError):
+                far.shutdown(socket.SHUT_RDWR)
