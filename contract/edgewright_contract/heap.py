@@ -17,11 +17,11 @@ _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 # The most that glibc takes; nothing here is near it.
 _MMAP_ABOVE_BYTES: Final = 32 << 20
-_KEPT_BYTES: Final = 16 << 20
+_KEPT_BYTES: Final = 32 << 20
 
 
 def set_for_blocks(arenas: int) -> None:
-    """Keep what was freed, up to 16 MiB a heap, and have at most `arenas` heaps. Call it before threads start."""
+    """Keep what was freed, up to 32 MiB a heap, and have at most `arenas` heaps. Call it before threads start."""
     mallopt = _of_c("mallopt")
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, arenas)
