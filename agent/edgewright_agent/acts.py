@@ -10,7 +10,7 @@ import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import psutil
@@ -24,6 +24,7 @@ from edgewright_agent.engines.catalogue import EngineMissing, EngineSettings
 from edgewright_agent.engines.process import EngineFailed, EngineProcess
 from edgewright_agent.engines.supervision import AcceleratorWrong, ProbeFailed, Serving
 from edgewright_agent.fetch_plan import ArtifactCorrupt, DiskFull, FetchPlan, prepare
+from edgewright_agent.front import spec_of
 from edgewright_agent.holdings import Holdings
 from edgewright_agent.journal import DownloadJournal
 from edgewright_agent.lifecycle_state import Act, Fault, Lifecycle
@@ -32,8 +33,9 @@ from edgewright_agent.pace import Pace
 from edgewright_agent.slots import ArtifactDamaged, Slots
 from edgewright_agent.state_store import KnownRelease, StateStore
 from edgewright_agent.update import ActFailed
-from edgewright_contract.engine import EngineInfo, EngineSpec
+from edgewright_contract.engine import EngineInfo
 from edgewright_contract.model_files import ArtifactUnsafe, chat_template, rules
+from edgewright_contract.release import Release
 from edgewright_contract.targets import ImageTarget
 
 DRAIN_S: Final = 120.0
@@ -81,11 +83,13 @@ class DeviceActs:
         on_trouble: Callable[[], None] = lambda: None,
         on_activated: Callable[[ImageTarget], None],
         make_way: Callable[[], Awaitable[None]] = _nobody_in_the_way,
+        on_serving: Callable[[Release | None], None] = lambda _release: None,
     ) -> None:
         """`on_progress` is called on the event loop when new bytes are safe; `download` has the numbers. So is
         `on_wait`, when the source said to come back after so many seconds, and why, and `on_trouble`, when what is
         wrong with it, `download.trouble`, is something else than before. `on_activated` is called in a thread when an
-        artifact took traffic. `make_way` is awaited before an act that changes what artifacts there are."""
+        artifact took traffic; `on_serving` before that, and with None when nothing serves any more. `make_way` is
+        awaited before an act that changes what artifacts there are."""
         self.download = Download()
         self.info: EngineInfo | None = None
         self._store, self._slots, self._journal, self._source = store, slots, journal, source
@@ -93,6 +97,7 @@ class DeviceActs:
         self._on_progress, self._on_trouble = on_progress, on_trouble
         self._holdings, self._reserve = holdings, reserve
         self._on_wait, self._on_activated, self._make_way = on_wait, on_activated, make_way
+        self._on_serving = on_serving
         self._plan: FetchPlan | None = None
         self._candidate: EngineProcess | None = None
         self._candidate_info: EngineInfo | None = None
@@ -138,14 +143,18 @@ class DeviceActs:
     async def start_active(self, state: Lifecycle) -> None:
         """Serve what served before the restart, at once and from this disk alone. Raises ActFailed."""
         known = self._known(state.active)
-        name = known.release.served_name
+        name, spec = known.release.served_name, spec_of(known.release, self._slots)
+        if self._serving.active is not None and self._serving.active.spec == spec:
+            await self._note_activated(state)  # it stood by for this, see front.py
+            await self.learn_engine()
+            return
         self._serving.routes.expect(name, "the agent has just started and checks the model's files")
         try:
             await self._verified(known)
         except ActFailed as error:
             self._serving.routes.expect(name, error.reason)
             raise
-        await self._serving.resume(self._spec(known))
+        await self._serving.resume(spec)
         await self._note_activated(state)
         await self.learn_engine()
 
@@ -209,8 +218,10 @@ class DeviceActs:
     async def _note_activated(self, state: Lifecycle) -> None:
         """It took traffic, and that is not undone by a disk that is too full to note it."""
         try:
-            await asyncio.to_thread(self._on_activated, self._known(state.active).target)
-        except StateDamaged as error:
+            known = self._known(state.active)
+            await asyncio.to_thread(self._on_serving, known.release)
+            await asyncio.to_thread(self._on_activated, known.target)
+        except (StateDamaged, OSError) as error:
             _log.error("that release %s took traffic is noted at the next start: %s", state.active[:12], error)
 
     def _check_engine(self, known: KnownRelease) -> None:
@@ -270,7 +281,7 @@ class DeviceActs:
             raise ArtifactUnsafe(f"its chat template is not the one that release {known.release.digest[:12]} names")
 
     async def _start(self, state: Lifecycle) -> None:
-        self._candidate = await self._serving.start_beside(self._spec(self._known(state.release)))
+        self._candidate = await self._serving.start_beside(spec_of(self._known(state.release).release, self._slots))
 
     async def _prove(self, state: Lifecycle) -> None:
         assert self._candidate is not None
@@ -302,6 +313,7 @@ class DeviceActs:
         else:
             await self._serving.serve_nothing(DRAIN_S)
             self.info = None
+            await asyncio.to_thread(self._on_serving, None)
         await self._collect(state)
 
     async def _revert(self, state: Lifecycle) -> None:
@@ -312,10 +324,11 @@ class DeviceActs:
     async def _fall_back(self, state: Lifecycle) -> None:
         known = self._known(state.previous)
         await self._verified(known)
-        self._candidate = await self._serving.start_beside(self._spec(known))
+        self._candidate = await self._serving.start_beside(spec_of(known.release, self._slots))
         broken = await self._serving.switch(self._candidate)
         self._candidate = None
         await self._serving.retire(broken, 0)
+        await self._note_activated(replace(state, active=state.previous))
         await self.learn_engine()
 
     async def _collect(self, state: Lifecycle) -> None:
@@ -327,14 +340,6 @@ class DeviceActs:
         if known is None:
             raise ActFailed(Fault.INTERNAL, f"release {release[:12]} is not known here; enrol the device again")
         return known
-
-    def _spec(self, known: KnownRelease) -> EngineSpec:
-        release = known.release
-        artifact = str(self._slots.artifact(release.artifact))
-        options = {key: value for key, value in release.options.items() if key != "served_name"}  # not the engine's
-        return EngineSpec(
-            release.runtime, artifact, release.served_name, release.accelerator, options, release.memory_bytes
-        )
 
 
 def told(error: EngineFailed) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import time
@@ -13,7 +14,7 @@ from typing import Final
 
 import psutil
 
-from edgewright_agent import certificate_life, inventory, memory, status
+from edgewright_agent import certificate_life, inventory, last_served, memory, status
 from edgewright_agent.acts import DeviceActs
 from edgewright_agent.answers import handlers
 from edgewright_agent.check_in import CheckIns, Sources
@@ -21,10 +22,9 @@ from edgewright_agent.config import AgentConfig
 from edgewright_agent.content import LocalFirst
 from edgewright_agent.database import StateDamaged
 from edgewright_agent.engines import accelerator
-from edgewright_agent.engines.catalogue import EngineSettings
-from edgewright_agent.engines.confinement import EVERYTHING, Confinement
-from edgewright_agent.engines.supervision import EngineEvent, EventKind, Serving
-from edgewright_agent.gateway import Gateway, Meter, Routes
+from edgewright_agent.engines.confinement import EVERYTHING
+from edgewright_agent.engines.supervision import EngineEvent, EventKind
+from edgewright_agent.front import Front
 from edgewright_agent.holdings import Holdings
 from edgewright_agent.identity import Identity
 from edgewright_agent.journal import DownloadJournal
@@ -76,12 +76,14 @@ _log = logging.getLogger(__name__)
 class Agent:
     """Made once in a process, on its event loop: `start`, then `work` until cancelled, then `stop`."""
 
-    def __init__(self, config: AgentConfig, identity: Identity, log: RecentLog) -> None:
-        """Opens the state. `log` has the agent's own last lines. Raises StateDamaged, OSError."""
+    def __init__(self, config: AgentConfig, identity: Identity, log: RecentLog, front: Front) -> None:
+        """Opens the state. `log` has the agent's own last lines; `front` may serve already.
+
+        Raises StateDamaged, OSError.
+        """
         self._config, self._identity = config, identity
         state, database = config.state, config.state / "agent.sqlite"
-        settings = engine_settings(config)
-        self._settings = settings
+        settings = self._settings = front.settings
         self._started_ms = int(time.time() * 1000)
         self._store, self._journal, self._slots = StateStore(database), DownloadJournal(database), Slots(state)
         self._trust = DeviceTrust(TrustStore.open(database), identity, hw_classes(config))
@@ -89,15 +91,11 @@ class Agent:
         self._floor = self._trust.passed()
         self._link = Link(address, _credentials(identity), self._why_down)
         content = LocalFirst(self._link)
-        self._meter, self._routes = Meter(time.monotonic()), Routes()
-        self._confinement = Confinement(config.confinement, state)
+        self._front, self._meter, self._confinement = front, front.meter, front.confinement
+        self._serving, self._gateway = front.serving, front.gateway
         # Before this start has shown it, what the last one showed; nothing confines until the contrary is known.
         known = status.unconfined(state)
         self._unconfined = EVERYTHING if known is None else tuple(known)
-        self._serving = Serving(
-            settings, state / "engines", self._routes, self._engine_event, confinement=self._confinement
-        )
-        self._gateway = Gateway(self._routes, self._meter, self._serving.suspect)
         mqtt = (config.mqtt_address or identity.mqtt_address) if config.mqtt_enabled else ""
         self._outbox = Outbox(state, replace(identity, mqtt_address=mqtt), lambda _: self._wake())
         self._holdings = Holdings(self._store, self._slots, self._journal, config.disk_quota)
@@ -115,9 +113,11 @@ class Agent:
             on_trouble=lambda: self._aside(self._note_trouble()),
             on_activated=self._trust.activated,
             make_way=self._give_way,
+            on_serving=functools.partial(last_served.note, state),
         )
         self._updates = Updates(self._store, self._acts, self._changed)
         self._shown = self._updates.state
+        self._check_state()
         self._requests = Requests(
             handlers(self._serving, self._store, self._updates, self._outbox, log.lines),
             on_late=self._wake,
@@ -180,10 +180,10 @@ class Agent:
 
     async def start(self) -> None:
         """Listen, serve what served, go on with what was going on. Raises PortTaken, StateDamaged."""
-        url = await self._gateway.start(self._config.gateway_host, self._config.gateway_port)
-        (self._config.state / status.ENDPOINT_FILE).write_text(url)
+        await self._front.open()
+        self._front.on_event = self._engine_event
+        self._note_endpoint()
         self._outbox.start()
-        await asyncio.to_thread(self._confinement.sweep)
         found = await self._start_active()
         if self._serving.active is None:  # an engine that runs has shown it by its own start
             self._note_unconfined(await asyncio.to_thread(self._confinement.unconfined))
@@ -205,8 +205,7 @@ class Agent:
         await self._updates.stop()
         for task in list(self._side_tasks):
             task.cancel()
-        await self._gateway.stop()
-        await self._serving.stop(0)
+        await self._front.stop()
         await asyncio.to_thread(self._outbox.stop)
         self._renewing.stop()
         self._link.close()
@@ -229,6 +228,15 @@ class Agent:
 
     def _why_down(self) -> str:
         return certificate_life.trouble(self._identity.life, self._floor, datetime.now(timezone.utc))
+
+    def _check_state(self) -> None:
+        """What serves, or should, is known, also where the database lost it without noticing. Raises StateDamaged."""
+        state = self._updates.state
+        if not state.sequence and last_served.read(self._config.state) is not None:
+            what = "the saved lifecycle is lost; move the file away and enrol the device again"
+            raise StateDamaged(f"{self._config.state / 'agent.sqlite'}: {what}")
+        if state.active:
+            self._store.known(state.active)
 
     async def _start_active(self) -> ActiveBroken | ActiveServes | None:
         """How it went; None when nothing was active, or when its engine will be started again."""
@@ -295,6 +303,12 @@ class Agent:
             _log.error("no birth is reported: %s", error)
             return
         self._outbox.birth(now.endpoint, now.engine, now.accelerator, now)
+
+    def _note_endpoint(self) -> None:
+        try:
+            (self._config.state / status.ENDPOINT_FILE).write_text(self._gateway.url)
+        except OSError as error:
+            _log.warning("`edgewright-agent status` on this device may not say where it serves: %s", error)
 
     def _note_unconfined(self, names: tuple[str, ...]) -> None:
         """For the status here and there: what the engine that serves is not kept from."""
@@ -418,15 +432,6 @@ class DeviceTrust:
 
 def _credentials(identity: Identity) -> Credentials:
     return Credentials(identity.key, identity.certificate_path, identity.ca_path)
-
-
-def engine_settings(config: AgentConfig) -> dict[str, EngineSettings]:
-    """How each enabled runtime is served."""
-    return {
-        runtime: EngineSettings(python=engine.python, threads=engine.threads, engine=engine.engine)
-        for runtime, engine in config.engines.items()
-        if engine.enabled
-    }
 
 
 def hw_classes(config: AgentConfig) -> frozenset[str]:

@@ -54,6 +54,8 @@ class Database:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
-            what = f"{self._path}: {error}; check the disk, or move the file away and enrol the device again"
+        except (sqlite3.DatabaseError, UnicodeError) as error:  # SQLite quotes a damaged schema, and that is no UTF-8
+            full = isinstance(error, sqlite3.OperationalError)  # or read-only, or busy; the file may well be whole
+            cure = "free some space, or see to the disk" if full else "move the file away and enrol the device again"
+            what = f"{self._path}: {error}; {cure}"
             raise StateDamaged(what) from error

@@ -27,7 +27,7 @@ class DownloadJournal:
             row = connection.execute(
                 "SELECT done FROM download_blocks WHERE bundle = ? AND block_index = ?", (bundle, block_index)
             ).fetchone()
-        bits: bytes = row[0] if row else b""
+        bits = row[0] if row and isinstance(row[0], bytes) else b""  # no bytes: damaged, and fetched anew
         return {8 * place + bit for place, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1}
 
     def record(self, bundle: str, block_index: str, done: Iterable[int]) -> None:

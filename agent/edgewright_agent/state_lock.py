@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -29,9 +30,10 @@ class StateLock:
             holder = _holder(handle)
             os.close(handle)
             raise StateInUse(f"another agent{holder} uses {self._path.parent}; stop it, or set another state folder")
-        os.ftruncate(handle, 0)
-        os.lseek(handle, 0, os.SEEK_SET)
-        os.write(handle, str(os.getpid()).encode())
+        with contextlib.suppress(OSError):  # a full disk costs a message the number, and no agent its start
+            os.ftruncate(handle, 0)
+            os.lseek(handle, 0, os.SEEK_SET)
+            os.write(handle, str(os.getpid()).encode())
         self._handle = handle
         return self
 

@@ -1,7 +1,7 @@
 """What the device remembers of its lifecycle, and the releases that it speaks of. Saved before each act.
 
 Releases are kept by digest with the image target that was signed for them, so that the active version can be
-started again after a power cut without asking anybody.
+started again after a power cut without asking anybody. Nothing is taken for what it is not when bits of it changed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from edgewright_agent.database import Database, StateDamaged
 from edgewright_agent.lifecycle_state import Fault, Goal, Lifecycle, Outcome, Step
-from edgewright_contract import canonical
+from edgewright_contract import canonical, digest
 from edgewright_contract.release import Release, ReleaseError, from_json
 from edgewright_contract.targets import ImageTarget
 
@@ -59,7 +59,7 @@ class StateStore:
         if row is None:
             return Lifecycle()
         try:
-            return _decoded(json.loads(row[0]))
+            return _decoded(_opened(row[0]))
         except (ValueError, KeyError, TypeError) as error:
             raise StateDamaged(f"{self._path}: the saved lifecycle cannot be read: {error!r}; enrol again") from error
 
@@ -72,10 +72,10 @@ class StateStore:
                     (
                         release.release.digest,
                         canonical.encode(release.release.to_json()).decode(),
-                        canonical.encode(asdict(release.target)).decode(),
+                        _sealed(asdict(release.target)),
                     ),
                 )
-            connection.execute("INSERT OR REPLACE INTO lifecycle VALUES (1, ?)", (json.dumps(_encoded(state)),))
+            connection.execute("INSERT OR REPLACE INTO lifecycle VALUES (1, ?)", (_sealed(_encoded(state)),))
 
     def known(self, digest: str) -> KnownRelease | None:
         """The release of this digest, None when it was never assigned here or is forgotten. Raises StateDamaged."""
@@ -84,8 +84,11 @@ class StateStore:
         if row is None:
             return None
         try:
-            return KnownRelease(from_json(json.loads(row[0])), ImageTarget(**json.loads(row[1])))
-        except (ReleaseError, ValueError, TypeError) as error:
+            known = KnownRelease(from_json(json.loads(row[0])), ImageTarget(**_opened(row[1])))
+            if known.release.digest != digest:
+                raise ValueError("it is another release")
+            return known
+        except (ReleaseError, ValueError, KeyError, TypeError) as error:
             raise StateDamaged(f"{self._path}: release {digest[:12]} cannot be read: {error}; enrol again") from error
 
     def targets(self) -> dict[str, ImageTarget]:
@@ -108,6 +111,19 @@ class StateStore:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def _sealed(document: dict[str, Any]) -> str:
+    """As JSON, with the sha256 of the rest in it: SQLite does not notice a bit that changed in a row."""
+    return json.dumps({**document, "sha256": digest.of_bytes(canonical.encode(document))})
+
+
+def _opened(text: str) -> dict[str, Any]:
+    """Raises ValueError, KeyError, TypeError when it is not as it was written."""
+    document = json.loads(text)
+    if document.pop("sha256") != digest.of_bytes(canonical.encode(document)):
+        raise ValueError("changed since it was written")
+    return dict(document)
 
 
 def _encoded(state: Lifecycle) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Where a device keeps what it trusts: metadata bytes and marks, in agent.sqlite, changed in one transaction.
 
-Each row carries the sha256 of its bytes. Metadata that does not match it counts as not held, and the controller
-sends it again; the marks still refuse anything older. Damaged marks are never replaced by fresh ones.
+Each row carries the sha256 of its bytes, and of what they are. Metadata that does not match it counts as not held, and
+the controller sends it again; the marks still refuse anything older. Damaged marks are never replaced by fresh ones.
 """
 
 from __future__ import annotations
@@ -292,7 +292,8 @@ class TrustStore:
 
     def _anchors(self, connection: sqlite3.Connection) -> dict[Repository, bytes]:
         rows = connection.execute("SELECT repository, content, sha256 FROM trust_anchor").fetchall()
-        anchors = {Repository(row[0]): row[1] for row in rows if _whole(row[1], row[2])}
+        known = {each.value: each for each in Repository}
+        anchors = {known[row[0]]: row[1] for row in rows if row[0] in known and _whole(row[1], row[2])}
         if set(anchors) != set(Repository):
             raise StateDamaged(f"{self._path}: the roots of trust are lost or damaged; enrol the device again")
         return anchors
@@ -303,7 +304,8 @@ class TrustStore:
         rows = connection.execute("SELECT repository, role, version, content, sha256 FROM trust_metadata").fetchall()
         files: dict[Repository, tuple[HeldFile, ...]] = {}
         for repository in Repository:
-            whole = [HeldFile(*row[1:4]) for row in rows if row[0] == repository.value and _whole(row[3], row[4])]
+            mine = [row for row in rows if row[0] == repository.value]
+            whole = [HeldFile(*row[1:4]) for row in mine if _seal(*row[:4]) == row[4]]
             files[repository] = _unbroken(whole, _root_version(anchors[repository]))
         return files
 
@@ -315,12 +317,20 @@ class TrustStore:
 
 
 def _insert(connection: sqlite3.Connection, repository: Repository, files: tuple[HeldFile, ...]) -> None:
-    rows = [(repository.value, file.role, file.version, file.content, digest.of_bytes(file.content)) for file in files]
+    named = [(repository.value, file.role, file.version, file.content) for file in files]
+    rows = [(*row, _seal(*row)) for row in named]
     connection.executemany("INSERT INTO trust_metadata VALUES (?, ?, ?, ?, ?)", rows)
 
 
 def _about(who: object, files: Mapping[Repository, tuple[HeldFile, ...]], marks: Marks) -> tuple[object, ...]:
     return who, {repository: frozenset(held) for repository, held in files.items()}, marks
+
+
+def _seal(repository: Any, role: Any, version: Any, content: Any) -> str:
+    """The sha256 of a file's row; empty when it cannot be one."""
+    if not isinstance(content, bytes):
+        return ""
+    return digest.of_bytes(f"{repository} {role} {version}\n".encode() + content)
 
 
 def _whole(content: Any, sha256: Any) -> bool:

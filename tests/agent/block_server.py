@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ class Mischief:
     too_long: bool = False
     stall: bool = False
     drips: int = 0  # calls that are answered byte by byte
+    before: Callable[[Any], None] | None = None  # called with each call's context before anything is sent
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,8 @@ class BlockServer(agent_pb2_grpc.AgentServicer):
         self.calls += 1
         self.requests_for_blocks.append(request)
         mischief, since = self.mischief, 0
+        if mischief.before is not None:
+            mischief.before(context)
         if mischief.unavailable:
             mischief.unavailable -= 1
             context.abort(grpc.StatusCode.UNAVAILABLE, "told to")

@@ -17,6 +17,7 @@ WITH_CONTROLLER = (
     "test_run_mandate.py",
     "test_run_requests.py",
     "test_run_upkeep.py",
+    "test_standby.py",
     "test_trust_attacks.py",
     "test_trust_mandate.py",
     "test_trust_store.py",

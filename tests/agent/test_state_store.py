@@ -150,3 +150,32 @@ def test_a_document_is_json_that_a_person_can_read(tmp_path: Path) -> None:
     StateStore(tmp_path / "agent.sqlite").save(BUSY)
     row = sqlite3.connect(tmp_path / "agent.sqlite").execute("SELECT document FROM lifecycle").fetchone()
     assert json.loads(row[0])["generation"] == 7
+
+
+def test_a_bit_that_changed_in_a_row_is_noticed(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "agent.sqlite")
+    store.save(BUSY, KnownRelease(RELEASE, TARGET))
+    other = sqlite3.connect(tmp_path / "agent.sqlite", isolation_level=None)
+    for table, column, was, became in (
+        ("lifecycle", "document", '"generation": 7', '"generation": 5'),
+        ("lifecycle", "document", '"sha256"', '"sha257"'),
+        ("releases", "release", '"context":1024', '"context":1025'),
+        ("releases", "target", '"release_epoch": 0', '"release_epoch": 4'),
+    ):
+        (whole,) = other.execute(f"SELECT {column} FROM {table}").fetchone()
+        assert was in whole
+        other.execute(f"UPDATE {table} SET {column} = ?", (whole.replace(was, became),))
+        with pytest.raises(StateDamaged, match="enrol again"):
+            store.load() if table == "lifecycle" else store.known(RELEASE.digest)
+        other.execute(f"UPDATE {table} SET {column} = ?", (whole,))
+    assert (store.load(), store.known(RELEASE.digest)) == (BUSY, KnownRelease(RELEASE, TARGET))
+
+
+def test_a_journal_of_another_kind_counts_for_nothing(tmp_path: Path) -> None:
+    journal = DownloadJournal(tmp_path / "agent.sqlite")
+    journal.record("a" * 64, "b" * 64, {1})
+    other = sqlite3.connect(tmp_path / "agent.sqlite", isolation_level=None)
+    other.execute("DROP TABLE download_blocks")
+    other.execute("CREATE TABLE download_blocks (bundle, block_index, done)")
+    other.execute("INSERT INTO download_blocks VALUES (?, ?, 17)", ("a" * 64, "b" * 64))
+    assert journal.done("a" * 64, "b" * 64) == set()

@@ -77,14 +77,14 @@ class Spool:
             return cls._open(path, limits)
         except sqlite3.OperationalError as error:
             raise SpoolFailed(f"{path}: {error}; is the disk full or read-only?") from error
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeError):
             # Not a database, or a broken one. What it held is lost; it stays beside as evidence, once.
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
             os.replace(path, path.with_name(path.name + ".broken"))
         try:
             return cls._open(path, limits)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:
             raise SpoolFailed(f"{path}: {error}") from error
 
     @classmethod
@@ -223,7 +223,7 @@ class Spool:
         with self._lock:
             try:
                 yield
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeError) as error:
                 raise SpoolFailed(f"the spool: {error}") from error
 
     @contextlib.contextmanager
