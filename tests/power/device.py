@@ -15,9 +15,11 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 from edgewright_agent.database import StateDamaged
 from edgewright_agent.identity import Identity, IdentityError
@@ -92,12 +94,17 @@ class Device:
         self._running: subprocess.Popen[str] | None = None
         self._since = 0
 
-    def start(self, environment: Mapping[str, str] | None = None) -> None:
-        """Begin; `ready` waits for it."""
+    @property
+    def pid(self) -> int:
+        """Of its agent; 0 before the first start."""
+        return 0 if self._running is None else self._running.pid
+
+    def start(self, environment: Mapping[str, str] | None = None, command: Sequence[str] | None = None) -> None:
+        """Begin; `ready` waits for it. `command`: another way to start an agent."""
         self._since = self._ground.controller.heard
         with open(self.log, "ab") as log:
             self._running = subprocess.Popen(
-                [*COMMAND, "run", "--config", str(self.process.config)],
+                [*(command or COMMAND), "run", "--config", str(self.process.config)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -117,9 +124,18 @@ class Device:
         """The version that answers: "v1" or "v2"."""
         return self.process.ask().split(" ", 1)[0]
 
-    def updated(self) -> None:
+    def updated(self, patience_s: float = PATIENCE_S) -> None:
         """Wait until it has told the controller that it has the third version."""
-        self._ground.controller.until(_succeeded_at(self.process.base), self._since, PATIENCE_S)
+        self._ground.controller.until(_succeeded_at(self.process.base), self._since, patience_s)
+
+    def heard(self) -> list[agent_pb2.DeviceStatus]:
+        """What it has told the controller since its start."""
+        told = [request.status for request in self._ground.controller.check_ins[self._since :]]
+        return [status for status in told if _address(status.endpoint) == _address(self.process.base)]
+
+    def has_updated(self) -> bool:
+        """Whether it has told that already."""
+        return any(map(_succeeded_at(self.process.base), self.heard()))
 
     def updated_or_ended(self) -> bool:
         """The same, or its process is gone before that; whether it was updated."""
@@ -145,6 +161,10 @@ class Device:
             self._running.send_signal(number)
             self._running.wait(PATIENCE_S)
 
+    def remove(self) -> None:
+        """Its folder is needed no more."""
+        shutil.rmtree(self.folder)
+
     @contextlib.contextmanager
     def ending(self) -> Iterator[None]:
         """It does not outlive this."""
@@ -156,20 +176,42 @@ class Device:
     def survives(self) -> float:
         """Start it as it stands: what it serves is whole, and the update comes to its end. Seconds until it answered.
 
-        Raises AssertionError with what was lost.
+        Without the time for which it could have run and others had the processors. Raises AssertionError with what was
+        lost.
         """
         began = time.monotonic()
         self.start()
         with self.ending():
             self.ready()
             version = self.served()
-            took = time.monotonic() - began
+            took = time.monotonic() - began - self._waited_for_a_processor()
             assert version in ("v1", "v2"), version
             self._is_whole(self._ground.new if version == "v2" else self._ground.old)
             self.updated()
             assert self.served() == "v2"
-        self._is_tidy()
+        self.is_tidy()
         return took
+
+    def serves_on(self) -> str:
+        """Start it as it stands; the version that it serves, which is whole. Raises AssertionError."""
+        self.start()
+        with self.ending():
+            self.ready()
+            version = self.served()
+            artifacts = {"v0": self._ground.first, "v1": self._ground.old, "v2": self._ground.new}
+            self._is_whole(artifacts[version])
+        log = self.log.read_text()
+        assert "Traceback" not in log, log[-3000:]
+        self.remove()
+        return version
+
+    def _waited_for_a_processor(self) -> float:
+        """Seconds, of the first threads of agent and engine, in which a start is done, one after the other."""
+        seconds = 0.0
+        for pid in (self.pid, *(child.pid for child in psutil.Process(self.pid).children(recursive=True))):
+            ran_and_waited = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text()
+            seconds += int(ran_and_waited.split()[1]) / 1e9
+        return seconds
 
     def _has_told(self, endpoint: str) -> bool:
         succeeded = _succeeded_at(endpoint)
@@ -179,7 +221,7 @@ class Device:
         found = bundle.from_folder(self.state / "artifacts" / artifact).digest
         assert found == artifact, f"artifact {artifact[:12]} is not what was signed"
 
-    def _is_tidy(self) -> None:
+    def is_tidy(self) -> None:
         """Nothing is left of what was interrupted: both versions whole and read-only, no unfinished files."""
         ground = self._ground
         for artifact in (ground.old, ground.new):
@@ -194,10 +236,14 @@ class Device:
         assert "Traceback" not in log, log[-3000:]
 
 
+def _address(endpoint: str) -> str:
+    return endpoint.removesuffix("/v1")
+
+
 def _succeeded_at(endpoint: str) -> Callable[[agent_pb2.DeviceStatus], bool]:
     """Whether a status is of the device that answers there, and says that it has the third version."""
     return lambda status: (
-        status.endpoint.removesuffix("/v1") == endpoint.removesuffix("/v1")
+        _address(status.endpoint) == _address(endpoint)
         and (status.generation, status.outcome) == (3, agent_pb2.OUTCOME_SUCCEEDED)
     )
 

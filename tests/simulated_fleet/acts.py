@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from edgewright_agent.acts import in_thread
-from edgewright_agent.cancellation import Cancellation
+from edgewright_agent.cancellation import Cancellation, in_thread
 from edgewright_agent.download import pull
 from edgewright_agent.fetch_plan import ArtifactCorrupt, DiskFull, FetchPlan, prepare
 from edgewright_agent.journal import DownloadJournal
