@@ -189,6 +189,7 @@ class Device:
             self._is_whole(self._ground.new if version == "v2" else self._ground.old)
             self.updated()
             assert self.served() == "v2"
+            self.end()  # not in the middle of a check-in, whose folder would be left
         self.is_tidy()
         return took
 
@@ -230,8 +231,8 @@ class Device:
                 assert not file.stat().st_mode & 0o222, f"{file}: may be written to"
         names = {path.name.partition(".")[0] for path in (self.state / "artifacts").iterdir()}
         assert names == {ground.old, ground.new}, f"left in artifacts: {names}"
-        assert list((self.state / "partial").iterdir()) == []
-        assert list(self.state.glob("trust-round-*")) == []
+        left = [*(self.state / "partial").iterdir(), *self.state.glob("trust-round-*")]
+        assert left == [], f"left: {left}"
         log = self.log.read_text()
         assert "Traceback" not in log, log[-3000:]
 

@@ -127,6 +127,7 @@ def tried(ground: Ground, disk: _Full, command: tuple[str, ...] | None) -> Found
                 disk.give_room()
                 device.updated(600.0)
                 assert device.served() == "v2"
+            device.end()
             found.answers, found.lost = traffic.answers, traffic.failures
             device.is_tidy()
         except (AssertionError, OSError) as error:
