@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import logging
 import math
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,7 +118,7 @@ def _made(
 
 def _clear(name: str, slots: Slots, journal: DownloadJournal) -> None:
     journal.clear(name)
-    shutil.rmtree(slots.partial(name))
+    slots.remove_partial(name)
 
 
 def _complete(fetch: Fetch) -> None:

@@ -244,6 +244,11 @@ class Slots:
         self.document(name).unlink(missing_ok=True)
         durable.sync_folder(self._artifacts)
 
+    def remove_partial(self, name: str) -> None:
+        """Remove what is left of a download, for good: a power cut does not bring it back. Raises OSError."""
+        if os.path.lexists(self.partial(name)):
+            _discard(self.partial(name))
+
     def collect(self, keep: Collection[str], checkpoint: Callable[[], None] | None = None) -> list[str]:
         """Remove every artifact and partial download whose bundle is not in `keep`, and what is left of downloads that
         are whole artifacts by now; returns their names.

@@ -72,6 +72,8 @@ def test_an_agent_that_is_killed_before_any_act_serves_and_ends_the_update(
 def test_a_device_that_loses_its_power_before_any_act_serves_and_ends_the_update(
     ground: Ground, update: Update, batch: int
 ) -> None:
-    for number, point in enumerate(update.points if SOAK else [random.Random(6).choice(update.points)]):
+    for number, point in enumerate(
+        update.points if SOAK else [update.points[-1], random.Random(6).choice(update.points)]
+    ):
         loss = LOSSES[(number + batch) % len(LOSSES)]
         crashes.unplugged(ground, update, "unplugged", point, loss).survives()
