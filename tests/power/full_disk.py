@@ -142,8 +142,8 @@ def _told(device: Device, disk: _Full) -> str:
         if device.has_updated():
             return ""
         for status in device.heard():
-            if status.error == agent_pb2.ERROR_CODE_DISK_FULL and status.reason:
-                assert status.outcome == agent_pb2.OUTCOME_FAILED
+            full = status.error == agent_pb2.ERROR_CODE_DISK_FULL and bool(status.reason)
+            if full and status.outcome == agent_pb2.OUTCOME_FAILED:  # until then, it goes back
                 return str(status.reason)
         if disk.filled.is_set():
             for line in device.log.read_text().splitlines():
