@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import enum
 import functools
 import os
@@ -67,7 +68,9 @@ def recorder() -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise RuntimeError(f"{SOURCE.name} has to be compiled, and there is no cc here: install gcc or clang")
-    made = Path(tempfile.mkdtemp(prefix="edgewright-power-")) / "recorder.so"
+    folder = tempfile.mkdtemp(prefix="edgewright-power-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    made = Path(folder) / "recorder.so"
     options = ("-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread")
     subprocess.run([compiler, *options, "-o", str(made), str(SOURCE), "-ldl"], check=True)
     return made
