@@ -8,25 +8,12 @@ tools: what builds cost beside the plain tools (compile_tools.py); fit: predicte
 
 from __future__ import annotations
 
-import argparse
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
-HERE: Final = Path(__file__).resolve().parent
-PARTS: Final = {part.stem.removeprefix("compile_"): part for part in sorted(HERE.glob("compile_*.py"))}
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts; the exit status is that of the first that failed."""
-    parser = argparse.ArgumentParser(description="Measures compiling; prints one JSON line for each figure.")
-    parser.add_argument("--only", nargs="+", choices=sorted(PARTS), default=sorted(PARTS))
-    wanted = parser.parse_args(arguments).only
-    ended = [subprocess.run([sys.executable, str(PARTS[part])], check=False).returncode for part in wanted]
-    return next((status for status in ended if status), 0)
-
+from benchmarks import sections
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(sections.run("compile", "Measures compiling; prints one JSON line for each figure."))

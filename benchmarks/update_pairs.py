@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class Pair:
     wanted: Path
 
 
-class Model:
+class Model(ABC):
     """An artifact's weights file in memory, and what of it is quantised weights: 4 bits each, in groups."""
 
     def __init__(self, folder: Path, file: str, spans: Sequence[TensorSpan]) -> None:
@@ -58,21 +59,21 @@ class Model:
         """Write the file."""
         self.data.tofile(self.path)
 
+    @abstractmethod
     def weights(self) -> Iterator[str]:
         """The tensors that are quantised, but for the embedding, in the file's order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def nibbles(self, name: str) -> Bytes:
         """The bytes of `name` that hold two weights each, as rows of a quantisation group; a view."""
-        raise NotImplementedError
 
+    @abstractmethod
     def taken_apart(self, name: str) -> tuple[Floats, Floats]:
         """(groups × weights, groups × 1: what one step of the grid is)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, name: str, weights: Floats) -> None:
         """Quantise and store."""
-        raise NotImplementedError
 
     def edit_template(self) -> None:
         """A chat template that is longer."""

@@ -23,11 +23,11 @@ from edgewright_controller.compile.backends import onnx_openvino
 from edgewright_controller.compile.child import Stage, StageFailed
 from edgewright_controller.compile.recipe import Recipe, check_model, make
 from edgewright_controller.compile.recipe_option import Option, RecipeError
-from edgewright_controller.compile.source import ModelFacts
 from edgewright_controller.config import load
 from edgewright_controller.quality.limits import limits
 from edgewright_controller.quality.precision import Precision
 from tests.controller import service_rig
+from tests.controller.small_fleet import SMOLLM2
 
 
 def _made(quantization: str = "int4", more: Mapping[str, Option] | None = None) -> Recipe:
@@ -76,25 +76,10 @@ def test_olive_is_told_in_full_how_weights_are_rounded() -> None:
 
 
 def test_a_block_that_does_not_divide_the_rows_is_refused_by_the_plan_with_one_that_does() -> None:
-    demo = ModelFacts(
-        architecture="LlamaForCausalLM",
-        model_type="llama",
-        parameters=134_515_008,
-        hidden=576,
-        layers=30,
-        heads=9,
-        kv_heads=3,
-        head_dim=64,
-        vocab=49152,
-        context=8192,
-        dtype="bf16",
-        bytes=269_060_552,
-        inner=1536,
-    )
-    check_model(_made(), demo)
-    check_model(_made("int8"), demo)
+    check_model(_made(), SMOLLM2)
+    check_model(_made("int8"), SMOLLM2)
     with pytest.raises(RecipeError, match=r"recipe.block_size: 128 does not divide rows of 576 .*block_size = 64"):
-        check_model(_made("int4", {"block_size": 128}), demo)
+        check_model(_made("int4", {"block_size": 128}), SMOLLM2)
 
 
 def test_the_interpreter_must_be_named(tmp_path: Path) -> None:
