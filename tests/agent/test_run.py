@@ -133,13 +133,6 @@ class Traffic:
 
 
 @pytest.fixture
-def controller(tmp_path: Path) -> Iterator[SmallController]:
-    made = SmallController(tmp_path / "controller")
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def agent(tmp_path: Path, controller: SmallController) -> Iterator[AgentProcess]:
     """Enrolled and running, with nothing to serve yet."""
     made = AgentProcess(tmp_path / "device")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,29 +12,9 @@ import pytest
 from edgewright_agent.mandate_folder import MandateFolder
 from edgewright_contract import block_index, bundle
 from edgewright_contract.block_index import Block
-from edgewright_contract.v1 import agent_pb2
 from tests.agent.small_controller import FLEET, SmallController
 from tests.agent.test_run import COMMAND, AgentProcess
 from tests.carried_files import written
-
-
-@pytest.fixture
-def controller(tmp_path: Path) -> Iterator[SmallController]:
-    made = SmallController(tmp_path / "controller")
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def agent(tmp_path: Path, controller: SmallController) -> Iterator[AgentProcess]:
-    """Serves v1 as generation 1."""
-    made = AgentProcess(tmp_path / "device")
-    assert made.command("enroll", "--token", controller.token()).returncode == 0
-    made.start()
-    controller.want(1, controller.release("one", prefix="v1 "))
-    assert controller.ended(1).outcome == agent_pb2.OUTCOME_SUCCEEDED
-    yield made
-    made.end()
 
 
 @pytest.mark.attack("carried files that are damaged, or of others")

@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -16,25 +15,6 @@ from edgewright_contract.release import Probe
 from edgewright_contract.v1 import agent_pb2
 from tests.agent.small_controller import SmallController
 from tests.agent.test_run import COMMAND, AgentProcess
-
-
-@pytest.fixture
-def controller(tmp_path: Path) -> Iterator[SmallController]:
-    made = SmallController(tmp_path / "controller")
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def agent(tmp_path: Path, controller: SmallController) -> Iterator[AgentProcess]:
-    """Serves v1 as generation 1."""
-    made = AgentProcess(tmp_path / "device")
-    assert made.command("enroll", "--token", controller.token()).returncode == 0
-    made.start()
-    controller.want(1, controller.release("one", prefix="v1 "))
-    assert controller.ended(1).outcome == agent_pb2.OUTCOME_SUCCEEDED
-    yield made
-    made.end()
 
 
 def _file(folder: Path, document: bytes) -> str:

@@ -16,13 +16,6 @@ from tests.agent.update_room import flip, harm
 
 
 @pytest.fixture
-def controller(tmp_path: Path) -> Iterator[SmallController]:
-    made = SmallController(tmp_path / "controller")
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def agent(tmp_path: Path, controller: SmallController) -> Iterator[AgentProcess]:
     """Serves a release of 3 MiB."""
     made = AgentProcess(tmp_path / "device")
